@@ -1,0 +1,354 @@
+//! The plainest device: loops as in a textbook, one number at a time.
+//!
+//! It is the truth that kernels are tested against. Sums run in the order that
+//! [`crate::backend`] promises, so a kernel with the same elementary functions must give
+//! the same bits.
+
+use std::marker::PhantomData;
+
+use crate::Error;
+use crate::backend::{Backend, Backward, Forward, State};
+use crate::cell::{Bundle, Cell, MAX_BUNDLE};
+use crate::real::Real;
+use crate::rows::Rows;
+use crate::spec::Shape;
+use crate::steps::{Direction, Steps};
+
+/// A device that computes with one number of type `T` at a time.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Naive<T>(PhantomData<T>);
+
+/// The parameters of one direction as they came.
+#[derive(Debug)]
+pub struct Weights<T> {
+    shape: Shape,
+    numbers: Vec<T>,
+}
+
+impl<T: Real> Weights<T> {
+    fn part(&self, range: &std::ops::Range<usize>) -> &[T] {
+        &self.numbers[range.clone()]
+    }
+
+    /// The bias of column `n`, zero without one.
+    fn bias(&self, range: &Option<std::ops::Range<usize>>, n: usize) -> T {
+        range.as_ref().map_or(T::zero(), |range| self.part(range)[n])
+    }
+}
+
+/// start + sum of a[k] b[k], k ascending, each product rounded into the sum once.
+fn chain<T: Real>(start: T, terms: impl IntoIterator<Item = (T, T)>) -> T {
+    terms.into_iter().fold(start, |sum, (a, b)| a.mul_add(b, sum))
+}
+
+fn bundle<T: Real, V: Bundle<T>>(value: impl Fn(usize) -> T) -> V {
+    let mut values = [T::zero(); MAX_BUNDLE];
+    for (k, place) in values.iter_mut().enumerate().take(V::NAMES.len()) {
+        *place = value(k);
+    }
+    V::from_array(values)
+}
+
+impl<T: Real> Backend for Naive<T> {
+    type Elem = T;
+    type Slice = [T];
+    type Buffer = Vec<T>;
+    type Weights = Weights<T>;
+
+    fn zeros(&self, len: usize) -> Result<Vec<T>, Error> {
+        Ok(vec![T::zero(); len])
+    }
+
+    fn copy(&self, from: &[T]) -> Result<Vec<T>, Error> {
+        Ok(from.to_vec())
+    }
+
+    fn pack_rows(&self, from: Rows<'_, [T]>, steps: &Steps, width: usize) -> Result<Vec<T>, Error> {
+        let mut packed = Vec::with_capacity(steps.items() * width);
+        steps.for_each(|item, t, b| {
+            let start = from.place.offset(item, t, b);
+            packed.extend_from_slice(&from.data[start..start + width]);
+        });
+        Ok(packed)
+    }
+
+    fn times(&self, a: &[T], b: &[T]) -> Result<Vec<T>, Error> {
+        Ok(a.iter().zip(b).map(|(&a, &b)| a * b).collect())
+    }
+
+    fn weights(&self, shape: &Shape, parameters: &[T]) -> Result<Weights<T>, Error> {
+        Ok(Weights { shape: shape.clone(), numbers: parameters.to_vec() })
+    }
+
+    fn forward<C: Cell>(&self, mut run: Forward<'_, Self>) -> Result<(), Error> {
+        for (d, &direction) in Direction::BOTH[..run.shape.directions].iter().enumerate() {
+            forward_direction::<C, T>(&mut run, d, direction);
+        }
+        Ok(())
+    }
+
+    fn backward<C: Cell>(&self, mut run: Backward<'_, Self>) -> Result<(), Error> {
+        for (d, &direction) in Direction::BOTH[..run.shape.directions].iter().enumerate() {
+            backward_direction::<C, T>(&mut run, d, direction);
+        }
+        Ok(())
+    }
+}
+
+fn forward_direction<C: Cell, T: Real>(
+    run: &mut Forward<'_, Naive<T>>,
+    d: usize,
+    direction: Direction,
+) {
+    let Shape { hidden, state, input, .. } = *run.shape;
+    let (batch, time) = (run.steps.batch(), run.steps.time());
+    let w = &run.weights[d];
+    let (w_ih, w_hh) = (w.part(&w.shape.weight_ih), w.part(&w.shape.weight_hh));
+    let slot = (run.slot + d) * batch;
+    let State { h, c } = &mut *run.state;
+    let h = &mut h[slot * state..(slot + batch) * state];
+    let c = c.as_mut().map(|c| &mut c[slot * hidden..(slot + batch) * hidden]);
+    let mut no_cells = Vec::new();
+    let c = c.unwrap_or(&mut no_cells);
+    if let Some(tape) = run.tape.get_mut(d) {
+        tape.h0.copy_from_slice(h);
+        if let Some(c0) = &mut tape.c0 {
+            c0.copy_from_slice(c);
+        }
+    }
+    for k in 0..time {
+        let t = direction.step(k, time);
+        let (items, rows) = run.steps.at(t);
+        for (item, &b) in items.zip(rows) {
+            let b = b as usize;
+            let x = &run.x.data[run.x.place.offset(item, t, b)..][..input];
+            let h = &mut h[b * state..][..state];
+            let before = h.to_vec();
+            let gx = |gate: usize, j: usize| {
+                let n = gate * hidden + j;
+                let row = &w_ih[n * input..][..input];
+                chain(w.bias(&w.shape.bias_ih, n), row.iter().copied().zip(x.iter().copied()))
+            };
+            let gh = |gate: usize, j: usize, operand: &[T]| {
+                let n = gate * hidden + j;
+                let row = &w_hh[n * state..][..state];
+                chain(w.bias(&w.shape.bias_hh, n), row.iter().copied().zip(operand.iter().copied()))
+            };
+            let s = |j: usize, c: &[T]| -> C::State<T> {
+                bundle(|field| match field {
+                    0 => before.get(j).copied().unwrap_or(T::zero()),
+                    _ => c[b * hidden + j],
+                })
+            };
+            let mut operand = before.clone();
+            let mut opened = Vec::new();
+            if C::FIRST_GATES < C::GATES {
+                for j in 0..hidden {
+                    let gates_x = bundle(|gate| gx(gate, j));
+                    let gates_h = bundle(|gate| match gate < C::FIRST_GATES {
+                        true => gh(gate, j, &before),
+                        false => T::zero(),
+                    });
+                    let (value, open) = C::open::<T>(gates_x, gates_h, s(j, c));
+                    operand[j] = value;
+                    opened.push(open);
+                }
+            }
+            let mut m = vec![T::zero(); hidden];
+            for j in 0..hidden {
+                let gates_x = bundle(|gate| gx(gate, j));
+                let gates_h = bundle(|gate| match gate < C::FIRST_GATES {
+                    true => gh(gate, j, &before),
+                    false => gh(gate, j, &operand),
+                });
+                let open = opened.get(j).copied().unwrap_or(C::Opened::filled(T::zero()));
+                let (s_new, saved) = C::forward::<T>(gates_x, gates_h, s(j, c), open);
+                let s_new = s_new.to_array(T::zero());
+                m[j] = s_new[0];
+                if C::STATES > 1 {
+                    c[b * hidden + j] = s_new[1];
+                }
+                if let Some(tape) = run.tape.get_mut(d) {
+                    let saved = saved.to_array(T::zero());
+                    for (field, value) in saved.into_iter().enumerate().take(C::SAVED) {
+                        tape.saved[(item * C::SAVED + field) * hidden + j] = value;
+                    }
+                    if let Some(cells) = &mut tape.c {
+                        cells[item * hidden + j] = s_new[1];
+                    }
+                }
+            }
+            match &w.shape.weight_hr {
+                None => h.copy_from_slice(&m),
+                Some(range) => {
+                    for (p, h) in h.iter_mut().enumerate() {
+                        let row = &w.part(range)[p * hidden..][..hidden];
+                        *h = chain(T::zero(), row.iter().copied().zip(m.iter().copied()));
+                    }
+                }
+            }
+            let y = run.y.place.offset(item, t, b) + d * state;
+            run.y.data[y..y + state].copy_from_slice(h);
+        }
+    }
+}
+
+fn backward_direction<C: Cell, T: Real>(
+    run: &mut Backward<'_, Naive<T>>,
+    d: usize,
+    direction: Direction,
+) {
+    let Shape { hidden, state, input, directions, .. } = *run.shape;
+    let columns = C::GATES * hidden;
+    let (batch, time, items) = (run.steps.batch(), run.steps.time(), run.steps.items());
+    let w = &run.weights[d];
+    let (w_ih, w_hh) = (w.part(&w.shape.weight_ih), w.part(&w.shape.weight_hh));
+    let tape = &run.tape[d];
+    let previous = run.steps.previous(direction);
+    let slot = (run.slot + d) * batch;
+
+    // The state before an item: the initial one of its row, or that after another item.
+    let h_before = |item: usize, j: usize| match (previous[item] as usize).checked_sub(batch) {
+        None => tape.h0[previous[item] as usize * state + j],
+        Some(at) => run.y[(at * directions + d) * state + j],
+    };
+    let c_before = |item: usize, j: usize| match (&tape.c0, &tape.c) {
+        (Some(c0), Some(c)) => match (previous[item] as usize).checked_sub(batch) {
+            None => c0[previous[item] as usize * hidden + j],
+            Some(at) => c[at * hidden + j],
+        },
+        _ => T::zero(),
+    };
+    let s = |item: usize, j: usize| -> C::State<T> {
+        bundle(|field| match field {
+            0 if j < state => h_before(item, j),
+            0 => T::zero(),
+            _ => c_before(item, j),
+        })
+    };
+    let saved = |item: usize, j: usize| -> C::Saved<T> {
+        bundle(|field| tape.saved[(item * C::SAVED + field) * hidden + j])
+    };
+
+    let mut d_gx = vec![T::zero(); items * columns];
+    let mut d_gh = vec![T::zero(); items * columns];
+    let mut d_out = vec![T::zero(); items * state]; // gradient of h, before the projection
+    for k in (0..time).rev() {
+        let t = direction.step(k, time);
+        let (range, rows) = run.steps.at(t);
+        for (item, &b) in range.zip(rows) {
+            let b = b as usize;
+            for j in 0..state {
+                let from_y = run.d_y.map_or(T::zero(), |d_y| {
+                    d_y.data[d_y.place.offset(item, t, b) + d * state + j]
+                });
+                d_out[item * state + j] = from_y + run.d_state.h[(slot + b) * state + j];
+            }
+            let d_h = &d_out[item * state..][..state];
+            let d_m: Vec<T> = match &w.shape.weight_hr {
+                None => d_h.to_vec(),
+                Some(range) => (0..hidden)
+                    .map(|j| {
+                        let column = w.part(range)[j..].iter().step_by(hidden).copied();
+                        chain(T::zero(), d_h.iter().copied().zip(column))
+                    })
+                    .collect(),
+            };
+            let mut direct = vec![T::zero(); hidden]; // what reaches h' without a product
+            for j in 0..hidden {
+                let h_new = |j: usize| run.y[(item * directions + d) * state + j];
+                let s_new: C::State<T> = bundle(|field| match field {
+                    0 if j < state => h_new(j),
+                    0 => T::zero(),
+                    _ => tape.c.as_ref().map_or(T::zero(), |c| c[item * hidden + j]),
+                });
+                let d_s: C::State<T> = bundle(|field| match field {
+                    0 => d_m[j],
+                    _ => run.d_state.c.as_ref().map_or(T::zero(), |c| c[(slot + b) * hidden + j]),
+                });
+                let (gx, gh, d_before) = C::backward::<T>(saved(item, j), s(item, j), s_new, d_s);
+                let (gx, gh) = (gx.to_array(T::zero()), gh.to_array(T::zero()));
+                for gate in 0..C::GATES {
+                    d_gx[item * columns + gate * hidden + j] = gx[gate];
+                    d_gh[item * columns + gate * hidden + j] = gh[gate];
+                }
+                let d_before = d_before.to_array(T::zero());
+                direct[j] = d_before[0];
+                if let Some(c) = &mut run.d_state.c {
+                    c[(slot + b) * hidden + j] = d_before[1];
+                }
+            }
+            let through = |d_gh: &[T], gates: std::ops::Range<usize>, j: usize, start: T| {
+                let columns_range = gates.start * hidden..gates.end * hidden;
+                let column = columns_range.clone().map(|n| w_hh[n * state + j]);
+                chain(start, d_gh[columns_range].iter().copied().zip(column))
+            };
+            if C::FIRST_GATES < C::GATES {
+                let late = d_gh[item * columns..][..columns].to_vec();
+                for j in 0..hidden {
+                    let d_operand = through(&late, C::FIRST_GATES..C::GATES, j, T::zero());
+                    let (gates, d_h) = C::close::<T>(saved(item, j), s(item, j), d_operand);
+                    let gates = gates.to_array(T::zero());
+                    for gate in 0..C::FIRST_GATES {
+                        let at = item * columns + gate * hidden + j;
+                        d_gx[at] = d_gx[at] + gates[gate];
+                        d_gh[at] = d_gh[at] + gates[gate];
+                    }
+                    direct[j] = direct[j] + d_h;
+                }
+            }
+            let gates = &d_gh[item * columns..][..columns];
+            for j in 0..state {
+                let start = if state == hidden { direct[j] } else { T::zero() };
+                run.d_state.h[(slot + b) * state + j] = through(gates, 0..C::FIRST_GATES, j, start);
+            }
+        }
+    }
+
+    let d_parameters = &mut run.d_parameters[run.d_start + d * w.shape.len()..];
+    // d_W[n, k] += sum over items of d_g[item, n] operand[item, k]
+    for item in 0..items {
+        for n in 0..columns {
+            let (gx, gh) = (d_gx[item * columns + n], d_gh[item * columns + n]);
+            for k in 0..input {
+                let at = &mut d_parameters[w.shape.weight_ih.start + n * input + k];
+                *at = gx.mul_add(run.x[item * input + k], *at);
+            }
+            for k in 0..state {
+                let at = &mut d_parameters[w.shape.weight_hh.start + n * state + k];
+                let operand = match n < C::FIRST_GATES * hidden {
+                    true => h_before(item, k),
+                    false => C::operand::<T>(saved(item, k), s(item, k)),
+                };
+                *at = gh.mul_add(operand, *at);
+            }
+            for (bias, g) in [(&w.shape.bias_ih, gx), (&w.shape.bias_hh, gh)] {
+                if let Some(bias) = bias {
+                    let at = &mut d_parameters[bias.start + n];
+                    *at = *at + g;
+                }
+            }
+        }
+        if let Some(range) = &w.shape.weight_hr {
+            for p in 0..state {
+                for j in 0..hidden {
+                    let c = tape.c.as_ref().map_or(T::zero(), |c| c[item * hidden + j]);
+                    let s_new = bundle(|field| if field == 0 { T::zero() } else { c });
+                    let m = C::unprojected::<T>(saved(item, j), s_new);
+                    let at = &mut d_parameters[range.start + p * hidden + j];
+                    *at = d_out[item * state + p].mul_add(m, *at);
+                }
+            }
+        }
+    }
+    if let Some(d_x) = run.d_x.as_deref_mut() {
+        for item in 0..items {
+            for k in 0..input {
+                let start = if d == 0 { T::zero() } else { d_x[item * input + k] };
+                let column = (0..columns).map(|n| w_ih[n * input + k]);
+                let gates = d_gx[item * columns..][..columns].iter().copied();
+                d_x[item * input + k] = chain(start, gates.zip(column));
+            }
+        }
+    }
+}

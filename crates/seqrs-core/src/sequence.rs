@@ -1,0 +1,194 @@
+//! The driver: a stack of layers over a batch of sequences, forwards and back.
+//!
+//! It names no cell and knows no length; the backend runs one layer at a time, and
+//! [`Steps`] says which rows are live.
+
+use crate::backend::{Backend, Backward, Forward, State};
+use crate::error::Error;
+use crate::rows::{Place, Rows, RowsMut};
+use crate::spec::Spec;
+use crate::steps::Steps;
+use crate::tape::{DirectionTape, Dropped, LayerTape, Tape};
+use crate::with_cell;
+
+/// The parameters of a stack of layers in the form a backend likes, by layer and direction.
+pub type StackWeights<B> = Vec<Vec<<B as Backend>::Weights>>;
+
+/// Zero states for `batch` rows.
+///
+/// # Errors
+/// [`Error::OutOfMemory`].
+pub fn initial_state<B: Backend>(
+    backend: &B,
+    spec: &Spec,
+    batch: usize,
+) -> Result<State<B::Buffer>, Error> {
+    let rows = spec.slots() * batch;
+    let c = match spec.cell().states() {
+        1 => None,
+        _ => Some(backend.zeros(rows * spec.options().hidden_size)?),
+    };
+    Ok(State { h: backend.zeros(rows * spec.state_size())?, c })
+}
+
+/// Inference: runs the layers over `x`, writes the outputs of live items to `y`, keeps
+/// nothing. `state` goes from its initial to its final value.
+///
+/// # Errors
+/// [`Error::OutOfMemory`], [`Error::Interrupted`].
+pub fn infer<B: Backend>(
+    backend: &B,
+    spec: &Spec,
+    weights: &StackWeights<B>,
+    x: Rows<'_, B::Slice>,
+    steps: &Steps,
+    state: &mut State<B::Buffer>,
+    y: RowsMut<'_, B::Slice>,
+) -> Result<(), Error> {
+    let last = spec.num_layers() - 1;
+    let mut below: Option<B::Buffer> = None;
+    for (layer, weights) in weights.iter().enumerate() {
+        let mut above = match layer {
+            l if l == last => None,
+            _ => Some(backend.zeros(steps.items() * spec.output_size())?),
+        };
+        let run = Forward {
+            shape: &spec.shape(layer),
+            steps,
+            weights,
+            x: match &below {
+                None => x,
+                Some(y) => Rows { data: &**y, place: Place::packed(spec.output_size()) },
+            },
+            state: &mut *state,
+            slot: layer * spec.directions().len(),
+            y: match &mut above {
+                None => RowsMut { data: &mut *y.data, place: y.place },
+                Some(y) => RowsMut { data: &mut **y, place: Place::packed(spec.output_size()) },
+            },
+            tape: &mut [],
+        };
+        with_cell!(spec.cell(), C => backend.forward::<C>(run))?;
+        below = above;
+    }
+    Ok(())
+}
+
+/// Training: as [`infer`], but keeps what [`backward`] needs; the outputs are in the tape.
+/// `masks` are what dropout multiplies the packed outputs of each layer but the last with;
+/// none without dropout.
+///
+/// # Errors
+/// [`Error::OutOfMemory`], [`Error::Interrupted`].
+pub fn record<B: Backend>(
+    backend: &B,
+    spec: &Spec,
+    weights: &StackWeights<B>,
+    x: Rows<'_, B::Slice>,
+    steps: Steps,
+    state: &mut State<B::Buffer>,
+    masks: Option<Vec<B::Buffer>>,
+) -> Result<Tape<B::Buffer>, Error> {
+    let items = steps.items();
+    let x = backend.pack_rows(x, &steps, spec.options().input_size)?;
+    let mut tape = Tape { steps, x, layers: Vec::with_capacity(spec.num_layers()) };
+    let mut masks = masks.map(Vec::into_iter);
+    for (layer, weights) in weights.iter().enumerate() {
+        let shape = spec.shape(layer);
+        let mut y = backend.zeros(items * spec.output_size())?;
+        let mut directions = Vec::with_capacity(shape.directions);
+        for _ in spec.directions() {
+            directions.push(blank(backend, &shape, items, tape.steps.batch())?);
+        }
+        let run = Forward {
+            shape: &shape,
+            steps: &tape.steps,
+            weights,
+            x: Rows { data: &**tape.input(layer), place: Place::packed(shape.input) },
+            state: &mut *state,
+            slot: layer * shape.directions,
+            y: RowsMut { data: &mut *y, place: Place::packed(spec.output_size()) },
+            tape: &mut directions,
+        };
+        with_cell!(spec.cell(), C => backend.forward::<C>(run))?;
+        let dropout = match masks.as_mut().and_then(Iterator::next) {
+            None => None,
+            Some(mask) => Some(Dropped { y: backend.times(&y, &mask)?, mask }),
+        };
+        tape.layers.push(LayerTape { directions, y, dropout });
+    }
+    Ok(tape)
+}
+
+/// An empty record of one direction.
+fn blank<B: Backend>(
+    backend: &B,
+    shape: &crate::spec::Shape,
+    items: usize,
+    batch: usize,
+) -> Result<DirectionTape<B::Buffer>, Error> {
+    let cells = |rows: usize| match shape.cell.states() {
+        1 => Ok(None),
+        _ => backend.zeros(rows * shape.hidden).map(Some),
+    };
+    Ok(DirectionTape {
+        h0: backend.zeros(batch * shape.state)?,
+        c0: cells(batch)?,
+        saved: backend.zeros(items * shape.cell.saved() * shape.hidden)?,
+        c: cells(items)?,
+    })
+}
+
+/// Back-propagation through time over all steps and layers. `d_state` goes from the
+/// gradients of the final to those of the initial states; those of the parameters are added
+/// to `d_parameters` in the order of [`Spec::parameters`]. Gives the packed gradients of
+/// the inputs if `want_d_x`.
+///
+/// # Errors
+/// [`Error::OutOfMemory`], [`Error::Interrupted`].
+#[expect(clippy::too_many_arguments, reason = "each is a quantity of the algorithm")]
+pub fn backward<B: Backend>(
+    backend: &B,
+    spec: &Spec,
+    weights: &StackWeights<B>,
+    tape: &Tape<B::Buffer>,
+    d_y: Option<Rows<'_, B::Slice>>,
+    d_state: &mut State<B::Buffer>,
+    d_parameters: &mut B::Slice,
+    want_d_x: bool,
+) -> Result<Option<B::Buffer>, Error> {
+    let mut above: Option<B::Buffer> = None;
+    for layer in (0..spec.num_layers()).rev() {
+        let shape = spec.shape(layer);
+        let record = &tape.layers[layer];
+        let mut d_x = match layer > 0 || want_d_x {
+            true => Some(backend.zeros(tape.steps.items() * shape.input)?),
+            false => None,
+        };
+        let run = Backward {
+            shape: &shape,
+            steps: &tape.steps,
+            weights: &weights[layer],
+            x: &**tape.input(layer),
+            y: &*record.y,
+            tape: &record.directions,
+            d_y: match &above {
+                Some(d) => Some(Rows { data: &**d, place: Place::packed(spec.output_size()) }),
+                None => d_y,
+            },
+            d_state: &mut *d_state,
+            slot: layer * shape.directions,
+            d_parameters: &mut *d_parameters,
+            d_start: spec.slot_range(layer, 0).start,
+            d_x: d_x.as_deref_mut(),
+        };
+        with_cell!(spec.cell(), C => backend.backward::<C>(run))?;
+        if let (Some(d), Some(Dropped { mask, .. })) =
+            (&d_x, layer.checked_sub(1).and_then(|l| tape.layers[l].dropout.as_ref()))
+        {
+            d_x = Some(backend.times(d, mask)?);
+        }
+        above = d_x;
+    }
+    Ok(above)
+}

@@ -1,0 +1,177 @@
+//! The threads that work together.
+//!
+//! Work is cut into as many parts as there are threads; the caller does the first part
+//! itself and the rest goes to a pool that the process keeps for this library alone. The
+//! pool's threads sleep when there is nothing to do. Cutting is static, and no result
+//! depends on it.
+//!
+//! # Fork
+//! A forked child inherits the pool's memory but not its threads; work handed to it would
+//! wait for ever. So the pool remembers the process that built it: another process builds
+//! its own and leaves the inherited one alone, never joining or freeing it. The pool is
+//! published by one atomic pointer, so there is no lock that a fork could leave locked.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
+use std::thread::available_parallelism;
+use std::{env, process, ptr};
+
+use rayon::{ThreadPool, ThreadPoolBuilder};
+use seqrs_core::Error;
+
+struct Pool {
+    process: u32,
+    /// Threads besides the caller.
+    threads: usize,
+    rayon: ThreadPool,
+}
+
+static POOL: AtomicPtr<Pool> = AtomicPtr::new(ptr::null_mut());
+/// What [`set_num_threads`] asked for; 0 means nothing was asked.
+static ASKED: AtomicUsize = AtomicUsize::new(0);
+static WARNED: AtomicBool = AtomicBool::new(false);
+
+/// Threads that share a computation: what [`set_num_threads`] asked for, else
+/// `SEQRS_NUM_THREADS`, else `OMP_NUM_THREADS`, else the processors that the affinity mask
+/// and the cgroup quota leave to this process.
+///
+/// # Errors
+/// [`Error::Option`] if `SEQRS_NUM_THREADS` is set but is no whole number from 1 on.
+pub fn num_threads() -> Result<usize, Error> {
+    match ASKED.load(Ordering::Relaxed) {
+        0 => default_num_threads(),
+        asked => Ok(asked),
+    }
+}
+
+/// Sets the number of threads for this process.
+///
+/// # Errors
+/// [`Error::Option`] if it is 0.
+pub fn set_num_threads(threads: usize) -> Result<(), Error> {
+    if threads == 0 {
+        return Err(Error::option("num_threads", "an integer of at least 1", threads));
+    }
+    ASKED.store(threads, Ordering::Relaxed);
+    Ok(())
+}
+
+fn default_num_threads() -> Result<usize, Error> {
+    const OURS: &str = "SEQRS_NUM_THREADS";
+    match env::var_os(OURS) {
+        Some(value) => {
+            let text = value.to_string_lossy();
+            match text.trim().parse() {
+                Ok(threads) if threads > 0 => Ok(threads),
+                _ => Err(Error::option(OURS, "an integer of at least 1", format!("{text:?}"))),
+            }
+        }
+        // Another library's variable: a value of it that we do not understand (it may be
+        // a list) is not ours to refuse.
+        None => Ok(env::var("OMP_NUM_THREADS")
+            .ok()
+            .and_then(|text| text.trim().parse().ok())
+            .filter(|&threads| threads > 0)
+            .unwrap_or_else(processors)),
+    }
+}
+
+/// Processors that the affinity mask and the cgroup quota leave to this process.
+pub fn processors() -> usize {
+    available_parallelism().map_or(1, usize::from)
+}
+
+/// The pool of this process with at least `threads` threads; none if the system gives no
+/// more threads.
+fn pool(threads: usize) -> Option<&'static ThreadPool> {
+    let process = process::id();
+    let current = POOL.load(Ordering::Acquire);
+    // SAFETY: a pool, once published, is never freed or changed.
+    if let Some(pool) = unsafe { current.as_ref() }
+        && pool.process == process
+        && pool.threads >= threads
+    {
+        return Some(&pool.rayon);
+    }
+    let built =
+        ThreadPoolBuilder::new().num_threads(threads).thread_name(|k| format!("seqrs-{k}")).build();
+    let rayon = match built {
+        Ok(rayon) => rayon,
+        Err(error) => {
+            if !WARNED.swap(true, Ordering::Relaxed) {
+                eprintln!("seqrs: computing on one thread, as no more can be had: {error}");
+            }
+            return None;
+        }
+    };
+    let fresh = Box::into_raw(Box::new(Pool { process, threads, rayon }));
+    match POOL.compare_exchange(current, fresh, Ordering::AcqRel, Ordering::Acquire) {
+        // SAFETY: just made by Box::into_raw, and from now on never freed.
+        Ok(_) => Some(unsafe { &(*fresh).rayon }),
+        Err(_) => {
+            // SAFETY: another thread published its pool first; nobody saw this one.
+            drop(unsafe { Box::from_raw(fresh) });
+            pool(threads)
+        }
+    }
+}
+
+/// Runs the tasks side by side, the first on the calling thread, and returns when all are
+/// done. A task's panic goes on in the caller.
+pub fn run<F: FnOnce() + Send>(tasks: Vec<F>) {
+    let helpers = tasks.len().saturating_sub(1);
+    let mut tasks = tasks.into_iter();
+    let Some(first) = tasks.next() else { return };
+    match if helpers == 0 { None } else { pool(helpers) } {
+        None => {
+            first();
+            tasks.for_each(|task| task());
+        }
+        Some(pool) => pool.in_place_scope(|scope| {
+            for task in tasks {
+                scope.spawn(move |_| task());
+            }
+            first();
+        }),
+    }
+}
+
+/// `len` cut into at most `parts` runs of nearly equal length, multiples of `grain` but
+/// for the last.
+pub fn split(len: usize, parts: usize, grain: usize) -> Vec<Range<usize>> {
+    let grains = len.div_ceil(grain);
+    let parts = parts.clamp(1, grains.max(1));
+    let cut = |k: usize| (grains * k / parts * grain).min(len);
+    (0..parts).map(|k| cut(k)..cut(k + 1)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn split_covers_everything_once() {
+        for len in 0..50 {
+            for parts in 1..6 {
+                for grain in [1, 4, 16] {
+                    let ranges = split(len, parts, grain);
+                    assert!(ranges.len() <= parts);
+                    assert_eq!(ranges.iter().map(Range::len).sum::<usize>(), len);
+                    assert!(ranges.windows(2).all(|w| w[0].end == w[1].start));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_task_runs() {
+        let mut done = [false; 5];
+        run(done.iter_mut().map(|d| move || *d = true).collect());
+        assert_eq!(done, [true; 5]);
+    }
+
+    #[test]
+    fn no_threads_are_refused() {
+        assert!(set_num_threads(0).unwrap_err().to_string().contains("at least 1"));
+    }
+}

@@ -1,0 +1,128 @@
+"""The gated recurrent unit, in its two forms (Cho et al. 2014).
+
+    r = sigmoid(W_r [h', x] + b_r)          reset gate: how much of the old state the candidate sees
+    z = sigmoid(W_z [h', x] + b_z)          update gate: how much of the old state stays
+    n = candidate
+    h = z * h' + (1 - z) * n
+
+They differ in where r acts (a prime marks the previous step):
+
+    before the product   n = tanh(W_n [r * h', x] + b_n)                    arXiv 1406.1078v3
+    after the product    n = tanh(W_in x + b_in + r * (W_hn h' + b_hn))     arXiv 1406.1078v1
+
+The first is the textbook's, which calls the state c, the gates r and u, the candidate c~. It has
+one bias per gate, hence no `bias_hh`. The second is PyTorch's and cuDNN's; its b_hn sits inside the
+reset, so both biases are needed. They are different functions: no weights turn one into the other.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from .sequence import Array, Cell, Layer, sigmoid
+
+
+class GRU(Layer):
+    """y, h = GRU(I, H)(x): x (B, T, I), y (B, T, D*H), h (L*D, B, H)."""
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        *,
+        reset_after: bool = False,
+        bias: bool = True,
+        bidirectional: bool = False,
+        dropout: float = 0.0,
+        batch_first: bool = True,
+        dtype: str = "float32",
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            ResetAfter() if reset_after else ResetBefore(),
+            input_size,
+            hidden_size,
+            num_layers,
+            bias=bias,
+            bidirectional=bidirectional,
+            dropout=dropout,
+            batch_first=batch_first,
+            dtype=dtype,
+            seed=seed,
+        )
+
+
+class Gates(NamedTuple):
+    r: Array
+    z: Array
+    n: Array
+
+
+class State(NamedTuple):
+    h: Array
+
+
+class Saved(NamedTuple):
+    r: Array
+    z: Array
+    n: Array
+    gh_n: Array
+
+
+class ResetBefore(Cell[Gates, State, Saved]):
+    """Two products inside one step: r and z read h', then n reads r * h'."""
+
+    gates = Gates
+    state = State
+    biases = ("bias_ih",)
+    late = 1
+
+    def between(self, gx: Gates, gh: Gates, s: State) -> Array:
+        return sigmoid(gx.r + gh.r) * s.h
+
+    def forward(self, gx: Gates, gh: Gates, s: State) -> tuple[State, Saved]:
+        r = sigmoid(gx.r + gh.r)
+        z = sigmoid(gx.z + gh.z)
+        n = np.tanh(gx.n + gh.n)
+        return State(h=z * s.h + (1 - z) * n), Saved(r, z, n, gh.n)
+
+    def backward(
+        self, saved: Saved, s: State, s_new: State, d_s: State
+    ) -> tuple[Gates, Gates, State]:
+        _, z, n, _ = saved
+        d_g = Gates(
+            r=np.zeros_like(z),  # reaches h only through r * h': backward_between()
+            z=d_s.h * (s.h - n) * z * (1 - z),
+            n=d_s.h * (1 - z) * (1 - n**2),
+        )
+        return d_g, d_g, State(h=d_s.h * z)
+
+    def backward_between(self, saved: Saved, s: State, d_q: Array) -> tuple[Gates, State]:
+        r = saved.r
+        zero = np.zeros_like(r)
+        return Gates(r=d_q * s.h * r * (1 - r), z=zero, n=zero), State(h=d_q * r)
+
+
+class ResetAfter(Cell[Gates, State, Saved]):
+    """One product; the only cell whose gates from x and from h have different gradients."""
+
+    gates = Gates
+    state = State
+
+    def forward(self, gx: Gates, gh: Gates, s: State) -> tuple[State, Saved]:
+        r = sigmoid(gx.r + gh.r)
+        z = sigmoid(gx.z + gh.z)
+        n = np.tanh(gx.n + r * gh.n)
+        return State(h=z * s.h + (1 - z) * n), Saved(r, z, n, gh.n)
+
+    def backward(
+        self, saved: Saved, s: State, s_new: State, d_s: State
+    ) -> tuple[Gates, Gates, State]:
+        r, z, n, gh_n = saved
+        d_z = d_s.h * (s.h - n) * z * (1 - z)
+        d_n = d_s.h * (1 - z) * (1 - n**2)
+        d_r = d_n * gh_n * r * (1 - r)
+        return Gates(d_r, d_z, d_n), Gates(d_r, d_z, d_n * r), State(h=d_s.h * z)
