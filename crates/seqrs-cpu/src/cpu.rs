@@ -4,15 +4,20 @@ use std::marker::PhantomData;
 
 use seqrs_core::backend::{Backend, Backward, Forward};
 use seqrs_core::cell::Cell;
-use seqrs_core::naive::Naive;
 use seqrs_core::real::Real;
 use seqrs_core::rows::Rows;
 use seqrs_core::spec::Shape;
-use seqrs_core::{Error, Steps};
+use seqrs_core::{Error, Steps, with_cell};
 
+use crate::backward::{Items, backward};
+use crate::forward::{Shared, WORTH_A_THREAD, forward};
 use crate::lanes::Element;
 use crate::level::Level;
+use crate::outer::Outer;
+use crate::pack::{Panels, zeros};
+use crate::product::{Product, Start};
 use crate::team;
+use crate::weights::{Weights, columns, rows};
 
 /// The processor, as a backend for numbers of type `T`.
 #[derive(Clone, Copy, Debug)]
@@ -22,29 +27,23 @@ pub struct Cpu<T> {
     number: PhantomData<T>,
 }
 
-/// The parameters of one direction of one layer, packed for the kernels.
-pub type Weights<T> = seqrs_core::naive::Weights<T>;
-
 /// A matrix packed for [`Cpu::product`].
 #[derive(Debug)]
-pub struct Packed<T> {
-    n: usize,
-    k: usize,
-    numbers: Vec<T>,
-}
+pub struct Packed<T>(Panels<T>);
 
-impl<T> Packed<T> {
+impl<T: Element> Packed<T> {
     /// Columns of the product.
     pub fn columns(&self) -> usize {
-        self.n
+        self.0.columns()
     }
+
     /// Terms of each sum.
     pub fn depth(&self) -> usize {
-        self.k
+        self.0.depth()
     }
 }
 
-impl<T: Element + Real> Cpu<T> {
+impl<T: Element> Cpu<T> {
     /// With the instruction set and number of threads that the process is set to.
     ///
     /// # Errors
@@ -56,7 +55,7 @@ impl<T: Element + Real> Cpu<T> {
 
     /// With a given instruction set and number of threads.
     pub fn with(level: Level, threads: usize) -> Self {
-        Self { level, threads, number: PhantomData }
+        Self { level, threads: threads.max(1), number: PhantomData }
     }
 
     /// The instruction set.
@@ -69,57 +68,111 @@ impl<T: Element + Real> Cpu<T> {
         self.threads
     }
 
-    /// `weight` (n, k) packed for x W^T.
+    /// How many threads `multiply_adds` are worth.
+    pub(crate) fn threads_for(&self, multiply_adds: usize) -> usize {
+        self.threads.min(multiply_adds / WORTH_A_THREAD + 1)
+    }
+
+    /// `weight` (n, k) packed for x W^T + bias.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`].
-    pub fn pack(&self, weight: &[T], n: usize, k: usize) -> Result<Packed<T>, Error> {
-        Ok(Packed { n, k, numbers: weight.to_vec() })
+    ///
+    /// # Panics
+    /// If the slice is not n k numbers long.
+    pub fn pack(
+        &self,
+        weight: &[T],
+        bias: Option<&[T]>,
+        n: usize,
+        k: usize,
+    ) -> Result<Packed<T>, Error> {
+        assert_eq!(weight.len(), n * k, "a weight of {n} x {k}");
+        let source = crate::pack::Source { bias, ..rows(weight, k) };
+        Panels::plain(self.level, &source, n, k).map(Packed)
     }
 
     /// `weight` (k, n) packed for x W.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`].
+    ///
+    /// # Panics
+    /// If the slice is not k n numbers long.
     pub fn pack_transposed(&self, weight: &[T], k: usize, n: usize) -> Result<Packed<T>, Error> {
-        let numbers = (0..n * k).map(|at| weight[at % k * n + at / k]).collect();
-        Ok(Packed { n, k, numbers })
+        assert_eq!(weight.len(), n * k, "a weight of {k} x {n}");
+        Panels::plain(self.level, &columns(weight, n), n, k).map(Packed)
     }
 
-    /// y (rows, n) = x (rows, k) W^T + bias.
-    pub fn product(&self, x: &[T], w: &Packed<T>, bias: Option<&[T]>, y: &mut [T]) {
-        if w.n == 0 {
-            return;
-        }
-        for (r, y) in y.chunks_mut(w.n).enumerate() {
-            for (j, y) in y.iter_mut().enumerate() {
-                let mut sum = bias.map_or(<T as num_traits::Zero>::zero(), |b| b[j]);
-                for k in 0..w.k {
-                    sum = x[r * w.k + k] * w.numbers[j * w.k + k] + sum;
+    /// y (rows, columns) = x (rows, depth) times the packed matrix, plus its bias.
+    ///
+    /// # Panics
+    /// If the lengths of x and y are not those of the same number of rows.
+    pub fn product(&self, x: &[T], weights: &Packed<T>, y: &mut [T]) {
+        let (n, k) = (weights.columns(), weights.depth());
+        let count = y.len() / n.max(1);
+        assert_eq!((count * n, count * k), (y.len(), x.len()), "x and y of as many rows");
+        let tasks = team::split(count, self.threads_for(count * n * k), 1)
+            .into_iter()
+            .scan(y, |rest, range| {
+                let (y, after) = std::mem::take(rest).split_at_mut(range.len() * n);
+                *rest = after;
+                Some((range, y))
+            })
+            .map(|(range, y)| {
+                move || {
+                    let x: Vec<*const T> = range.map(|r| x[r * k..][..k].as_ptr()).collect();
+                    let y: Vec<*mut T> = y.chunks_exact_mut(n).map(<[T]>::as_mut_ptr).collect();
+                    // SAFETY: rows of the two slices.
+                    unsafe {
+                        Product { x: &x, weights: &weights.0, start: Start::Bias, y: &y }
+                            .run(self.level);
+                    }
                 }
-                *y = sum;
-            }
-        }
+            })
+            .collect();
+        team::run(tasks);
     }
 
-    /// d_w (n, k) += d_y (rows, n)^T x (rows, k).
-    pub fn add_outer(&self, d_y: &[T], x: &[T], n: usize, k: usize, d_w: &mut [T]) {
-        for r in 0..d_y.len() / n {
-            for j in 0..n {
-                for c in 0..k {
-                    d_w[j * k + c] = d_y[r * n + j] * x[r * k + c] + d_w[j * k + c];
+    /// d_w (n, k) += d_y (rows, n)^T x (rows, k), and d_b (n) += the sum of d_y's rows.
+    ///
+    /// # Panics
+    /// If the lengths do not go together.
+    pub fn add_outer(
+        &self,
+        d_y: &[T],
+        x: &[T],
+        n: usize,
+        k: usize,
+        d_w: &mut [T],
+        d_b: Option<&mut [T]>,
+    ) {
+        let count = d_y.len() / n.max(1);
+        assert_eq!((count * n, count * k), (d_y.len(), x.len()), "d_y and x of as many rows");
+        assert_eq!(d_w.len(), n * k, "a gradient of {n} x {k}");
+        let d_b = match d_b {
+            None => Shared(std::ptr::null_mut()),
+            Some(d_b) => {
+                assert_eq!(d_b.len(), n, "a bias of {n}");
+                Shared(d_b.as_mut_ptr())
+            }
+        };
+        let d_w = Shared(d_w.as_mut_ptr());
+        let d_y: Vec<*const T> = d_y.chunks_exact(n.max(1)).map(<[T]>::as_ptr).collect();
+        let x: Vec<*const T> = (0..count).map(|r| x[r * k..][..k].as_ptr()).collect();
+        let (d_y, x) = (Items(&d_y), Items(&x));
+        let tasks = team::split(n, self.threads_for(count * n * k), 1)
+            .into_iter()
+            .map(|columns| {
+                move || {
+                    let (d_y, x) = (d_y.get(), x.get());
+                    let (d_w, d_b) = (d_w.at(columns.start * k), d_b.at(columns.start));
+                    // SAFETY: rows of the slices; each worker has rows of d_w to itself.
+                    unsafe { Outer { d_y, x, depth: k, columns, d_w, d_b }.run(self.level) };
                 }
-            }
-        }
-    }
-
-    /// d_b (n) += the sum of the rows of d_y (rows, n).
-    pub fn add_rows(&self, d_y: &[T], d_b: &mut [T]) {
-        for row in d_y.chunks(d_b.len()) {
-            for (b, &d) in d_b.iter_mut().zip(row) {
-                *b = *b + d;
-            }
-        }
+            })
+            .collect();
+        team::run(tasks);
     }
 }
 
@@ -130,52 +183,41 @@ impl<T: Element + Real> Backend for Cpu<T> {
     type Weights = Weights<T>;
 
     fn zeros(&self, len: usize) -> Result<Vec<T>, Error> {
-        Naive::default().zeros(len)
+        zeros(len)
     }
+
     fn copy(&self, from: &[T]) -> Result<Vec<T>, Error> {
-        Naive::default().copy(from)
+        let mut to = zeros(from.len())?;
+        to.copy_from_slice(from);
+        Ok(to)
     }
+
     fn pack_rows(&self, from: Rows<'_, [T]>, steps: &Steps, width: usize) -> Result<Vec<T>, Error> {
-        Naive::default().pack_rows(from, steps, width)
+        let mut packed = zeros(steps.items() * width)?;
+        steps.for_each(|item, t, b| {
+            let row = &from.data[from.place.offset(item, t, b)..][..width];
+            packed[item * width..][..width].copy_from_slice(row);
+        });
+        Ok(packed)
     }
+
     fn times(&self, a: &[T], b: &[T]) -> Result<Vec<T>, Error> {
-        Naive::default().times(a, b)
+        let mut product = zeros(a.len())?;
+        for ((product, &a), &b) in product.iter_mut().zip(a).zip(b) {
+            *product = a * b;
+        }
+        Ok(product)
     }
+
     fn weights(&self, shape: &Shape, parameters: &[T]) -> Result<Weights<T>, Error> {
-        Naive::default().weights(shape, parameters)
+        with_cell!(shape.cell, C => Weights::new::<C>(self.level, shape, parameters))
     }
+
     fn forward<C: Cell>(&self, run: Forward<'_, Self>) -> Result<(), Error> {
-        let Forward { shape, steps, weights, x, state, slot, y, tape } = run;
-        Naive::default().forward::<C>(Forward { shape, steps, weights, x, state, slot, y, tape })
+        forward::<C, T>(self, run)
     }
+
     fn backward<C: Cell>(&self, run: Backward<'_, Self>) -> Result<(), Error> {
-        let Backward {
-            shape,
-            steps,
-            weights,
-            x,
-            y,
-            tape,
-            d_y,
-            d_state,
-            slot,
-            d_parameters,
-            d_start,
-            d_x,
-        } = run;
-        Naive::default().backward::<C>(Backward {
-            shape,
-            steps,
-            weights,
-            x,
-            y,
-            tape,
-            d_y,
-            d_state,
-            slot,
-            d_parameters,
-            d_start,
-            d_x,
-        })
+        backward::<C, T>(self, run)
     }
 }

@@ -81,6 +81,7 @@ impl Level {
 
     /// Runs `kernel` on the registers of this level, compiled for its instructions.
     #[inline]
+    #[allow(unused_unsafe)] // Where the whole program is compiled for the level.
     pub fn dispatch<T: Element, K: Kernel<T>>(self, kernel: K) -> K::Output {
         match self.0 {
             // SAFETY: a `Level` is only made of a set that `Set::is_here` found.

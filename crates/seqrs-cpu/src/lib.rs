@@ -2,10 +2,29 @@
 //!
 //! [`Cpu`] is a [`Backend`](seqrs_core::backend::Backend) for `f32` and `f64`, and offers
 //! the products that layers around the recurrent ones need.
+//!
+//! From the processor upwards: [`level`] finds the instruction set, [`lanes`] are its
+//! registers; `kernel` is the one loop that multiplies; `pack` lays weights out for it;
+//! `product`, `step` and `outer` are what is computed with it; `forward` and `backward` take
+//! a layer through all steps; [`team`] shares work between threads.
 
 pub mod lanes;
 pub mod level;
 pub mod team;
 
+mod backward;
 mod cpu;
-pub use cpu::{Cpu, Packed, Weights};
+mod forward;
+mod kernel;
+mod outer;
+mod pack;
+mod product;
+mod step;
+mod step_back;
+mod weights;
+
+pub use cpu::{Cpu, Packed};
+pub use weights::Weights;
+
+#[cfg(test)]
+mod twin;

@@ -24,17 +24,18 @@
 //! The arguments are first brought to where the result has become constant, so n
 //! cannot overflow; NaN passes through.
 //!
-//! The bounds below are in units in the last place of the correctly rounded result;
-//! for `f32` they are what the exhaustive test over all 2^32 arguments finds.
+//! The bounds below are in units in the last place of the exact result and hold at every
+//! level. All 2^32 arguments of `f32` have at most 1.08 (exp), 2.41 (sigmoid) and 2.04
+//! ULP (tanh); six million of `f64`, dense where |r| is largest, 1.06, 2.32 and 2.05.
 
 use super::{Element, Simd};
 
 /// Largest error of [`exp`], in ULP.
-pub const EXP_ULP: f64 = 1.5;
+pub const EXP_ULP: f64 = 1.25;
 /// Largest error of [`sigmoid`], in ULP.
-pub const SIGMOID_ULP: f64 = 3.0;
+pub const SIGMOID_ULP: f64 = 2.5;
 /// Largest error of [`tanh`], in ULP.
-pub const TANH_ULP: f64 = 3.0;
+pub const TANH_ULP: f64 = 2.25;
 
 /// e^x.
 #[inline(always)]

@@ -20,11 +20,16 @@ pub mod math;
 pub mod portable;
 pub mod single;
 
+// An intrinsic needs no `unsafe` where the whole program is compiled for it, as NEON
+// is on most targets and all of them with `-C target-cpu=native`.
 #[cfg(target_arch = "x86_64")]
+#[allow(unused_unsafe)]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
+#[allow(unused_unsafe)]
 mod avx512;
 #[cfg(target_arch = "aarch64")]
+#[allow(unused_unsafe)]
 mod neon;
 
 #[cfg(test)]

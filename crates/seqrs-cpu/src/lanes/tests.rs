@@ -439,7 +439,7 @@ at_each_level! {
 }
 
 /// Every `f32` there is, at the fastest level (whose bits are those of all with a
-/// fused multiply-add) and at the scalar one. About ten minutes on two cores.
+/// fused multiply-add) and at the scalar one. About four minutes on two cores.
 #[test]
 #[ignore = "exhaustive: run with --ignored"]
 fn all_f32_are_within_their_bounds() {

@@ -1,0 +1,409 @@
+//! One layer's way back over all steps.
+//!
+//! Three phases, each shared between the threads along an axis on which nothing is summed:
+//!
+//! 1. back through time, by rows and directions: the gradients of all gates (and, by the
+//!    way, of the states);
+//! 2. d_x = d_gx W_ih, by items;
+//! 3. d_W += d_g^T operand, by rows of d_W.
+
+use std::marker::PhantomData;
+use std::ops::Range;
+use std::ptr::null_mut;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use seqrs_core::backend::{Backend, Backward};
+use seqrs_core::cell::Cell;
+use seqrs_core::rows::Rows;
+use seqrs_core::spec::Shape;
+use seqrs_core::steps::{Direction, Steps};
+use seqrs_core::tape::DirectionTape;
+use seqrs_core::{Error, interrupt};
+
+use crate::cpu::Cpu;
+use crate::forward::{Shared, parts, split_rows};
+use crate::lanes::Element;
+use crate::level::Level;
+use crate::outer::Outer;
+use crate::pack::zeros;
+use crate::product::{Product, Start};
+use crate::step_back::{BackRow, Close, StepBack};
+use crate::team;
+use crate::weights::{Back, Weights};
+
+/// Steps between two looks at whether to stop.
+const PATIENCE: usize = 16;
+
+/// Items between two looks at whether to stop.
+const ITEMS: usize = 1024;
+
+/// The gradients of one direction's gates, and what else the way back through time leaves.
+struct Gradients<T> {
+    previous: Vec<u32>,
+    /// (items, G H), the part of the input.
+    d_gx: Vec<T>,
+    /// (items, G H), the part of the state where it differs.
+    d_gh: Option<Vec<T>>,
+    /// (items, H), the operand of the second product of a cell with two.
+    operand: Option<Vec<T>>,
+    /// (items, H) what went into the projection, and (items, P) the gradient of its result.
+    unprojected: Option<Vec<T>>,
+    d_out: Option<Vec<T>>,
+}
+
+/// One direction of the layer, as its workers see it.
+struct Job<'a, T> {
+    level: Level,
+    d: usize,
+    shape: &'a Shape,
+    steps: &'a Steps,
+    back: &'a Back<T>,
+    tape: &'a DirectionTape<Vec<T>>,
+    y: &'a [T],
+    d_y: Option<Rows<'a, [T]>>,
+    previous: &'a [u32],
+    /// This direction's slot of the states' gradients.
+    d_h: Shared<T>,
+    d_c: Shared<T>,
+    d_gx: Shared<T>,
+    d_gh: Shared<T>,
+    operand: Shared<T>,
+    unprojected: Shared<T>,
+    d_out: Shared<T>,
+    stop: &'a AtomicBool,
+}
+
+impl<T: Element> Job<'_, T> {
+    /// Output of `item` in this direction.
+    fn h_at(&self, item: usize) -> *const T {
+        let Shape { state, directions, .. } = *self.shape;
+        self.y[(item * directions + self.d) * state..][..state].as_ptr()
+    }
+
+    /// Hidden and cell state before `item`; null cells for a cell without.
+    fn before(&self, item: usize) -> (*const T, *const T) {
+        let Shape { hidden, state, .. } = *self.shape;
+        let batch = self.steps.batch();
+        let at = self.previous[item] as usize;
+        let row = |buffer: &Option<Vec<T>>, at: usize| match buffer {
+            Some(buffer) => buffer[at * hidden..][..hidden].as_ptr(),
+            None => std::ptr::null(),
+        };
+        match at.checked_sub(batch) {
+            None => (self.tape.h0[at * state..][..state].as_ptr(), row(&self.tape.c0, at)),
+            Some(item) => (self.h_at(item), row(&self.tape.c, item)),
+        }
+    }
+}
+
+pub(crate) fn backward<C: Cell, T: Element>(
+    cpu: &Cpu<T>,
+    run: Backward<'_, Cpu<T>>,
+) -> Result<(), Error>
+where
+    Cpu<T>: Backend<Elem = T, Slice = [T], Buffer = Vec<T>, Weights = Weights<T>>,
+{
+    let Shape { hidden, state, directions, ref weight_hr, .. } = *run.shape;
+    let (items, batch) = (run.steps.items(), run.steps.batch());
+    let columns = C::GATES * hidden;
+    let stop = AtomicBool::new(false);
+
+    let mut backs = Vec::with_capacity(directions);
+    let mut gradients = Vec::with_capacity(directions);
+    for d in 0..directions {
+        let optional = |needed: bool, len| needed.then(|| zeros::<T>(len)).transpose();
+        backs.push(run.weights[d].back::<C>(cpu.level())?);
+        gradients.push(Gradients {
+            previous: run.steps.previous(Direction::BOTH[d]),
+            d_gx: zeros(items * columns)?,
+            d_gh: optional(!C::ONE_GATE_GRADIENT, items * columns)?,
+            operand: optional(C::FIRST_GATES < C::GATES, items * hidden)?,
+            unprojected: optional(weight_hr.is_some(), items * hidden)?,
+            d_out: optional(weight_hr.is_some(), items * state)?,
+        });
+    }
+
+    let d_h = Shared(run.d_state.h.as_mut_ptr());
+    let d_c = Shared::of(&mut run.d_state.c);
+    let jobs: Vec<Job<'_, T>> = gradients
+        .iter_mut()
+        .enumerate()
+        .map(|(d, gradients)| {
+            let slot = (run.slot + d) * batch;
+            let d_gx = Shared(gradients.d_gx.as_mut_ptr());
+            Job {
+                level: cpu.level(),
+                d,
+                shape: run.shape,
+                steps: run.steps,
+                back: backs[d],
+                tape: &run.tape[d],
+                y: run.y,
+                d_y: run.d_y.map(|d_y| Rows { place: d_y.place.shifted(d * state), ..d_y }),
+                previous: &gradients.previous,
+                d_h: Shared(d_h.at(slot * state)),
+                d_c: Shared(d_c.at(slot * hidden)),
+                d_gx,
+                d_gh: match &mut gradients.d_gh {
+                    Some(d_gh) => Shared(d_gh.as_mut_ptr()),
+                    None => d_gx,
+                },
+                operand: Shared::of(&mut gradients.operand),
+                unprojected: Shared::of(&mut gradients.unprojected),
+                d_out: Shared::of(&mut gradients.d_out),
+                stop: &stop,
+            }
+        })
+        .collect();
+
+    // 1. back through time
+    let ranges = split_rows(run.steps, parts(cpu, run.shape, run.steps));
+    let mut results = vec![Ok(()); jobs.len() * ranges.len()];
+    let pairs = jobs.iter().flat_map(|job| ranges.iter().map(move |range| (job, range)));
+    team::run(
+        pairs
+            .zip(&mut results)
+            .map(|((job, range), result)| {
+                move || {
+                    // SAFETY: each worker has rows of one direction to itself.
+                    *result = unsafe { rows_backward::<C, T>(job, range) };
+                    if result.is_err() {
+                        job.stop.store(true, Ordering::Relaxed);
+                    }
+                }
+            })
+            .collect(),
+    );
+    results.into_iter().collect::<Result<(), Error>>()?;
+
+    // 2. the gradients of the inputs, the directions one after the other
+    let work = items * columns * run.shape.input * directions;
+    if let Some(d_x) = run.d_x {
+        let input = run.shape.input;
+        let d_x = Shared(d_x.as_mut_ptr());
+        let by_items = |range: Range<usize>| {
+            for first in range.clone().step_by(ITEMS) {
+                interrupt::check()?;
+                let items = first..(first + ITEMS).min(range.end);
+                let y: Vec<*mut T> = items.clone().map(|item| d_x.at(item * input)).collect();
+                for job in &jobs {
+                    let x: Vec<*const T> = items
+                        .clone()
+                        .map(|item| job.d_gx.at(item * columns).cast_const())
+                        .collect();
+                    let start = if job.d == 0 { Start::Bias } else { Start::Y };
+                    let weights = &job.back.input;
+                    // SAFETY: the gates' gradients are only read from here on; each worker
+                    // has items of d_x to itself.
+                    unsafe { Product { x: &x, weights, start, y: &y }.run(cpu.level()) };
+                }
+            }
+            Ok(())
+        };
+        let ranges = team::split(items, cpu.threads_for(work), 1);
+        let mut results = vec![Ok(()); ranges.len()];
+        team::run(
+            ranges
+                .into_iter()
+                .zip(&mut results)
+                .map(|(range, result)| || *result = by_items(range))
+                .collect(),
+        );
+        results.into_iter().collect::<Result<(), Error>>()?;
+    }
+
+    // 3. the gradients of the weights
+    for job in &jobs {
+        let shape = run.shape;
+        let d_parameters =
+            &mut run.d_parameters[run.d_start + job.d * shape.len()..][..shape.len()];
+        let x: Vec<*const T> =
+            run.x.chunks_exact(shape.input).map(<[T]>::as_ptr).take(items).collect();
+        let before: Vec<*const T> = (0..items).map(|item| job.before(item).0).collect();
+        let rows = |buffer: Shared<T>, width: usize| -> Vec<*const T> {
+            (0..items).map(|item| buffer.at(item * width).cast_const()).collect()
+        };
+        let (d_gx, d_gh) = (rows(job.d_gx, columns), rows(job.d_gh, columns));
+        let first = C::FIRST_GATES * hidden;
+        let weight = |d_y, x, depth, columns, d_w: &Range<usize>, d_b: &Option<Range<usize>>| {
+            Gradient { d_y, x, depth, columns, d_w: d_w.clone(), d_b: d_b.clone() }
+        };
+        let (w_ih, w_hh) = (&shape.weight_ih, &shape.weight_hh);
+        let mut parts = vec![weight(&d_gx, &x, shape.input, 0..columns, w_ih, &shape.bias_ih)];
+        parts.push(weight(&d_gh, &before, state, 0..first, w_hh, &shape.bias_hh));
+        let operand = rows(job.operand, hidden);
+        if first < columns {
+            parts.push(weight(&d_gh, &operand, state, first..columns, w_hh, &shape.bias_hh));
+        }
+        let (d_out, m) = (rows(job.d_out, state), rows(job.unprojected, hidden));
+        if let Some(w_hr) = weight_hr {
+            parts.push(weight(&d_out, &m, hidden, 0..state, w_hr, &None));
+        }
+        for part in parts {
+            interrupt::check()?;
+            part.run(cpu, d_parameters);
+        }
+    }
+    Ok(())
+}
+
+/// The gradient of one matrix, or of some of its rows, and of the bias that goes with it.
+struct Gradient<'a, T> {
+    d_y: &'a [*const T],
+    x: &'a [*const T],
+    depth: usize,
+    columns: Range<usize>,
+    d_w: Range<usize>,
+    d_b: Option<Range<usize>>,
+}
+
+impl<T: Element> Gradient<'_, T> {
+    fn run(self, cpu: &Cpu<T>, d_parameters: &mut [T]) {
+        let threads = cpu.threads_for(self.x.len() * self.columns.len() * self.depth);
+        let start = Shared(d_parameters.as_mut_ptr());
+        let (d_y, x) = (Items(self.d_y), Items(self.x));
+        let tasks = team::split(self.columns.len(), threads, 1)
+            .into_iter()
+            .map(|range| {
+                let columns = self.columns.start + range.start..self.columns.start + range.end;
+                let d_w = start.at(self.d_w.start + columns.start * self.depth);
+                let d_b = match &self.d_b {
+                    Some(d_b) => start.at(d_b.start + columns.start),
+                    None => null_mut(),
+                };
+                let (d_w, d_b) = (Shared(d_w), Shared(d_b));
+                let depth = self.depth;
+                move || {
+                    let (d_y, x) = (d_y.get(), x.get());
+                    let outer = Outer { d_y, x, depth, columns, d_w: d_w.at(0), d_b: d_b.at(0) };
+                    // SAFETY: every pointer leads to a row of the buffers named above, and
+                    // each worker has rows of d_W and entries of d_b to itself.
+                    unsafe { outer.run(cpu.level()) };
+                }
+            })
+            .collect();
+        team::run(tasks);
+    }
+}
+
+/// Rows that are only read.
+#[derive(Clone, Copy)]
+pub(crate) struct Items<'a, T>(pub(crate) &'a [*const T]);
+
+// SAFETY: what the pointers lead to is only read while workers hold them.
+unsafe impl<T: Sync> Send for Items<'_, T> {}
+
+impl<'a, T> Items<'a, T> {
+    pub(crate) fn get(self) -> &'a [*const T] {
+        self.0
+    }
+}
+
+// SAFETY: as for `Items`; what is written is `Shared`, with disjoint rows for each worker.
+unsafe impl<T: Sync> Sync for Job<'_, T> {}
+
+/// Takes the rows of `range` back through all steps.
+///
+/// # Safety
+/// Nobody else uses these rows of the job's direction.
+unsafe fn rows_backward<C: Cell, T: Element>(
+    job: &Job<'_, T>,
+    range: &Range<usize>,
+) -> Result<(), Error> {
+    let Shape { hidden, state, .. } = *job.shape;
+    let columns = C::GATES * hidden;
+    let (rows, time) = (range.len(), job.steps.time());
+    let direction = Direction::BOTH[job.d];
+    let projected = !job.d_out.0.is_null();
+    let late = C::FIRST_GATES * hidden;
+
+    let mut d_m = zeros::<T>(if projected { rows * hidden } else { 0 })?;
+    let d_m = Shared(d_m.as_mut_ptr());
+    let mut d_operand = zeros::<T>(if job.back.second.is_some() { rows * hidden } else { 0 })?;
+    let d_operand = Shared(d_operand.as_mut_ptr());
+    let mut live: Vec<BackRow<T>> = Vec::with_capacity(rows);
+    let mut x: Vec<*const T> = Vec::with_capacity(rows);
+    let mut y: Vec<*mut T> = Vec::with_capacity(rows);
+
+    for k in (0..time).rev() {
+        if k % PATIENCE == 0 {
+            interrupt::check()?;
+            if job.stop.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+        }
+        let t = direction.step(k, time);
+        let (items, rows_here) = job.steps.at_rows(t, range);
+        live.clear();
+        for (item, &b) in items.zip(rows_here) {
+            let (b, row) = (b as usize, b as usize - range.start);
+            let (h, c) = job.before(item);
+            let d_y = match job.d_y {
+                None => std::ptr::null(),
+                Some(d_y) => d_y.data[d_y.place.offset(item, t, b)..][..state].as_ptr(),
+            };
+            let null = std::ptr::null();
+            live.push(BackRow {
+                saved: job.tape.saved[item * C::SAVED * hidden..].as_ptr(),
+                h: if projected { null } else { h },
+                c,
+                h_new: if projected { null } else { job.h_at(item) },
+                c_new: match &job.tape.c {
+                    Some(cells) => cells[item * hidden..][..hidden].as_ptr(),
+                    None => null,
+                },
+                d_y: if projected { null } else { d_y },
+                d_h: if projected { d_m.at(row * hidden) } else { job.d_h.at(b * state) },
+                d_c: job.d_c.at(b * hidden),
+                d_gx: job.d_gx.at(item * columns),
+                d_gh: job.d_gh.at(item * columns),
+                operand: job.operand.at(item * hidden),
+                d_operand: if job.operand.0.is_null() {
+                    null_mut()
+                } else {
+                    d_operand.at(row * hidden)
+                },
+                unprojected: job.unprojected.at(item * hidden),
+            });
+            if projected {
+                // SAFETY: the item's row of d_out and the row's d_h are this worker's.
+                unsafe {
+                    let d_h = std::slice::from_raw_parts(job.d_h.at(b * state), state);
+                    let d_out = std::slice::from_raw_parts_mut(job.d_out.at(item * state), state);
+                    for (j, out) in d_out.iter_mut().enumerate() {
+                        let from_y =
+                            if d_y.is_null() { T::default() } else { *d_y.wrapping_add(j) };
+                        *out = from_y + d_h[j];
+                    }
+                }
+            }
+        }
+        // SAFETY: the rows lie in buffers of this worker, or in its rows of the job's.
+        unsafe {
+            if let Some(projection) = &job.back.projection {
+                let (items, _) = job.steps.at_rows(t, range);
+                x.clear();
+                x.extend(items.map(|item| job.d_out.at(item * state).cast_const()));
+                y.clear();
+                y.extend(live.iter().map(|row| row.d_h));
+                Product { x: &x, weights: projection, start: Start::Bias, y: &y }.run(job.level);
+            }
+            StepBack::<'_, T, C> { rows: &live, hidden, cell: PhantomData }.run(job.level);
+            if let Some(second) = &job.back.second {
+                x.clear();
+                x.extend(live.iter().map(|row| row.d_gh.add(late).cast_const()));
+                y.clear();
+                y.extend(live.iter().map(|row| row.d_operand));
+                Product { x: &x, weights: second, start: Start::Bias, y: &y }.run(job.level);
+                Close::<'_, T, C> { rows: &live, hidden, cell: PhantomData }.run(job.level);
+            }
+            x.clear();
+            x.extend(live.iter().map(|row| row.d_gh.cast_const()));
+            y.clear();
+            y.extend(rows_here.iter().map(|&b| job.d_h.at(b as usize * state)));
+            let start = if projected { Start::Bias } else { Start::Y };
+            Product { x: &x, weights: &job.back.first, start, y: &y }.run(job.level);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,132 @@
+//! The micro-kernel: a tile of sums in registers.
+//!
+//! Every product in the library, forwards and back, comes down to this loop: R rows of
+//! operands against N registers of a panel.
+//!
+//! ```text
+//! for k:  for each row r:  for each register v:  acc[r][v] += a[r][k] * panel[k][v]
+//! ```
+//! Each sum is one chain of fused multiply-adds with k ascending, whatever R and N are, so
+//! the result of a row does not depend on which rows share its tile. R x N accumulators
+//! hide the latency of the multiply-add (4 cycles x 2 units: 8 chains) and let each weight
+//! that is loaded be used R times: with 6 rows of 4 registers, 24 multiply-adds for 4 loads
+//! and 6 broadcasts. R x N + N + 1 registers have to exist.
+
+use crate::lanes::Simd;
+
+/// Most rows in a tile with `registers` registers of columns: 24 accumulators where there
+/// are 32 registers, 12 where there are 16.
+#[inline(always)]
+pub(crate) fn most_rows<V: Simd>(registers: usize) -> usize {
+    let accumulators = if V::REGISTERS >= 32 { 24 } else { 12 };
+    accumulators / registers
+}
+
+/// Adds `depth` terms to each sum of a tile.
+///
+/// # Safety
+/// `a[r]` is readable at `k * step` and `panel` at `k * N * WIDTH` and the N registers
+/// after it, for every k below `depth`.
+#[inline(always)]
+pub(crate) unsafe fn add_products<V: Simd, const R: usize, const N: usize>(
+    a: [*const V::Elem; R],
+    step: usize,
+    panel: *const V::Elem,
+    depth: usize,
+    acc: &mut [[V; N]; R],
+) {
+    let mut sums = *acc;
+    let mut weights = panel;
+    let mut at = 0;
+    for _ in 0..depth {
+        let mut w = [V::zero(); N];
+        for (v, w) in w.iter_mut().enumerate() {
+            // SAFETY: within the row of the panel that the caller vouches for.
+            *w = unsafe { V::load(weights.add(v * V::WIDTH)) };
+        }
+        for r in 0..R {
+            // SAFETY: the caller vouches for a[r] at every step below `depth`.
+            let operand = V::splat(unsafe { *a[r].add(at) });
+            for v in 0..N {
+                sums[r][v] = operand.mul_add(w[v], sums[r][v]);
+            }
+        }
+        at += step;
+        // SAFETY: at most one past the last row of the panel.
+        weights = unsafe { weights.add(N * V::WIDTH) };
+    }
+    *acc = sums;
+}
+
+/// `rows` cut into as few tiles of at most `most` rows as possible, as equal as possible:
+/// 32 rows are 6 + 6 + 5 + 5 + 5 + 5, not 5 x 6 + 2.
+#[inline(always)]
+pub(crate) fn tiles(rows: usize, most: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
+    let count = rows.div_ceil(most).max(1);
+    let (each, more) = (rows / count, rows % count);
+    (0..count).map(move |k| {
+        let start = k * each + k.min(more);
+        start..start + each + usize::from(k < more)
+    })
+}
+
+/// Calls `$tile::<..., R, ...>` for the number of rows at hand.
+macro_rules! with_rows {
+    ($rows:expr, $R:ident => $tile:expr) => {
+        match $rows {
+            0 => {}
+            1 => {
+                const $R: usize = 1;
+                $tile
+            }
+            2 => {
+                const $R: usize = 2;
+                $tile
+            }
+            3 => {
+                const $R: usize = 3;
+                $tile
+            }
+            4 => {
+                const $R: usize = 4;
+                $tile
+            }
+            5 => {
+                const $R: usize = 5;
+                $tile
+            }
+            6 => {
+                const $R: usize = 6;
+                $tile
+            }
+            7 => {
+                const $R: usize = 7;
+                $tile
+            }
+            8 => {
+                const $R: usize = 8;
+                $tile
+            }
+            more => unreachable!("a tile of {more} rows"),
+        }
+    };
+}
+pub(crate) use with_rows;
+
+#[cfg(test)]
+mod tests {
+    use super::tiles;
+
+    #[test]
+    fn tiles_are_few_and_equal() {
+        for most in 1..9 {
+            for rows in 1..70 {
+                let lens: Vec<usize> = tiles(rows, most).map(|t| t.len()).collect();
+                assert_eq!(lens.iter().sum::<usize>(), rows);
+                assert_eq!(lens.len(), rows.div_ceil(most));
+                assert!(lens.iter().max().unwrap() - lens.iter().min().unwrap() <= 1);
+            }
+        }
+        assert_eq!(tiles(32, 6).map(|t| t.len()).collect::<Vec<_>>(), [6, 6, 5, 5, 5, 5]);
+    }
+}

@@ -1,0 +1,138 @@
+//! d_W += d_y^T x: the gradient of a matrix of weights, summed over items.
+//!
+//! Seen as a product, the items are the depth: a tile holds R rows of d_W against the
+//! registers of a row of x. Both sides are copied, a chunk of items at a time, into the
+//! order in which the micro-kernel reads them; between chunks the sums rest in d_W. A sum
+//! is one chain over the items, ascending, so it does not depend on how rows of d_W were
+//! shared between threads, nor on the chunks.
+
+use std::ops::Range;
+
+use crate::kernel::{add_products, most_rows, tiles, with_rows};
+use crate::lanes::{Element, Simd};
+use crate::level::{Kernel, Level};
+use crate::pack::PANEL;
+
+/// Items in a chunk: a panel of them (64 columns of f32) takes 32 KB and stays in L1 while
+/// all rows of d_W go by.
+const CHUNK: usize = 128;
+
+/// Rows of d_W and the bias that goes with them.
+pub(crate) struct Outer<'a, T> {
+    /// For each item the gradient of the product's columns.
+    pub(crate) d_y: &'a [*const T],
+    /// For each item the operand.
+    pub(crate) x: &'a [*const T],
+    /// Numbers in an operand.
+    pub(crate) depth: usize,
+    /// Which columns of d_y.
+    pub(crate) columns: Range<usize>,
+    /// Row `columns.start` of d_W; a row is `depth` numbers.
+    pub(crate) d_w: *mut T,
+    /// Entry `columns.start` of d_b, or null.
+    pub(crate) d_b: *mut T,
+}
+
+impl<T: Element> Outer<'_, T> {
+    /// # Safety
+    /// Every d_y is readable for `columns`, every x for `depth`; the rows of d_W and entries
+    /// of d_b are writable and nobody else uses them.
+    pub(crate) unsafe fn run(self, level: Level) {
+        assert_eq!(self.x.len(), self.d_y.len(), "an operand for every gradient");
+        level.dispatch(self);
+    }
+}
+
+impl<T: Element> Kernel<T> for Outer<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Simd<Elem = T>>(self) {
+        let row = PANEL * V::WIDTH;
+        let rows = self.columns.len();
+        let most = most_rows::<V>(PANEL);
+        let mut operands = vec![T::default(); self.depth.div_ceil(row) * row * CHUNK];
+        let mut gradients = vec![T::default(); rows * CHUNK];
+        for (d_y, x) in self.d_y.chunks(CHUNK).zip(self.x.chunks(CHUNK)) {
+            let items = x.len();
+            for (item, &x) in x.iter().enumerate() {
+                // SAFETY: the caller vouches for `depth` numbers.
+                let x = unsafe { std::slice::from_raw_parts(x, self.depth) };
+                for (p, x) in x.chunks(row).enumerate() {
+                    operands[(p * CHUNK + item) * row..][..x.len()].copy_from_slice(x);
+                }
+            }
+            for (item, &d_y) in d_y.iter().enumerate() {
+                // SAFETY: the caller vouches for `columns`.
+                let d_y = unsafe { std::slice::from_raw_parts(d_y.add(self.columns.start), rows) };
+                for tile in tiles(rows, most) {
+                    let (start, len) = (tile.start * items, tile.len());
+                    gradients[start + item * len..][..len].copy_from_slice(&d_y[tile]);
+                }
+            }
+            for (p, panel) in operands.chunks(row * CHUNK).enumerate() {
+                let columns = (self.depth - p * row).min(row);
+                for tile in tiles(rows, most) {
+                    let a = gradients[tile.start * items..].as_ptr();
+                    // SAFETY: row tile.start, column p * row of d_W.
+                    let d_w = unsafe { self.d_w.add(tile.start * self.depth + p * row) };
+                    // SAFETY: `a` holds tile.len() numbers and `panel` a row for each item;
+                    // the tile's rows of d_W are ours.
+                    with_rows!(tile.len(), R => unsafe {
+                        outer_tile::<V, R>(a, panel.as_ptr(), items, d_w, self.depth, columns);
+                    });
+                }
+            }
+            if !self.d_b.is_null() {
+                // SAFETY: `rows` entries of d_b are ours.
+                let d_b = unsafe { std::slice::from_raw_parts_mut(self.d_b, rows) };
+                for &d_y in d_y {
+                    // SAFETY: the caller vouches for `columns`.
+                    let d_y =
+                        unsafe { std::slice::from_raw_parts(d_y.add(self.columns.start), rows) };
+                    for (b, &d) in d_b.iter_mut().zip(d_y) {
+                        *b = *b + d;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// # Safety
+/// `a` holds R numbers and `panel` a row for each of `items`; R rows of d_W, `stride` apart,
+/// are ours for `columns` numbers.
+#[inline(always)]
+unsafe fn outer_tile<V: Simd, const R: usize>(
+    a: *const V::Elem,
+    panel: *const V::Elem,
+    items: usize,
+    d_w: *mut V::Elem,
+    stride: usize,
+    columns: usize,
+) {
+    let mut acc = [[V::zero(); PANEL]; R];
+    let mut operands = [a; R];
+    for r in 0..R {
+        // SAFETY: `a` holds R numbers for each item.
+        operands[r] = unsafe { a.add(r) };
+        for v in 0..PANEL {
+            let left = columns.saturating_sub(v * V::WIDTH).min(V::WIDTH);
+            if left > 0 {
+                // SAFETY: `left` numbers of row r are ours.
+                acc[r][v] = unsafe { V::load_partial(d_w.add(r * stride + v * V::WIDTH), left) };
+            }
+        }
+    }
+    // SAFETY: by the caller.
+    unsafe { add_products::<V, R, PANEL>(operands, R, panel, items, &mut acc) };
+    for r in 0..R {
+        for v in 0..PANEL {
+            let left = columns.saturating_sub(v * V::WIDTH).min(V::WIDTH);
+            if left > 0 {
+                // SAFETY: `left` numbers of row r are ours.
+                unsafe { acc[r][v].store_partial(d_w.add(r * stride + v * V::WIDTH), left) };
+            }
+        }
+    }
+}

@@ -1,0 +1,332 @@
+//! One step of a cell for some rows: the recurrent product, and the cell on its sums.
+//!
+//! A panel of the recurrent weights holds, side by side, one register for each gate of the
+//! same units. So when a tile's sums are done, gh of these units is in registers; gx is
+//! added, the cell runs, and what leaves the registers is the new state. No gates are
+//! written to memory and read back.
+//!
+//! ```text
+//! for each panel (units u .. u + width):   for each tile of rows:
+//!     gh[r][gate] = b_hh + h'[r] . W_hh[gate, u]       (micro-kernel)
+//!     h[r][u], c[r][u] = cell(gx[r][gate, u], gh[r][gate], c'[r][u])
+//! ```
+//! h' and h must be different memory, since every panel reads all of h'. Steps walk the
+//! panels alternately up and down: the panels read last by one step are those read first
+//! by the next, and still in the cache when all of them do not fit.
+//!
+//! A cell with two products runs as two such passes; the first leaves the operand of the
+//! second.
+
+use seqrs_core::cell::{Bundle, Cell, MAX_BUNDLE};
+
+use crate::kernel::{add_products, most_rows, tiles, with_rows};
+use crate::lanes::{Element, Simd};
+use crate::level::Kernel;
+use crate::pack::{PANEL, Panels};
+
+/// Where one row's values of one step lie. Gate values are `hidden` apart.
+#[derive(Clone, Copy)]
+pub(crate) struct Row<T> {
+    /// Gates from the input: G runs of H.
+    pub(crate) gx: *const T,
+    /// Hidden state before the step.
+    pub(crate) h: *const T,
+    /// Hidden state after it.
+    pub(crate) h_new: *mut T,
+    /// Cell state, before and then after; null for a cell without.
+    pub(crate) c: *mut T,
+    /// The operand of the second product and what goes with it, for a cell with two: H, and
+    /// runs of H. Null for others.
+    pub(crate) operand: *mut T,
+    pub(crate) opened: *mut T,
+    /// Output, a copy of h_new; null if it is written elsewhere.
+    pub(crate) y: *mut T,
+    /// Where the tape keeps the cell's saved values and its new c; null at inference.
+    pub(crate) saved: *mut T,
+    pub(crate) cells: *mut T,
+}
+
+/// The first pass of a cell with two products.
+pub(crate) struct Open;
+/// The pass that gives the new state.
+pub(crate) struct Finish;
+
+/// A pass over the panels.
+pub(crate) trait Stage {
+    /// Gates that this pass multiplies.
+    fn gates<C: Cell>() -> std::ops::Range<usize>;
+    /// What it multiplies them with.
+    fn operand<T>(row: &Row<T>) -> *const T;
+    /// What it does with the sums of one register of units from `u` on, of which `n` exist.
+    ///
+    /// # Safety
+    /// `row`'s memory as [`Step::run`] asks.
+    unsafe fn apply<V: Simd, C: Cell>(gh: C::Gates<V>, row: &Row<V::Elem>, hidden: usize, at: At);
+}
+
+/// A register of units: the first, and how many exist.
+#[derive(Clone, Copy)]
+pub(crate) struct At {
+    pub(crate) u: usize,
+    pub(crate) n: usize,
+}
+
+impl At {
+    /// # Safety
+    /// `from` is readable for the units from `u` on that exist.
+    #[inline(always)]
+    pub(crate) unsafe fn load<V: Simd>(self, from: *const V::Elem) -> V {
+        // SAFETY: by the caller.
+        unsafe {
+            if self.n == V::WIDTH {
+                V::load(from.add(self.u))
+            } else {
+                V::load_partial(from.add(self.u), self.n)
+            }
+        }
+    }
+
+    /// # Safety
+    /// `to` is writable for the units from `u` on that exist.
+    #[inline(always)]
+    pub(crate) unsafe fn store<V: Simd>(self, value: V, to: *mut V::Elem) {
+        // SAFETY: by the caller.
+        unsafe {
+            if self.n == V::WIDTH {
+                value.store(to.add(self.u));
+            } else {
+                value.store_partial(to.add(self.u), self.n);
+            }
+        }
+    }
+
+    /// A bundle whose fields are runs of `hidden`.
+    ///
+    /// # Safety
+    /// As [`At::load`] for each run.
+    #[inline(always)]
+    pub(crate) unsafe fn load_bundle<V: Simd, B: Bundle<V>>(
+        self,
+        from: *const V::Elem,
+        hidden: usize,
+    ) -> B {
+        let mut values = [V::zero(); MAX_BUNDLE];
+        for (field, value) in values.iter_mut().enumerate().take(B::NAMES.len()) {
+            // SAFETY: by the caller.
+            *value = unsafe { self.load(from.add(field * hidden)) };
+        }
+        B::from_array(values)
+    }
+
+    /// # Safety
+    /// As [`At::store`] for each run.
+    #[inline(always)]
+    pub(crate) unsafe fn store_bundle<V: Simd, B: Bundle<V>>(
+        self,
+        bundle: B,
+        to: *mut V::Elem,
+        hidden: usize,
+    ) {
+        let values = bundle.to_array(V::zero());
+        for (field, value) in values.into_iter().enumerate().take(B::NAMES.len()) {
+            // SAFETY: by the caller.
+            unsafe { self.store(value, to.add(field * hidden)) };
+        }
+    }
+}
+
+/// The state before the step. A projection makes h a vector of another size that no unit
+/// sees, so h is read only where it has a value for each unit (`h` not null).
+///
+/// # Safety
+/// `h` and `c` are null or readable for the units.
+#[inline(always)]
+pub(crate) unsafe fn load_state<V: Simd, C: Cell>(
+    h: *const V::Elem,
+    c: *const V::Elem,
+    at: At,
+) -> C::State<V> {
+    let mut values = [V::zero(); MAX_BUNDLE];
+    for (value, from) in values.iter_mut().zip([h, c]).take(C::STATES) {
+        if !from.is_null() {
+            // SAFETY: by the caller.
+            *value = unsafe { at.load(from) };
+        }
+    }
+    C::State::from_array(values)
+}
+
+impl Stage for Open {
+    #[inline(always)]
+    fn gates<C: Cell>() -> std::ops::Range<usize> {
+        0..C::FIRST_GATES
+    }
+
+    #[inline(always)]
+    fn operand<T>(row: &Row<T>) -> *const T {
+        row.h
+    }
+
+    #[inline(always)]
+    unsafe fn apply<V: Simd, C: Cell>(gh: C::Gates<V>, row: &Row<V::Elem>, hidden: usize, at: At) {
+        // SAFETY: by the caller.
+        unsafe {
+            let gx = at.load_bundle(row.gx, hidden);
+            let s = load_state::<V, C>(row.h, row.c, at);
+            let (operand, opened) = C::open(gx, gh, s);
+            at.store(operand, row.operand);
+            at.store_bundle(opened, row.opened, hidden);
+        }
+    }
+}
+
+impl Stage for Finish {
+    #[inline(always)]
+    fn gates<C: Cell>() -> std::ops::Range<usize> {
+        if C::FIRST_GATES < C::GATES { C::FIRST_GATES..C::GATES } else { 0..C::GATES }
+    }
+
+    #[inline(always)]
+    fn operand<T>(row: &Row<T>) -> *const T {
+        if row.operand.is_null() { row.h } else { row.operand }
+    }
+
+    #[inline(always)]
+    unsafe fn apply<V: Simd, C: Cell>(gh: C::Gates<V>, row: &Row<V::Elem>, hidden: usize, at: At) {
+        // SAFETY: by the caller.
+        unsafe {
+            let gx = at.load_bundle(row.gx, hidden);
+            let s =
+                load_state::<V, C>(if C::STATES > 1 { std::ptr::null() } else { row.h }, row.c, at);
+            let opened = match row.opened.is_null() {
+                true => C::Opened::filled(V::zero()),
+                false => at.load_bundle(row.opened, hidden),
+            };
+            let (s_new, saved) = C::forward(gx, gh, s, opened);
+            let s_new = s_new.to_array(V::zero());
+            at.store(s_new[0], row.h_new);
+            if !row.y.is_null() {
+                at.store(s_new[0], row.y);
+            }
+            if C::STATES > 1 {
+                at.store(s_new[1], row.c);
+            }
+            if !row.saved.is_null() {
+                at.store_bundle(saved, row.saved, hidden);
+                if C::STATES > 1 {
+                    at.store(s_new[1], row.cells);
+                }
+            }
+        }
+    }
+}
+
+/// One pass of one step.
+pub(crate) struct Step<'a, T, C, S> {
+    pub(crate) rows: &'a [Row<T>],
+    pub(crate) weights: &'a Panels<T>,
+    pub(crate) hidden: usize,
+    /// Whether to walk the panels from the last to the first.
+    pub(crate) downwards: bool,
+    pub(crate) cell: std::marker::PhantomData<(C, S)>,
+}
+
+impl<T: Element, C: Cell, S: Stage> Step<'_, T, C, S> {
+    /// # Safety
+    /// Every row's memory is there for the cell's runs of `hidden` (the operand for the
+    /// weights' depth), is used by nobody else, and what is written (h_new, c, operand,
+    /// opened, y, saved, cells) overlaps nothing else.
+    pub(crate) unsafe fn run(self, level: crate::level::Level) {
+        level.dispatch(self);
+    }
+}
+
+impl<T: Element, C: Cell, S: Stage> Kernel<T> for Step<'_, T, C, S> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Simd<Elem = T>>(self) {
+        let panels = self.weights.panels();
+        let count = panels.len();
+        let walk = |p: usize, panel: &[T]| {
+            // SAFETY: `Step::run` passes on what its caller vouches for.
+            unsafe {
+                match S::gates::<C>().len() {
+                    3 => panel_step::<V, C, S, 3>(self.rows, panel, p, self.hidden),
+                    _ => panel_step::<V, C, S, PANEL>(self.rows, panel, p, self.hidden),
+                }
+            }
+        };
+        if self.downwards {
+            for (p, panel) in panels.rev().enumerate() {
+                walk(count - 1 - p, panel);
+            }
+        } else {
+            for (p, panel) in panels.enumerate() {
+                walk(p, panel);
+            }
+        }
+    }
+}
+
+/// # Safety
+/// As [`Step::run`]; N is the number of registers in a row of the panel.
+#[inline(always)]
+unsafe fn panel_step<V: Simd, C: Cell, S: Stage, const N: usize>(
+    rows: &[Row<V::Elem>],
+    panel: &[V::Elem],
+    p: usize,
+    hidden: usize,
+) {
+    for tile in tiles(rows.len(), most_rows::<V>(N)) {
+        let rows = &rows[tile];
+        // SAFETY: by the caller.
+        with_rows!(rows.len(), R => unsafe {
+            step_tile::<V, C, S, R, N>(rows, panel, p, hidden);
+        });
+    }
+}
+
+/// # Safety
+/// As [`Step::run`] for R rows; N is the number of registers in a row of the panel.
+#[inline(always)]
+unsafe fn step_tile<V: Simd, C: Cell, S: Stage, const R: usize, const N: usize>(
+    rows: &[Row<V::Elem>],
+    panel: &[V::Elem],
+    p: usize,
+    hidden: usize,
+) {
+    let mut operands = [std::ptr::null(); R];
+    for (operand, row) in operands.iter_mut().zip(rows) {
+        *operand = S::operand(row);
+    }
+    let mut bias = [V::zero(); N];
+    for (v, bias) in bias.iter_mut().enumerate() {
+        // SAFETY: a panel has a full row of biases.
+        *bias = unsafe { V::load(panel.as_ptr().add(v * V::WIDTH)) };
+    }
+    let mut acc = [bias; R];
+    let row = N * V::WIDTH;
+    let depth = panel.len() / row - 1;
+    // SAFETY: a panel holds `depth` rows after its bias; operands by the caller.
+    unsafe {
+        add_products::<V, R, N>(operands, 1, panel.as_ptr().add(row), depth, &mut acc);
+    }
+    let gates = S::gates::<C>();
+    let groups = N / gates.len();
+    for r in 0..R {
+        for q in 0..groups {
+            let u = (p * groups + q) * V::WIDTH;
+            if u >= hidden {
+                break;
+            }
+            let mut gh = [V::zero(); MAX_BUNDLE];
+            for gate in 0..gates.len() {
+                gh[gates.start + gate] = acc[r][gate * groups + q];
+            }
+            let at = At { u, n: (hidden - u).min(V::WIDTH) };
+            // SAFETY: by the caller.
+            unsafe { S::apply::<V, C>(C::Gates::from_array(gh), &rows[r], hidden, at) };
+        }
+    }
+}
