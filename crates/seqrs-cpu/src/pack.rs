@@ -126,11 +126,19 @@ impl<T: Element> Panels<T> {
         self.depth
     }
 
-    /// The panels, each with its bias first.
-    pub(crate) fn panels(&self) -> impl DoubleEndedIterator<Item = &[T]> + ExactSizeIterator {
-        let len = self.row * (self.depth + 1);
-        let end = self.numbers.len() - (LINE / size_of::<T>() - self.start);
-        self.numbers[self.start..end].chunks_exact(len)
+    /// Number of panels.
+    pub(crate) fn count(&self) -> usize {
+        (self.numbers.len() - LINE / size_of::<T>()) / self.len()
+    }
+
+    /// Panel `p`, its bias first.
+    #[inline(always)]
+    pub(crate) fn panel(&self, p: usize) -> &[T] {
+        &self.numbers[self.start + p * self.len()..][..self.len()]
+    }
+
+    fn len(&self) -> usize {
+        self.row * (self.depth + 1)
     }
 }
 

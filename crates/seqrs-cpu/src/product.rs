@@ -46,7 +46,8 @@ impl<T: Element> Kernel<T> for Product<'_, T> {
     fn run<V: Simd<Elem = T>>(self) {
         let row = PANEL * V::WIDTH;
         for (x, y) in self.x.chunks(BLOCK).zip(self.y.chunks(BLOCK)) {
-            for (p, panel) in self.weights.panels().enumerate() {
+            for p in 0..self.weights.count() {
+                let panel = self.weights.panel(p);
                 let columns = (self.weights.columns() - p * row).min(row);
                 for tile in tiles(x.len(), most_rows::<V>(PANEL)) {
                     let (x, y) = (&x[tile.clone()], &y[tile]);

@@ -246,24 +246,17 @@ impl<T: Element, C: Cell, S: Stage> Kernel<T> for Step<'_, T, C, S> {
 
     #[inline(always)]
     fn run<V: Simd<Elem = T>>(self) {
-        let panels = self.weights.panels();
-        let count = panels.len();
-        let walk = |p: usize, panel: &[T]| {
+        let count = self.weights.count();
+        // A loop and no closure: a closure would be compiled without the instruction set.
+        for k in 0..count {
+            let p = if self.downwards { count - 1 - k } else { k };
+            let panel = self.weights.panel(p);
             // SAFETY: `Step::run` passes on what its caller vouches for.
             unsafe {
                 match S::gates::<C>().len() {
                     3 => panel_step::<V, C, S, 3>(self.rows, panel, p, self.hidden),
                     _ => panel_step::<V, C, S, PANEL>(self.rows, panel, p, self.hidden),
                 }
-            }
-        };
-        if self.downwards {
-            for (p, panel) in panels.rev().enumerate() {
-                walk(count - 1 - p, panel);
-            }
-        } else {
-            for (p, panel) in panels.enumerate() {
-                walk(p, panel);
             }
         }
     }
