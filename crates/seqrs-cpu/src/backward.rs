@@ -34,8 +34,8 @@ use crate::weights::{Back, Weights};
 /// Steps between two looks at whether to stop.
 const PATIENCE: usize = 16;
 
-/// Items between two looks at whether to stop.
-const ITEMS: usize = 1024;
+/// Multiply-adds between two looks at whether to stop: some tens of milliseconds.
+const BLOCK: usize = 1 << 31;
 
 /// The gradients of one direction's gates, and what else the way back through time leaves.
 struct Gradients<T> {
@@ -182,9 +182,10 @@ where
         let input = run.shape.input;
         let d_x = Shared(d_x.as_mut_ptr());
         let by_items = |range: Range<usize>| {
-            for first in range.clone().step_by(ITEMS) {
+            let block = (BLOCK / (columns * input)).max(1);
+            for first in range.clone().step_by(block) {
                 interrupt::check()?;
-                let items = first..(first + ITEMS).min(range.end);
+                let items = first..(first + block).min(range.end);
                 let y: Vec<*mut T> = items.clone().map(|item| d_x.at(item * input)).collect();
                 for job in &jobs {
                     let x: Vec<*const T> = items
@@ -240,8 +241,7 @@ where
             parts.push(weight(&d_out, &m, hidden, 0..state, w_hr, &None));
         }
         for part in parts {
-            interrupt::check()?;
-            part.run(cpu, d_parameters);
+            part.run(cpu, d_parameters)?;
         }
     }
     Ok(())
@@ -258,31 +258,36 @@ struct Gradient<'a, T> {
 }
 
 impl<T: Element> Gradient<'_, T> {
-    fn run(self, cpu: &Cpu<T>, d_parameters: &mut [T]) {
-        let threads = cpu.threads_for(self.x.len() * self.columns.len() * self.depth);
+    fn run(self, cpu: &Cpu<T>, d_parameters: &mut [T]) -> Result<(), Error> {
         let start = Shared(d_parameters.as_mut_ptr());
-        let (d_y, x) = (Items(self.d_y), Items(self.x));
-        let tasks = team::split(self.columns.len(), threads, 1)
-            .into_iter()
-            .map(|range| {
-                let columns = self.columns.start + range.start..self.columns.start + range.end;
-                let d_w = start.at(self.d_w.start + columns.start * self.depth);
-                let d_b = match &self.d_b {
-                    Some(d_b) => start.at(d_b.start + columns.start),
-                    None => null_mut(),
-                };
-                let (d_w, d_b) = (Shared(d_w), Shared(d_b));
-                let depth = self.depth;
-                move || {
-                    let (d_y, x) = (d_y.get(), x.get());
-                    let outer = Outer { d_y, x, depth, columns, d_w: d_w.at(0), d_b: d_b.at(0) };
-                    // SAFETY: every pointer leads to a row of the buffers named above, and
-                    // each worker has rows of d_W and entries of d_b to itself.
-                    unsafe { outer.run(cpu.level()) };
-                }
-            })
-            .collect();
-        team::run(tasks);
+        let work = self.columns.len() * self.depth;
+        let block = (BLOCK / work.max(1)).max(1);
+        for (d_y, x) in self.d_y.chunks(block).zip(self.x.chunks(block)) {
+            interrupt::check()?;
+            let (d_y, x) = (Items(d_y), Items(x));
+            let tasks = team::split(self.columns.len(), cpu.threads_for(x.0.len() * work), 1)
+                .into_iter()
+                .map(|range| {
+                    let columns = self.columns.start + range.start..self.columns.start + range.end;
+                    let d_w = Shared(start.at(self.d_w.start + columns.start * self.depth));
+                    let d_b = Shared(match &self.d_b {
+                        Some(d_b) => start.at(d_b.start + columns.start),
+                        None => null_mut(),
+                    });
+                    let depth = self.depth;
+                    move || {
+                        let (d_y, x) = (d_y.get(), x.get());
+                        let (d_w, d_b) = (d_w.at(0), d_b.at(0));
+                        let outer = Outer { d_y, x, depth, columns, d_w, d_b };
+                        // SAFETY: every pointer leads to a row of the buffers named above,
+                        // and each worker has rows of d_W and entries of d_b to itself.
+                        unsafe { outer.run(cpu.level()) };
+                    }
+                })
+                .collect();
+            team::run(tasks);
+        }
+        Ok(())
     }
 }
 

@@ -4,7 +4,6 @@
 use std::ops::{Add, Mul, Neg, Sub};
 
 use super::*;
-use crate::with_cell;
 
 /// v + e d with e^2 = 0.
 #[derive(Clone, Copy, Debug)]
