@@ -16,7 +16,6 @@
 use std::ops::{Deref, DerefMut};
 
 use crate::Error;
-use crate::cell::Cell;
 use crate::real::Real;
 use crate::rows::{Rows, RowsMut};
 use crate::spec::Shape;
@@ -75,7 +74,7 @@ pub trait Backend: Sync {
     ///
     /// # Errors
     /// [`Error::OutOfMemory`], [`Error::Interrupted`].
-    fn forward<C: Cell>(&self, run: Forward<'_, Self>) -> Result<(), Error>;
+    fn forward(&self, run: Forward<'_, Self>) -> Result<(), Error>;
 
     /// The way back of [`Backend::forward`]. The gradient of each slot of the state goes
     /// from that of the final to that of the initial value; those of the parameters are
@@ -83,7 +82,7 @@ pub trait Backend: Sync {
     ///
     /// # Errors
     /// [`Error::OutOfMemory`], [`Error::Interrupted`].
-    fn backward<C: Cell>(&self, run: Backward<'_, Self>) -> Result<(), Error>;
+    fn backward(&self, run: Backward<'_, Self>) -> Result<(), Error>;
 }
 
 /// The states of a stack of layers: (slots, B, size) for h, and for c where there is one.

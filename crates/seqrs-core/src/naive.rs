@@ -13,6 +13,7 @@ use crate::real::Real;
 use crate::rows::Rows;
 use crate::spec::Shape;
 use crate::steps::{Direction, Steps};
+use crate::with_cell;
 
 /// A device that computes with one number of type `T` at a time.
 #[derive(Clone, Copy, Debug, Default)]
@@ -80,16 +81,16 @@ impl<T: Real> Backend for Naive<T> {
         Ok(Weights { shape: shape.clone(), numbers: parameters.to_vec() })
     }
 
-    fn forward<C: Cell>(&self, mut run: Forward<'_, Self>) -> Result<(), Error> {
+    fn forward(&self, mut run: Forward<'_, Self>) -> Result<(), Error> {
         for (d, &direction) in Direction::BOTH[..run.shape.directions].iter().enumerate() {
-            forward_direction::<C, T>(&mut run, d, direction);
+            with_cell!(run.shape.cell, C => forward_direction::<C, T>(&mut run, d, direction));
         }
         Ok(())
     }
 
-    fn backward<C: Cell>(&self, mut run: Backward<'_, Self>) -> Result<(), Error> {
+    fn backward(&self, mut run: Backward<'_, Self>) -> Result<(), Error> {
         for (d, &direction) in Direction::BOTH[..run.shape.directions].iter().enumerate() {
-            backward_direction::<C, T>(&mut run, d, direction);
+            with_cell!(run.shape.cell, C => backward_direction::<C, T>(&mut run, d, direction));
         }
         Ok(())
     }

@@ -9,7 +9,6 @@ use crate::rows::{Place, Rows, RowsMut};
 use crate::spec::Spec;
 use crate::steps::Steps;
 use crate::tape::{DirectionTape, Dropped, LayerTape, Tape};
-use crate::with_cell;
 
 /// The parameters of a stack of layers in the form a backend likes, by layer and direction.
 pub type StackWeights<B> = Vec<Vec<<B as Backend>::Weights>>;
@@ -68,7 +67,7 @@ pub fn infer<B: Backend>(
             },
             tape: &mut [],
         };
-        with_cell!(spec.cell(), C => backend.forward::<C>(run))?;
+        backend.forward(run)?;
         below = above;
     }
     Ok(())
@@ -110,7 +109,7 @@ pub fn record<B: Backend>(
             y: RowsMut { data: &mut *y, place: Place::packed(spec.output_size()) },
             tape: &mut directions,
         };
-        with_cell!(spec.cell(), C => backend.forward::<C>(run))?;
+        backend.forward(run)?;
         let dropout = match masks.as_mut().and_then(Iterator::next) {
             None => None,
             Some(mask) => Some(Dropped { y: backend.times(&y, &mask)?, mask }),
@@ -182,7 +181,7 @@ pub fn backward<B: Backend>(
             d_start: spec.slot_range(layer, 0).start,
             d_x: d_x.as_deref_mut(),
         };
-        with_cell!(spec.cell(), C => backend.backward::<C>(run))?;
+        backend.backward(run)?;
         if let (Some(d), Some(Dropped { mask, .. })) =
             (&d_x, layer.checked_sub(1).and_then(|l| tape.layers[l].dropout.as_ref()))
         {

@@ -12,7 +12,7 @@ use std::ops::Range;
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use seqrs_core::backend::{Backend, Backward};
+use seqrs_core::backend::Backward;
 use seqrs_core::cell::Cell;
 use seqrs_core::rows::Rows;
 use seqrs_core::spec::Shape;
@@ -29,7 +29,7 @@ use crate::pack::zeros;
 use crate::product::{Product, Start};
 use crate::step_back::{BackRow, Close, StepBack};
 use crate::team;
-use crate::weights::{Back, Weights};
+use crate::weights::Back;
 
 /// Steps between two looks at whether to stop.
 const PATIENCE: usize = 16;
@@ -99,10 +99,7 @@ impl<T: Element> Job<'_, T> {
 pub(crate) fn backward<C: Cell, T: Element>(
     cpu: &Cpu<T>,
     run: Backward<'_, Cpu<T>>,
-) -> Result<(), Error>
-where
-    Cpu<T>: Backend<Elem = T, Slice = [T], Buffer = Vec<T>, Weights = Weights<T>>,
-{
+) -> Result<(), Error> {
     let Shape { hidden, state, directions, ref weight_hr, .. } = *run.shape;
     let (items, batch) = (run.steps.items(), run.steps.batch());
     let columns = C::GATES * hidden;

@@ -3,14 +3,12 @@
 use std::marker::PhantomData;
 
 use seqrs_core::backend::{Backend, Backward, Forward};
-use seqrs_core::cell::Cell;
-use seqrs_core::real::Real;
 use seqrs_core::rows::Rows;
 use seqrs_core::spec::Shape;
-use seqrs_core::{Error, Steps, with_cell};
+use seqrs_core::{Error, Steps};
 
-use crate::backward::{Items, backward};
-use crate::forward::{Shared, WORTH_A_THREAD, forward};
+use crate::backward::Items;
+use crate::forward::{Shared, WORTH_A_THREAD};
 use crate::lanes::Element;
 use crate::level::Level;
 use crate::outer::Outer;
@@ -89,7 +87,7 @@ impl<T: Element> Cpu<T> {
     ) -> Result<Packed<T>, Error> {
         assert_eq!(weight.len(), n * k, "a weight of {n} x {k}");
         let source = crate::pack::Source { bias, ..rows(weight, k) };
-        Panels::plain(self.level, &source, n, k).map(Packed)
+        T::plain(self.level, &source, n, k).map(Packed)
     }
 
     /// `weight` (k, n) packed for x W.
@@ -101,7 +99,7 @@ impl<T: Element> Cpu<T> {
     /// If the slice is not k n numbers long.
     pub fn pack_transposed(&self, weight: &[T], k: usize, n: usize) -> Result<Packed<T>, Error> {
         assert_eq!(weight.len(), n * k, "a weight of {k} x {n}");
-        Panels::plain(self.level, &columns(weight, n), n, k).map(Packed)
+        T::plain(self.level, &columns(weight, n), n, k).map(Packed)
     }
 
     /// y (rows, columns) = x (rows, depth) times the packed matrix, plus its bias.
@@ -125,8 +123,11 @@ impl<T: Element> Cpu<T> {
                     let y: Vec<*mut T> = y.chunks_exact_mut(n).map(<[T]>::as_mut_ptr).collect();
                     // SAFETY: rows of the two slices.
                     unsafe {
-                        Product { x: &x, weights: &weights.0, start: Start::Bias, y: &y }
-                            .run(self.level);
+                        let weights = &weights.0;
+                        T::product(
+                            self.level,
+                            Product { x: &x, weights, start: Start::Bias, y: &y },
+                        );
                     }
                 }
             })
@@ -168,7 +169,7 @@ impl<T: Element> Cpu<T> {
                     let (d_y, x) = (d_y.get(), x.get());
                     let (d_w, d_b) = (d_w.at(columns.start * k), d_b.at(columns.start));
                     // SAFETY: rows of the slices; each worker has rows of d_w to itself.
-                    unsafe { Outer { d_y, x, depth: k, columns, d_w, d_b }.run(self.level) };
+                    unsafe { T::outer(self.level, Outer { d_y, x, depth: k, columns, d_w, d_b }) };
                 }
             })
             .collect();
@@ -176,7 +177,7 @@ impl<T: Element> Cpu<T> {
     }
 }
 
-impl<T: Element + Real> Backend for Cpu<T> {
+impl<T: Element> Backend for Cpu<T> {
     type Elem = T;
     type Slice = [T];
     type Buffer = Vec<T>;
@@ -210,14 +211,14 @@ impl<T: Element + Real> Backend for Cpu<T> {
     }
 
     fn weights(&self, shape: &Shape, parameters: &[T]) -> Result<Weights<T>, Error> {
-        with_cell!(shape.cell, C => Weights::new::<C>(self.level, shape, parameters))
+        T::weights(self.level, shape, parameters)
     }
 
-    fn forward<C: Cell>(&self, run: Forward<'_, Self>) -> Result<(), Error> {
-        forward::<C, T>(self, run)
+    fn forward(&self, run: Forward<'_, Self>) -> Result<(), Error> {
+        T::forward(self, run)
     }
 
-    fn backward<C: Cell>(&self, run: Backward<'_, Self>) -> Result<(), Error> {
-        backward::<C, T>(self, run)
+    fn backward(&self, run: Backward<'_, Self>) -> Result<(), Error> {
+        T::backward(self, run)
     }
 }

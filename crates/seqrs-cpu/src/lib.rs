@@ -13,6 +13,7 @@ pub mod level;
 pub mod team;
 
 mod backward;
+mod compiled;
 mod cpu;
 mod forward;
 mod kernel;

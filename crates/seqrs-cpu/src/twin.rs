@@ -134,7 +134,7 @@ impl<T: Element> Real for Single<T> {
     }
 }
 
-fn compare<T: Element + Real>(case: &Case, to: impl Fn(f64) -> T + Copy, tolerance: f64) {
+fn compare<T: Element>(case: &Case, to: impl Fn(f64) -> T + Copy, tolerance: f64) {
     let truth = outcome(
         &Naive::<Single<T>>::default(),
         case,

@@ -16,6 +16,8 @@
 
 use seqrs_core::lanes::Lanes;
 
+use crate::compiled::Compiled;
+
 pub mod math;
 pub mod portable;
 pub mod single;
@@ -36,11 +38,13 @@ mod neon;
 mod tests;
 
 /// A number that networks are computed in: `f32` or `f64`.
-#[allow(private_bounds)] // Registers is private so that only `Level::dispatch` names them.
+#[allow(private_bounds)] // What is private here is for this crate to name alone.
 pub trait Element:
     num_traits::Float
     + Lanes
     + Registers
+    + Compiled
+    + seqrs_core::real::Real
     + math::Coefficients
     + Default
     + Send

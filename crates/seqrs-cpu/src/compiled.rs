@@ -1,0 +1,85 @@
+//! The entry points, compiled once for each type of number.
+//!
+//! The kernels are generic over the cell, the number and the register. Were they generic for
+//! the crates that use this one too, each of them would compile all of them again; here they
+//! are called with types that are fixed, so they are compiled with this crate and nowhere else.
+
+use seqrs_core::backend::{Backward, Forward};
+use seqrs_core::spec::Shape;
+use seqrs_core::{Error, with_cell};
+
+use crate::backward::backward;
+use crate::cpu::Cpu;
+use crate::forward::forward;
+use crate::lanes::Element;
+use crate::level::Level;
+use crate::outer::Outer;
+use crate::pack::{Panels, Source};
+use crate::product::Product;
+use crate::weights::Weights;
+
+/// What this crate does with numbers of one type.
+pub(crate) trait Compiled: Sized {
+    fn weights(level: Level, shape: &Shape, numbers: &[Self]) -> Result<Weights<Self>, Error>;
+    fn forward(cpu: &Cpu<Self>, run: Forward<'_, Cpu<Self>>) -> Result<(), Error>
+    where
+        Self: Element;
+    fn backward(cpu: &Cpu<Self>, run: Backward<'_, Cpu<Self>>) -> Result<(), Error>
+    where
+        Self: Element;
+    fn plain(
+        level: Level,
+        source: &Source<'_, Self>,
+        columns: usize,
+        depth: usize,
+    ) -> Result<Panels<Self>, Error>;
+    /// # Safety
+    /// As [`Product::run`].
+    unsafe fn product(level: Level, product: Product<'_, Self>);
+    /// # Safety
+    /// As [`Outer::run`].
+    unsafe fn outer(level: Level, outer: Outer<'_, Self>);
+}
+
+macro_rules! compiled {
+    ($($number:ty),*) => {$(
+        impl Compiled for $number {
+            fn weights(
+                level: Level,
+                shape: &Shape,
+                numbers: &[Self],
+            ) -> Result<Weights<Self>, Error> {
+                with_cell!(shape.cell, C => Weights::new::<C>(level, shape, numbers))
+            }
+
+            fn forward(cpu: &Cpu<Self>, run: Forward<'_, Cpu<Self>>) -> Result<(), Error> {
+                with_cell!(run.shape.cell, C => forward::<C, Self>(cpu, run))
+            }
+
+            fn backward(cpu: &Cpu<Self>, run: Backward<'_, Cpu<Self>>) -> Result<(), Error> {
+                with_cell!(run.shape.cell, C => backward::<C, Self>(cpu, run))
+            }
+
+            fn plain(
+                level: Level,
+                source: &Source<'_, Self>,
+                columns: usize,
+                depth: usize,
+            ) -> Result<Panels<Self>, Error> {
+                Panels::plain(level, source, columns, depth)
+            }
+
+            unsafe fn product(level: Level, product: Product<'_, Self>) {
+                // SAFETY: by the caller.
+                unsafe { product.run(level) }
+            }
+
+            unsafe fn outer(level: Level, outer: Outer<'_, Self>) {
+                // SAFETY: by the caller.
+                unsafe { outer.run(level) }
+            }
+        }
+    )*};
+}
+
+compiled!(f32, f64);
