@@ -1,0 +1,136 @@
+//! What goes into a model file.
+
+use std::collections::BTreeMap;
+
+use seqrs_core::Error;
+
+use super::container::{Header, Tensor};
+use crate::checksum::Xxh64;
+use crate::layer::{Layer, LayerSpec};
+use crate::number::{DType, Number};
+use crate::sequential::Sequential;
+
+/// The value of `format`.
+pub(super) const FORMAT: &str = "seqrs";
+/// The version that is written, and the highest that is read.
+pub(super) const VERSION: u32 = 1;
+/// Longest structure, in bytes: more than a thousand layers. It bounds the memory that
+/// reading one takes.
+pub(super) const MAX_STRUCTURE: usize = 256 << 10;
+
+/// A layer or model to be written.
+pub(super) struct Contents<'a, T: Number> {
+    structure: String,
+    /// What the tensors' names begin with, layer by layer.
+    layers: Vec<(String, &'a Layer<T>)>,
+}
+
+impl<'a, T: Number> From<&'a Layer<T>> for Contents<'a, T> {
+    fn from(layer: &'a Layer<T>) -> Self {
+        Self { structure: json(&layer.spec()), layers: vec![(String::new(), layer)] }
+    }
+}
+
+impl<'a, T: Number> From<&'a Sequential<T>> for Contents<'a, T> {
+    fn from(model: &'a Sequential<T>) -> Self {
+        let specs: Vec<LayerSpec> = model.layers().iter().map(Layer::spec).collect();
+        let layers = model.layers().iter().enumerate();
+        Self {
+            structure: json(&specs),
+            layers: layers.map(|(k, layer)| (prefix(k), layer)).collect(),
+        }
+    }
+}
+
+impl<T: Number> Contents<'_, T> {
+    pub(super) fn to_bytes(&self) -> Result<Vec<u8>, Error> {
+        if self.structure.len() > MAX_STRUCTURE {
+            let expected = format!("at most {MAX_STRUCTURE} bytes of JSON");
+            return Err(Error::model_file("structure", expected, self.structure.len()));
+        }
+        let mut tensors = Vec::new();
+        let mut end = 0;
+        for (prefix, layer) in &self.layers {
+            for parameter in layer.parameters() {
+                let begin = end;
+                end += (parameter.range.len() * T::BYTES) as u64;
+                let tensor = Tensor {
+                    dtype: tensor_dtype(T::DTYPE).to_owned(),
+                    shape: parameter.shape.iter().map(|&size| size as u64).collect(),
+                    data_offsets: (begin, end),
+                };
+                tensors.push((format!("{prefix}{}", parameter.name), tensor));
+            }
+        }
+        let mut bytes = Header { metadata: self.metadata(), tensors }.to_bytes()?;
+        bytes.try_reserve_exact(end as usize).map_err(|_| Error::OutOfMemory {
+            what: "a model file".into(),
+            bytes: u128::from(end),
+        })?;
+        for (_, layer) in &self.layers {
+            layer.numbers().iter().for_each(|number| number.append_le(&mut bytes));
+        }
+        Ok(bytes)
+    }
+
+    pub(super) fn fingerprint(&self) -> String {
+        let mut hash = Xxh64::new(0);
+        hash.update(digits(checksum(&self.metadata())).as_bytes());
+        let mut bytes = Vec::new();
+        for numbers in self.layers.iter().flat_map(|(_, layer)| layer.numbers().chunks(4096)) {
+            bytes.clear();
+            numbers.iter().for_each(|number| number.append_le(&mut bytes));
+            hash.update(&bytes);
+        }
+        digits(hash.digest())
+    }
+
+    fn metadata(&self) -> BTreeMap<String, String> {
+        let entries = [
+            ("format", FORMAT.to_owned()),
+            ("format_version", VERSION.to_string()),
+            ("min_reader", VERSION.to_string()),
+            ("dtype", T::DTYPE.name().to_owned()),
+            ("structure", self.structure.clone()),
+        ];
+        let mut metadata: BTreeMap<String, String> =
+            entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+        metadata.insert("checksum".into(), digits(checksum(&metadata)));
+        metadata
+    }
+}
+
+/// XXH64 of the entries but for `checksum`, each `key NUL value NUL`, sorted by key. The
+/// tensors need none: their names, shapes and places follow from the structure.
+pub(super) fn checksum(metadata: &BTreeMap<String, String>) -> u64 {
+    let mut hash = Xxh64::new(0);
+    for (key, value) in metadata.iter().filter(|&(key, _)| key != "checksum") {
+        for text in [key, value] {
+            hash.update(text.as_bytes());
+            hash.update(&[0]);
+        }
+    }
+    hash.digest()
+}
+
+/// How a checksum is written.
+pub(super) fn digits(checksum: u64) -> String {
+    format!("{checksum:016x}")
+}
+
+/// What the tensors' names of layer `k` of a model begin with.
+pub(super) fn prefix(k: usize) -> String {
+    format!("{k}.")
+}
+
+/// The format's name for a type of numbers.
+pub(super) fn tensor_dtype(dtype: DType) -> &'static str {
+    match dtype {
+        DType::F32 => "F32",
+        DType::F64 => "F64",
+    }
+}
+
+fn json(structure: &impl serde::Serialize) -> String {
+    serde_json::to_string(structure).expect("a structure is plain data")
+}

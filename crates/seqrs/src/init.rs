@@ -1,0 +1,286 @@
+//! Initial values of parameters, drawn in f64 and rounded to the type of the layer: an f32
+//! and an f64 layer with one seed start from the same numbers.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use seqrs_core::spec::{Role, Spec};
+use seqrs_core::{Error, interrupt};
+use seqrs_cpu::lanes::Simd;
+use seqrs_cpu::level::{Kernel, Level};
+use seqrs_cpu::team;
+
+use crate::layers::by_rows::dot;
+use crate::number::Number;
+use crate::random::Stream;
+
+/// `len` zeros.
+pub(crate) fn zeros<T: Number>(what: &str, len: usize) -> Result<Vec<T>, Error> {
+    let mut numbers = Vec::new();
+    numbers.try_reserve_exact(len).map_err(|_| Error::OutOfMemory {
+        what: what.to_string(),
+        bytes: len as u128 * T::BYTES as u128,
+    })?;
+    numbers.resize(len, num_traits::zero());
+    Ok(numbers)
+}
+
+/// Uniform in [-a, a) with a = sqrt(6 / (fan in + fan out)) (Glorot and Bengio 2010).
+pub(crate) fn glorot<T: Number>(
+    stream: &mut Stream,
+    fan_in: usize,
+    fan_out: usize,
+    numbers: &mut [T],
+) {
+    let a = (6.0 / (fan_in as f64 + fan_out as f64)).sqrt();
+    for number in numbers {
+        *number = T::from_f64(a * (2.0 * stream.uniform() - 1.0));
+    }
+}
+
+/// Normal with mean 0 and deviation 1.
+pub(crate) fn normal<T: Number>(stream: &mut Stream, numbers: &mut [T]) {
+    numbers.iter_mut().for_each(|number| *number = T::from_f64(stream.normal()));
+}
+
+/// The parameters of a recurrent layer: for each gate `weight_ih` Glorot uniform (fan in I,
+/// fan out H) and `weight_hh` orthogonal (Saxe et al. 2014), `weight_hr` Glorot uniform,
+/// biases 0, but `forget_bias` in the forget gate's part of an LSTM's `bias_ih`.
+pub(crate) fn recurrent<T: Number>(
+    spec: &Spec,
+    seed: u64,
+    forget_bias: f64,
+) -> Result<Vec<T>, Error> {
+    let mut numbers = zeros("parameters", spec.len())?;
+    let hidden = spec.options().hidden_size;
+    let mut orthogonal: Vec<(Stream, Range<usize>, usize)> = Vec::new();
+    for (index, parameter) in spec.parameters().into_iter().enumerate() {
+        let range = parameter.range;
+        let columns = parameter.shape.last().copied().unwrap_or(1);
+        // A stream for each gate of each parameter: there are at most four gates.
+        let stream = |gate: usize| Stream::new(seed, (index * 4 + gate) as u64);
+        let gates = range.clone().step_by(hidden * columns).enumerate();
+        match parameter.role {
+            Role::WeightIh => gates.for_each(|(gate, start)| {
+                let block = &mut numbers[start..start + hidden * columns];
+                glorot(&mut stream(gate), columns, hidden, block);
+            }),
+            Role::WeightHh => orthogonal
+                .extend(gates.map(|(gate, at)| (stream(gate), at..at + hidden * columns, columns))),
+            Role::WeightHr => {
+                glorot(&mut stream(0), columns, parameter.shape[0], &mut numbers[range]);
+            }
+            Role::BiasIh if spec.cell() == seqrs_core::cell::CellKind::Lstm => {
+                // The second of the gates i, f, g, o.
+                let forget = &mut numbers[range.start + hidden..range.start + 2 * hidden];
+                forget.fill(T::from_f64(forget_bias));
+            }
+            Role::BiasIh | Role::BiasHh => {}
+        }
+    }
+    orthogonal_blocks(orthogonal, &mut numbers)?;
+    Ok(numbers)
+}
+
+/// Fills each block, columns of the given number wide, with an orthogonal matrix of its own
+/// stream. The blocks ascend.
+fn orthogonal_blocks<T: Number>(
+    blocks: Vec<(Stream, Range<usize>, usize)>,
+    numbers: &mut [T],
+) -> Result<(), Error> {
+    // Orthogonalising smaller blocks takes less time than waking a thread.
+    const ALONE: usize = 64 * 64;
+    let parts = match blocks.iter().any(|(_, range, _)| range.len() > ALONE) {
+        true => team::num_threads()?,
+        false => 1,
+    };
+    let mut jobs = Vec::with_capacity(blocks.len());
+    let (mut rest, mut taken) = (numbers, 0);
+    for (stream, range, columns) in blocks {
+        let (block, tail) =
+            std::mem::take(&mut rest)[range.start - taken..].split_at_mut(range.len());
+        (rest, taken) = (tail, range.end);
+        jobs.push((stream, block, columns));
+    }
+    let mut shares: Vec<Vec<_>> = (0..parts.min(jobs.len())).map(|_| Vec::new()).collect();
+    for (k, job) in jobs.into_iter().enumerate() {
+        let share = k % shares.len();
+        shares[share].push(job);
+    }
+    // Only the calling thread knows whether to stop, and tells the others.
+    let stopped = &AtomicBool::new(false);
+    let tasks = shares.into_iter().map(|share| {
+        move || {
+            for (mut stream, block, columns) in share {
+                let values = orthogonal(&mut stream, block.len() / columns, columns, stopped);
+                for (number, value) in block.iter_mut().zip(values) {
+                    *number = T::from_f64(value);
+                }
+            }
+        }
+    });
+    team::run(tasks.collect());
+    match stopped.load(Ordering::Relaxed) {
+        true => Err(Error::Interrupted),
+        false => Ok(()),
+    }
+}
+
+/// A (rows, columns) matrix with orthonormal rows, or columns if there are more rows: the Q
+/// of the QR decomposition of a matrix of normal numbers with the diagonal of R positive,
+/// hence uniform among all such (Mezzadri 2007). Worth nothing once `stopped`.
+fn orthogonal(stream: &mut Stream, rows: usize, columns: usize, stopped: &AtomicBool) -> Vec<f64> {
+    let (count, length) = (rows.min(columns), rows.max(columns));
+    let mut vectors = vec![0.0; count * length];
+    normal(stream, &mut vectors);
+    for start in (0..vectors.len()).step_by(PANEL * length) {
+        if interrupt::check().is_err() {
+            stopped.store(true, Ordering::Relaxed);
+        }
+        if stopped.load(Ordering::Relaxed) {
+            return vectors;
+        }
+        let (before, panel) = vectors.split_at_mut(start);
+        let end = panel.len().min(PANEL * length);
+        let panel = &mut panel[..end];
+        Level::detect().dispatch(GramSchmidt { before, panel, length });
+    }
+    if rows <= columns {
+        return vectors;
+    }
+    (0..rows * columns).map(|at| vectors[at % columns * length + at / columns]).collect()
+}
+
+/// Makes the vectors of a panel, of `length` numbers each, orthonormal among themselves and to
+/// those before, which are so already: of each stays what is left of it beside those before it
+/// (the modified Gram-Schmidt process).
+///
+/// It runs at whatever level the processor has, and its bits do not depend on which: each
+/// operation is rounded by itself, and the order of sums is fixed.
+struct GramSchmidt<'a> {
+    before: &'a [f64],
+    panel: &'a mut [f64],
+    length: usize,
+}
+
+/// Vectors that go past those before them together, to stay in the cache meanwhile.
+const PANEL: usize = 16;
+
+impl Kernel<f64> for GramSchmidt<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Simd<Elem = f64>>(self) {
+        let Self { before, panel, length } = self;
+        for q in before.chunks_exact(length) {
+            for v in panel.chunks_exact_mut(length) {
+                remove(q, v);
+            }
+        }
+        for k in 0..panel.len() / length {
+            let (before_in_panel, v) = panel.split_at_mut(k * length);
+            let v = &mut v[..length];
+            for q in before_in_panel.chunks_exact(length) {
+                remove(q, v);
+            }
+            // Where almost nothing is left of a vector (its squared length was about
+            // `length`), what is left is mostly rounding, and not orthogonal yet.
+            if dot(v, v) < 1e-6 * length as f64 {
+                for q in before.chunks_exact(length) {
+                    remove(q, v);
+                }
+                for q in before_in_panel.chunks_exact(length) {
+                    remove(q, v);
+                }
+            }
+            let norm = dot(v, v).sqrt();
+            for x in v {
+                *x /= norm;
+            }
+        }
+    }
+}
+
+/// Takes from `v` its part along `q`, which has length 1.
+#[inline(always)]
+fn remove(q: &[f64], v: &mut [f64]) {
+    let along = dot(q, v);
+    for (v, q) in v.iter_mut().zip(q) {
+        *v -= along * q;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use seqrs_core::cell::CellKind;
+    use seqrs_core::spec::Options;
+
+    use super::*;
+
+    #[test]
+    fn orthogonal_matrices_are_orthogonal_in_their_shorter_dimension() {
+        for (rows, columns) in [(1, 1), (5, 5), (64, 64), (100, 100), (20, 7), (7, 20)] {
+            let never = AtomicBool::new(false);
+            let m = orthogonal(&mut Stream::new(3, 1), rows, columns, &never);
+            let (count, length) = (rows.min(columns), rows.max(columns));
+            let at = |vector: usize, k: usize| match rows <= columns {
+                true => m[vector * columns + k],
+                false => m[k * columns + vector],
+            };
+            for a in 0..count {
+                for b in 0..=a {
+                    let dot: f64 = (0..length).map(|k| at(a, k) * at(b, k)).sum();
+                    let expected = f64::from(u8::from(a == b));
+                    assert!((dot - expected).abs() < 1e-12, "{rows}x{columns}: {a} {b} {dot}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn gates_of_a_recurrent_layer_start_as_documented() {
+        let mut options = Options::new(CellKind::Lstm, 30, 40);
+        (options.num_layers, options.bidirectional, options.proj_size) = (2, true, 10);
+        let spec = Spec::new(options).unwrap();
+        let numbers = recurrent::<f64>(&spec, 5, 1.5).unwrap();
+        for parameter in spec.parameters() {
+            let part = &numbers[parameter.range.clone()];
+            let largest = part.iter().fold(0.0, |m: f64, x| m.max(x.abs()));
+            match parameter.role {
+                Role::WeightIh => {
+                    let a = (6.0 / (parameter.shape[1] + 40) as f64).sqrt();
+                    assert!(largest < a && largest > 0.97 * a);
+                }
+                Role::WeightHr => {
+                    let a = (6.0 / 50_f64).sqrt();
+                    assert!(largest < a && largest > 0.95 * a);
+                }
+                Role::WeightHh => part.chunks(40 * 10).for_each(|gate| {
+                    let square: f64 = gate.iter().map(|x| x * x).sum();
+                    assert!((square - 10.0).abs() < 1e-10);
+                }),
+                Role::BiasIh => {
+                    assert!(part[..40].iter().chain(&part[80..]).all(|&x| x == 0.0));
+                    assert!(part[40..80].iter().all(|&x| x == 1.5));
+                }
+                Role::BiasHh => assert_eq!(largest, 0.0),
+            }
+        }
+    }
+
+    #[test]
+    fn an_interrupt_stops_the_drawing() {
+        let spec = Spec::new(Options::new(CellKind::Lstm, 5, 70)).unwrap();
+        let drawn = interrupt::scope(|| true, || recurrent::<f64>(&spec, 9, 1.0));
+        assert_eq!(drawn, Err(Error::Interrupted));
+    }
+
+    #[test]
+    fn both_types_start_from_the_same_numbers() {
+        let spec = Spec::new(Options::new(CellKind::GruResetAfter, 5, 70)).unwrap();
+        let wide = recurrent::<f64>(&spec, 9, 1.0).unwrap();
+        let narrow = recurrent::<f32>(&spec, 9, 1.0).unwrap();
+        assert!(wide.iter().zip(&narrow).all(|(&w, &n)| w as f32 == n));
+        assert_ne!(wide, recurrent::<f64>(&spec, 10, 1.0).unwrap());
+    }
+}

@@ -1,0 +1,119 @@
+//! Work that treats every row by itself, shared among threads.
+//!
+//! Nothing is summed over rows, so no bit depends on how they are shared.
+
+use std::ops::Range;
+
+use seqrs_cpu::{Cpu, team};
+
+use crate::number::Number;
+
+/// Numbers below which waking a thread takes longer than the work.
+const GRAIN: usize = 1 << 14;
+
+/// Calls `work` with runs of the `rows` rows that cover all of them, and the parts of each
+/// output that belong to the run. An output is given with the width of its rows; `work` is
+/// about `numbers` operations for each row.
+pub(crate) fn by_rows<T: Number, O: Send, const N: usize>(
+    cpu: &Cpu<T>,
+    rows: usize,
+    numbers: usize,
+    outputs: [(&mut [O], usize); N],
+    work: impl Fn(Range<usize>, [&mut [O]; N]) + Sync,
+) {
+    let mut rest = outputs;
+    let mut tasks = Vec::new();
+    for run in team::split(rows, cpu.threads(), GRAIN.div_ceil(numbers.max(1))) {
+        let parts = rest.each_mut().map(|(output, width)| {
+            let (part, tail) = std::mem::take(output).split_at_mut(run.len() * *width);
+            *output = tail;
+            part
+        });
+        let work = &work;
+        tasks.push(move || work(run, parts));
+    }
+    team::run(tasks);
+}
+
+/// How many numbers are summed side by side; fixed, so that a sum is the same at every
+/// level.
+const SIDE: usize = 16;
+
+/// The sum of the numbers, in an order that depends on their count alone. Without closures,
+/// which would not be compiled for the instructions of the kernel they are in.
+#[inline(always)]
+pub(crate) fn sum<T: Number>(a: &[T]) -> T {
+    let mut sums = [num_traits::zero::<T>(); SIDE];
+    let mut chunks = a.chunks_exact(SIDE);
+    for a in &mut chunks {
+        for k in 0..SIDE {
+            sums[k] += a[k];
+        }
+    }
+    for (sum, &a) in sums.iter_mut().zip(chunks.remainder()) {
+        *sum += a;
+    }
+    fold(sums)
+}
+
+/// The sum of the products `a[k] * b[k]`, in the order of [`sum`].
+#[inline(always)]
+pub(crate) fn dot<T: Number>(a: &[T], b: &[T]) -> T {
+    let mut sums = [num_traits::zero::<T>(); SIDE];
+    let (mut a_chunks, mut b_chunks) = (a.chunks_exact(SIDE), b.chunks_exact(SIDE));
+    for (a, b) in (&mut a_chunks).zip(&mut b_chunks) {
+        for k in 0..SIDE {
+            sums[k] += a[k] * b[k];
+        }
+    }
+    let rest = a_chunks.remainder().iter().zip(b_chunks.remainder());
+    for (sum, (&a, &b)) in sums.iter_mut().zip(rest) {
+        *sum += a * b;
+    }
+    fold(sums)
+}
+
+#[inline(always)]
+fn fold<T: Number>(mut sums: [T; SIDE]) -> T {
+    let mut side = SIDE;
+    while side > 1 {
+        side /= 2;
+        for k in 0..side {
+            sums[k] += sums[k + side];
+        }
+    }
+    sums[0]
+}
+
+#[cfg(test)]
+mod tests {
+    use seqrs_cpu::level::Level;
+
+    use super::*;
+
+    #[test]
+    fn every_row_is_worked_on_once() {
+        let cpu = Cpu::<f32>::with(Level::detect(), 4);
+        for rows in [0, 1, 3, 20_000] {
+            let (mut a, mut b) = (vec![0; rows * 2], vec![0; rows]);
+            by_rows(&cpu, rows, 2, [(&mut a, 2), (&mut b, 1)], |run, [a, b]| {
+                for (k, row) in run.enumerate() {
+                    a[2 * k] += row;
+                    a[2 * k + 1] += 2 * row;
+                    b[k] += 1;
+                }
+            });
+            assert!(b.iter().all(|&n| n == 1));
+            assert!(a.chunks(2).enumerate().all(|(row, pair)| pair == [row, 2 * row]));
+        }
+    }
+
+    #[test]
+    fn a_sum_has_every_term_once() {
+        for len in [0, 1, 15, 16, 17, 100] {
+            let a: Vec<f64> = (1..=len).map(|k| k as f64).collect();
+            assert_eq!(sum(&a), (len * (len + 1) / 2) as f64);
+            assert_eq!(dot(&a, &a), (len * (len + 1) * (2 * len + 1) / 6) as f64);
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! From one row of numbers a live step to one row a sequence. A sequence without a live
+//! step gives zeros and receives no gradient.
+
+use num_traits::Float;
+use seqrs_core::Steps;
+use seqrs_core::steps::Direction;
+
+use crate::number::Number;
+
+/// For each sequence the item its numbers come from, first those of the columns
+/// `0..split`, then those of the others.
+fn sources(steps: &Steps, both_ways: bool) -> [Vec<Option<usize>>; 2] {
+    let last = steps.last(Direction::Forward);
+    let other = if both_ways { steps.last(Direction::Reverse) } else { last.clone() };
+    [last, other]
+}
+
+/// The last live output of each sequence. If the columns are the two directions of a
+/// bidirectional layer, each half is the last one of its direction.
+pub(crate) fn last<T: Number>(steps: &Steps, x: &[T], width: usize, both_ways: bool) -> Vec<T> {
+    let mut y = vec![num_traits::zero(); steps.batch() * width];
+    let [first, second] = sources(steps, both_ways);
+    let split = width / 2;
+    for (b, y) in y.chunks_exact_mut(width).enumerate() {
+        if let (Some(first), Some(second)) = (first[b], second[b]) {
+            y[..split].copy_from_slice(&x[first * width..][..split]);
+            y[split..].copy_from_slice(&x[second * width + split..][..width - split]);
+        }
+    }
+    y
+}
+
+/// The way back of [`last`].
+pub(crate) fn last_back<T: Number>(
+    steps: &Steps,
+    d_y: &[T],
+    width: usize,
+    both_ways: bool,
+) -> Vec<T> {
+    let mut d_x = vec![num_traits::zero(); steps.items() * width];
+    let [first, second] = sources(steps, both_ways);
+    let split = width / 2;
+    for (b, d_y) in d_y.chunks_exact(width).enumerate() {
+        if let (Some(first), Some(second)) = (first[b], second[b]) {
+            d_x[first * width..][..split].copy_from_slice(&d_y[..split]);
+            d_x[second * width + split..][..width - split].copy_from_slice(&d_y[split..]);
+        }
+    }
+    d_x
+}
+
+/// The mean over the live steps of each sequence, summed in the order of time.
+pub(crate) fn mean<T: Number>(steps: &Steps, x: &[T], width: usize) -> Vec<T> {
+    let mut y = vec![num_traits::zero::<T>(); steps.batch() * width];
+    steps.for_each(|item, _, b| {
+        let x = &x[item * width..][..width];
+        y[b * width..][..width].iter_mut().zip(x).for_each(|(y, &x)| *y += x);
+    });
+    for (y, live) in y.chunks_exact_mut(width).zip(steps.live_steps()) {
+        if live > 0 {
+            let live = T::from_f64(live as f64);
+            y.iter_mut().for_each(|y| *y /= live);
+        }
+    }
+    y
+}
+
+/// The way back of [`mean`].
+pub(crate) fn mean_back<T: Number>(steps: &Steps, d_y: &[T], width: usize) -> Vec<T> {
+    let mut d_x = vec![num_traits::zero(); steps.items() * width];
+    let live = steps.live_steps();
+    steps.for_each(|item, _, b| {
+        let live = T::from_f64(live[b] as f64);
+        let d_x = &mut d_x[item * width..][..width];
+        d_x.iter_mut().zip(&d_y[b * width..]).for_each(|(d_x, &d_y)| *d_x = d_y / live);
+    });
+    d_x
+}
+
+/// The largest value over the live steps of each sequence, and the item it is from: the
+/// first of equal ones, or the first NaN.
+pub(crate) fn max<T: Number>(steps: &Steps, x: &[T], width: usize) -> (Vec<T>, Vec<Option<usize>>) {
+    let mut y = vec![num_traits::zero::<T>(); steps.batch() * width];
+    let mut from = vec![None; steps.batch() * width];
+    steps.for_each(|item, _, b| {
+        for k in 0..width {
+            let (x, at) = (x[item * width + k], b * width + k);
+            let larger = x > y[at] || (Float::is_nan(x) && !Float::is_nan(y[at]));
+            if from[at].is_none() || larger {
+                (y[at], from[at]) = (x, Some(item));
+            }
+        }
+    });
+    (y, from)
+}
+
+/// The way back of [`max`].
+pub(crate) fn max_back<T: Number>(
+    steps: &Steps,
+    from: &[Option<usize>],
+    d_y: &[T],
+    width: usize,
+) -> Vec<T> {
+    let mut d_x = vec![num_traits::zero(); steps.items() * width];
+    for (at, (&d_y, from)) in d_y.iter().zip(from).enumerate() {
+        if let Some(item) = from {
+            d_x[item * width + at % width] = d_y;
+        }
+    }
+    d_x
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Row 0 live at steps 1 and 2, row 1 at 0 and 2, row 2 never; items 0: (0, 1),
+    /// 1: (1, 0), 2: (2, 0), 3: (2, 1).
+    fn steps() -> Steps {
+        Steps::from_mask(3, 3, |t, b| b < 2 && (t == 2 || t + b == 1)).unwrap()
+    }
+
+    const X: [f64; 8] = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, -7.0, 8.0];
+
+    #[test]
+    fn last_takes_each_direction_where_it_ended() {
+        assert_eq!(last(&steps(), &X, 2, false), [5.0, 6.0, -7.0, 8.0, 0.0, 0.0]);
+        assert_eq!(last(&steps(), &X, 2, true), [5.0, 4.0, -7.0, 2.0, 0.0, 0.0]);
+        let d_y = [1.0, 2.0, 3.0, 4.0, 9.0, 9.0];
+        let d_x = last_back(&steps(), &d_y, 2, true);
+        assert_eq!(d_x, [0.0, 4.0, 0.0, 2.0, 1.0, 0.0, 3.0, 0.0]);
+    }
+
+    #[test]
+    fn mean_is_over_live_steps() {
+        assert_eq!(mean(&steps(), &X, 2), [4.0, 5.0, -3.0, 5.0, 0.0, 0.0]);
+        let d_y = [2.0, 4.0, 6.0, 8.0, 9.0, 9.0];
+        let d_x = mean_back(&steps(), &d_y, 2);
+        assert_eq!(d_x, [3.0, 4.0, 1.0, 2.0, 1.0, 2.0, 3.0, 4.0]);
+    }
+
+    #[test]
+    fn max_gives_its_gradient_to_the_first_of_equal_values() {
+        let x = [-1.0, 2.0, 3.0, 4.0, 5.0, 4.0, -1.0, f64::NAN];
+        let (y, from) = max(&steps(), &x, 2);
+        assert_eq!(y[..3], [5.0, 4.0, -1.0]);
+        assert!(y[3].is_nan());
+        assert_eq!(from, [Some(2), Some(1), Some(0), Some(3), None, None]);
+        let d_x = max_back(&steps(), &from, &[1.0, 2.0, 3.0, 4.0, 9.0, 9.0], 2);
+        assert_eq!(d_x, [3.0, 0.0, 0.0, 2.0, 1.0, 0.0, 0.0, 4.0]);
+    }
+}

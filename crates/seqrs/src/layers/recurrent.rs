@@ -1,0 +1,520 @@
+//! The recurrent layers: RNN, LSTM and GRU.
+
+use seqrs_core::backend::State;
+use seqrs_core::cell::CellKind;
+use seqrs_core::rows::{Place, Rows, RowsMut};
+use seqrs_core::sequence::{self, StackWeights};
+use seqrs_core::spec::{Options, Spec};
+use seqrs_core::tape::Tape;
+use seqrs_core::{Error, Steps};
+use seqrs_cpu::Cpu;
+use serde::{Deserialize, Serialize};
+
+use super::dropout;
+use crate::init;
+use crate::layer::{Layer, LayerSpec, NamedParameter};
+use crate::number::Number;
+use crate::parameters::{Form, Parameters};
+
+/// The function of a plain recurrent unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Nonlinearity {
+    /// The hyperbolic tangent.
+    Tanh,
+    /// max(x, 0).
+    Relu,
+}
+
+/// A plain recurrent network (Elman 1990): h = tanh(x W_ih^T + b_ih + h' W_hh^T + b_hh).
+///
+/// ```
+/// let layer = seqrs::Rnn::new(3, 8).layers(2).build::<f64>()?;
+/// assert_eq!(layer.num_parameters(), (3 + 8 + 2) * 8 + (8 + 8 + 2) * 8);
+/// # Ok::<(), seqrs::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rnn {
+    /// Numbers a step brings, I.
+    pub input_size: usize,
+    /// Units, H.
+    pub hidden_size: usize,
+    /// Layers on top of each other, L.
+    pub num_layers: usize,
+    /// What each unit does to its sum.
+    pub nonlinearity: Nonlinearity,
+    /// Whether there are biases.
+    pub bias: bool,
+    /// Whether each layer also has a direction from the last step to the first.
+    pub bidirectional: bool,
+    /// Share of the outputs between two layers that training sets to zero, in [0, 1).
+    pub dropout: f64,
+    /// Whether callers' arrays are (B, T, I), not (T, B, I).
+    pub batch_first: bool,
+    /// Where the initial parameters come from.
+    #[serde(default)]
+    pub seed: u64,
+}
+
+/// Long short-term memory (Hochreiter and Schmidhuber 1997, with the forget gate of Gers et
+/// al. 2000): c = f*c' + i*g, h = o*tanh(c).
+///
+/// ```
+/// let layer = seqrs::Lstm::new(64, 256).layers(2).bidirectional(true).build::<f32>()?;
+/// assert_eq!(layer.parameters()[0].name, "weight_ih_l0");
+/// assert_eq!(layer.parameters()[0].shape, [4 * 256, 64]);
+/// # Ok::<(), seqrs::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lstm {
+    /// Numbers a step brings, I.
+    pub input_size: usize,
+    /// Units, H.
+    pub hidden_size: usize,
+    /// Layers on top of each other, L.
+    pub num_layers: usize,
+    /// Whether there are biases.
+    pub bias: bool,
+    /// Whether each layer also has a direction from the last step to the first.
+    pub bidirectional: bool,
+    /// Share of the outputs between two layers that training sets to zero, in [0, 1).
+    pub dropout: f64,
+    /// Size P of the projected hidden state (Sak et al. 2014), or 0 for none.
+    pub proj_size: usize,
+    /// Initial value of the forget gate's part of `bias_ih`.
+    pub forget_bias: f64,
+    /// Whether callers' arrays are (B, T, I), not (T, B, I).
+    pub batch_first: bool,
+    /// Where the initial parameters come from.
+    #[serde(default)]
+    pub seed: u64,
+}
+
+/// Gated recurrent units (Cho et al. 2014): h = z*h' + (1 - z)*n.
+///
+/// ```
+/// let layer = seqrs::Gru::new(4, 16).reset_after(true).build::<f32>()?;
+/// assert_eq!(layer.parameters().len(), 4);
+/// # Ok::<(), seqrs::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Gru {
+    /// Numbers a step brings, I.
+    pub input_size: usize,
+    /// Units, H.
+    pub hidden_size: usize,
+    /// Layers on top of each other, L.
+    pub num_layers: usize,
+    /// Whether the reset gate acts after the product with the hidden state (PyTorch,
+    /// cuDNN), not on the hidden state before it (the textbook). Two different functions.
+    pub reset_after: bool,
+    /// Whether there are biases.
+    pub bias: bool,
+    /// Whether each layer also has a direction from the last step to the first.
+    pub bidirectional: bool,
+    /// Share of the outputs between two layers that training sets to zero, in [0, 1).
+    pub dropout: f64,
+    /// Whether callers' arrays are (B, T, I), not (T, B, I).
+    pub batch_first: bool,
+    /// Where the initial parameters come from.
+    #[serde(default)]
+    pub seed: u64,
+}
+
+macro_rules! builder {
+    ($name:ident {$($extra:ident: $value:expr),*} {$(#[$doc:meta] $option:ident: $type:ty;)*}) => {
+        impl $name {
+            /// `input_size` numbers a step, `hidden_size` units: one layer, forwards, with
+            /// biases, batch first, seed 0.
+            pub fn new(input_size: usize, hidden_size: usize) -> Self {
+                Self {
+                    input_size,
+                    hidden_size,
+                    num_layers: 1,
+                    bias: true,
+                    bidirectional: false,
+                    dropout: 0.0,
+                    batch_first: true,
+                    seed: 0,
+                    $($extra: $value,)*
+                }
+            }
+
+            /// Layers on top of each other, L.
+            #[must_use]
+            pub fn layers(mut self, num_layers: usize) -> Self {
+                self.num_layers = num_layers;
+                self
+            }
+
+            /// Whether there are biases.
+            #[must_use]
+            pub fn bias(mut self, bias: bool) -> Self {
+                self.bias = bias;
+                self
+            }
+
+            /// Whether each layer also has a direction from the last step to the first.
+            #[must_use]
+            pub fn bidirectional(mut self, bidirectional: bool) -> Self {
+                self.bidirectional = bidirectional;
+                self
+            }
+
+            /// Share of the outputs between two layers that training sets to zero, in [0, 1).
+            #[must_use]
+            pub fn dropout(mut self, dropout: f64) -> Self {
+                self.dropout = dropout;
+                self
+            }
+
+            /// Whether callers' arrays are (B, T, I), not (T, B, I).
+            #[must_use]
+            pub fn batch_first(mut self, batch_first: bool) -> Self {
+                self.batch_first = batch_first;
+                self
+            }
+
+            /// Where the initial parameters come from.
+            #[must_use]
+            pub fn seed(mut self, seed: u64) -> Self {
+                self.seed = seed;
+                self
+            }
+
+            $(
+                #[$doc]
+                #[must_use]
+                pub fn $option(mut self, $option: $type) -> Self {
+                    self.$option = $option;
+                    self
+                }
+            )*
+
+            /// The layer, with its initial parameters.
+            ///
+            /// # Errors
+            /// [`Error::Option`] and [`Error::Shape`] name the option that describes no
+            /// layer; [`Error::OutOfMemory`].
+            pub fn build<T: Number>(self) -> Result<Layer<T>, Error> {
+                Layer::new(LayerSpec::$name(self))
+            }
+
+            fn options(&self, cell: CellKind) -> Options {
+                Options {
+                    num_layers: self.num_layers,
+                    bias: self.bias,
+                    bidirectional: self.bidirectional,
+                    dropout: self.dropout,
+                    ..Options::new(cell, self.input_size, self.hidden_size)
+                }
+            }
+        }
+    };
+}
+
+builder!(Rnn { nonlinearity: Nonlinearity::Tanh } {
+    #[doc = "What each unit does to its sum."]
+    nonlinearity: Nonlinearity;
+});
+builder!(Lstm { proj_size: 0, forget_bias: 1.0 } {
+    #[doc = "Size P of the projected hidden state (Sak et al. 2014), or 0 for none."]
+    proj_size: usize;
+    #[doc = "Initial value of the forget gate's part of `bias_ih`."]
+    forget_bias: f64;
+});
+builder!(Gru { reset_after: false } {
+    #[doc = "Whether the reset gate acts after the product with the hidden state (PyTorch, cuDNN)."]
+    reset_after: bool;
+});
+
+/// What describes a recurrent layer.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Described {
+    Rnn(Rnn),
+    Lstm(Lstm),
+    Gru(Gru),
+}
+
+impl Described {
+    /// The stack of cells that is described.
+    pub(crate) fn stack(&self) -> Result<Spec, Error> {
+        Spec::new(match self {
+            Self::Rnn(rnn) => rnn.options(match rnn.nonlinearity {
+                Nonlinearity::Tanh => CellKind::RnnTanh,
+                Nonlinearity::Relu => CellKind::RnnRelu,
+            }),
+            Self::Lstm(lstm) => {
+                if !lstm.forget_bias.is_finite() {
+                    let expected = "a finite number";
+                    return Err(Error::option("forget_bias", expected, lstm.forget_bias));
+                }
+                Options { proj_size: lstm.proj_size, ..lstm.options(CellKind::Lstm) }
+            }
+            Self::Gru(gru) => gru.options(match gru.reset_after {
+                true => CellKind::GruResetAfter,
+                false => CellKind::GruResetBefore,
+            }),
+        })
+    }
+
+    fn seed(&self) -> u64 {
+        match self {
+            Self::Rnn(rnn) => rnn.seed,
+            Self::Lstm(lstm) => lstm.seed,
+            Self::Gru(gru) => gru.seed,
+        }
+    }
+}
+
+/// Numbers of all parameters of a stack, without a loop over its layers.
+pub(crate) fn count(stack: &Spec) -> u128 {
+    let directions = stack.directions().len() as u128;
+    let above = match stack.num_layers() {
+        1 => 0,
+        layers => (layers as u128 - 1) * stack.shape(1).len() as u128,
+    };
+    directions * (stack.shape(0).len() as u128 + above)
+}
+
+/// Names, shapes and places of the parameters of a stack.
+pub(crate) fn parameters(stack: &Spec) -> Vec<NamedParameter> {
+    let parameters = stack.parameters().into_iter();
+    parameters.map(|p| NamedParameter { name: p.name, shape: p.shape, range: p.range }).collect()
+}
+
+/// A recurrent layer with its parameters.
+#[derive(Clone, Debug)]
+pub struct Recurrent<T: Number> {
+    described: Described,
+    stack: Spec,
+    pub(crate) parameters: Parameters<T, StackWeights<Cpu<T>>>,
+}
+
+impl<T: Number> Recurrent<T> {
+    pub(crate) fn new(described: Described) -> Result<Self, Error> {
+        let stack = described.stack()?;
+        let forget_bias = match &described {
+            Described::Lstm(lstm) => lstm.forget_bias,
+            Described::Rnn(_) | Described::Gru(_) => 0.0,
+        };
+        let numbers = init::recurrent(&stack, described.seed(), forget_bias)?;
+        Ok(Self { described, stack, parameters: Parameters::new(numbers) })
+    }
+
+    /// With numbers whose count was checked.
+    pub(crate) fn with_numbers(described: Described, numbers: Vec<T>) -> Result<Self, Error> {
+        let stack = described.stack()?;
+        Ok(Self { described, stack, parameters: Parameters::new(numbers) })
+    }
+
+    /// The stack of cells: sizes, layers, directions.
+    pub fn stack(&self) -> &Spec {
+        &self.stack
+    }
+
+    /// Whether callers' arrays are (B, T, I), not (T, B, I).
+    pub fn batch_first(&self) -> bool {
+        match &self.described {
+            Described::Rnn(rnn) => rnn.batch_first,
+            Described::Lstm(lstm) => lstm.batch_first,
+            Described::Gru(gru) => gru.batch_first,
+        }
+    }
+
+    pub(crate) fn described(&self) -> &Described {
+        &self.described
+    }
+
+    /// Zero states for `batch` rows: h (L D, B, state size) and, for an LSTM, c (L D, B, H).
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub fn initial_state(&self, batch: usize) -> Result<State<Vec<T>>, Error> {
+        let rows = self.stack.slots() * batch;
+        let c = match self.stack.cell().states() {
+            1 => None,
+            _ => Some(init::zeros("state", rows * self.stack.options().hidden_size)?),
+        };
+        Ok(State { h: init::zeros("state", rows * self.stack.state_size())?, c })
+    }
+
+    /// Inference without a copy of inputs or outputs: reads the rows of live items from
+    /// `x`, I numbers each, and writes theirs to `y`, D times the state size each; the rest
+    /// of `y` is left as it is. `state` goes from its initial to its final value.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if `x`, `y` or `state` is too short for the batch;
+    /// [`Error::OutOfMemory`], [`Error::Interrupted`]. The state is then as it was.
+    pub fn infer_into(
+        &self,
+        cpu: &Cpu<T>,
+        x: Rows<'_, [T]>,
+        steps: &Steps,
+        state: &mut State<Vec<T>>,
+        y: RowsMut<'_, [T]>,
+    ) -> Result<(), Error> {
+        check_rows("x", x.data.len(), x.place, steps, self.stack.options().input_size)?;
+        check_rows("y", y.data.len(), y.place, steps, self.stack.output_size())?;
+        self.check_state(|| "state".to_string(), state, steps.batch())?;
+        let mut new = state.clone();
+        sequence::infer(cpu, &self.stack, &*self.weights(cpu)?, x, steps, &mut new, y)?;
+        *state = new;
+        Ok(())
+    }
+
+    /// One step: `x` (B, I), `y` (B, state size).
+    ///
+    /// # Errors
+    /// [`Error::State`] for a bidirectional layer, which needs the whole sequence;
+    /// otherwise as [`Recurrent::infer_into`].
+    pub fn step_into(
+        &self,
+        cpu: &Cpu<T>,
+        x: &[T],
+        batch: usize,
+        state: &mut State<Vec<T>>,
+        y: &mut [T],
+    ) -> Result<(), Error> {
+        self.check_stepwise(|| "step".to_string())?;
+        let x = Rows { data: x, place: Place::packed(self.stack.options().input_size) };
+        let y = RowsMut { data: y, place: Place::packed(self.stack.output_size()) };
+        self.infer_into(cpu, x, &Steps::dense(1, batch)?, state, y)
+    }
+
+    /// `title` is what a message calls the layer.
+    pub(crate) fn check_stepwise(&self, title: impl Fn() -> String) -> Result<(), Error> {
+        if self.stack.options().bidirectional {
+            let expected = "a layer that walks forwards only";
+            let got = "a bidirectional one, whose reverse direction begins at the last step";
+            return Err(Error::state(title(), expected, got));
+        }
+        Ok(())
+    }
+
+    /// `title` is what a message calls the state.
+    pub(crate) fn check_state(
+        &self,
+        title: impl Fn() -> String,
+        state: &State<Vec<T>>,
+        batch: usize,
+    ) -> Result<(), Error> {
+        let slots = self.stack.slots();
+        let check = |letter: &str, len: usize, size: usize| match len == slots * batch * size {
+            true => Ok(()),
+            false => Err(Error::shape(
+                format!("{}: {letter}", title()),
+                format!("{slots} x {batch} x {size} numbers"),
+                len,
+            )),
+        };
+        check("h", state.h.len(), self.stack.state_size())?;
+        match (&state.c, self.stack.cell().states()) {
+            (Some(c), 2) => check("c", c.len(), self.stack.options().hidden_size),
+            (None, 1) => Ok(()),
+            (Some(_), _) => Err(Error::state(title(), "h alone", "h and c (those of an LSTM)")),
+            (None, _) => Err(Error::state(title(), "h and c", "h alone")),
+        }
+    }
+
+    /// Inference within a model, which has checked x and the state, to packed `y`.
+    pub(crate) fn infer(
+        &self,
+        cpu: &Cpu<T>,
+        x: Rows<'_, [T]>,
+        steps: &Steps,
+        state: &mut State<Vec<T>>,
+        y: &mut [T],
+    ) -> Result<(), Error> {
+        let y = RowsMut { data: y, place: Place::packed(self.stack.output_size()) };
+        sequence::infer(cpu, &self.stack, &*self.weights(cpu)?, x, steps, state, y)
+    }
+
+    fn weights(&self, cpu: &Cpu<T>) -> Result<Form<'_, StackWeights<Cpu<T>>>, Error> {
+        use seqrs_core::backend::Backend;
+        self.parameters.packed(cpu.level(), |numbers| {
+            let layers = 0..self.stack.num_layers();
+            let pack = |layer: usize| {
+                let shape = self.stack.shape(layer);
+                let directions = 0..shape.directions;
+                let pack = |d| cpu.weights(&shape, &numbers[self.stack.slot_range(layer, d)]);
+                directions.map(pack).collect()
+            };
+            layers.map(pack).collect()
+        })
+    }
+
+    /// Training; `dropout` is the seed of the draw and the number of the layer.
+    pub(crate) fn record(
+        &self,
+        cpu: &Cpu<T>,
+        x: Rows<'_, [T]>,
+        steps: &Steps,
+        state: &mut State<Vec<T>>,
+        dropout: Option<(u64, usize)>,
+    ) -> Result<Tape<Vec<T>>, Error> {
+        let p = self.stack.options().dropout;
+        let masks = match dropout {
+            Some((draw, layer)) if p > 0.0 => {
+                let places = dropout::Places::of_steps(steps);
+                let width = self.stack.output_size();
+                let gaps = 0..self.stack.num_layers() - 1;
+                let mask = |gap| dropout::mask(cpu, draw, (layer, gap), p, &places, width);
+                Some(gaps.map(mask).collect::<Result<_, _>>()?)
+            }
+            _ => None,
+        };
+        let weights = self.weights(cpu)?;
+        sequence::record(cpu, &self.stack, &weights, x, steps.clone(), state, masks)
+    }
+
+    pub(crate) fn backward(
+        &self,
+        cpu: &Cpu<T>,
+        tape: &Tape<Vec<T>>,
+        d_y: Option<&[T]>,
+        d_state: &mut State<Vec<T>>,
+        d_numbers: &mut [T],
+        want_d_x: bool,
+    ) -> Result<Option<Vec<T>>, Error> {
+        let place = Place::packed(self.stack.output_size());
+        let d_y = d_y.map(|data| Rows { data, place });
+        let weights = self.weights(cpu)?;
+        sequence::backward(cpu, &self.stack, &weights, tape, d_y, d_state, d_numbers, want_d_x)
+    }
+}
+
+/// Checks that an array of `len` numbers holds a row of `width` for every item.
+pub(crate) fn check_rows(
+    what: &str,
+    len: usize,
+    place: Place,
+    steps: &Steps,
+    width: usize,
+) -> Result<(), Error> {
+    if steps.items() == 0 {
+        return Ok(());
+    }
+    let end = |start: usize, last: &[(usize, usize)]| {
+        last.iter().try_fold(start.checked_add(width)?, |end, &(count, stride)| {
+            end.checked_add((count - 1).checked_mul(stride)?)
+        })
+    };
+    let end = match place {
+        Place::Packed { start, stride } => end(start, &[(steps.items(), stride)]),
+        Place::Padded { start, time, batch } => {
+            end(start, &[(steps.time(), time), (steps.batch(), batch)])
+        }
+    };
+    match end {
+        Some(end) if end <= len => Ok(()),
+        _ => Err(Error::shape(
+            what,
+            format!("{} rows of {width} numbers", steps.items()),
+            format!("{len} numbers"),
+        )),
+    }
+}
