@@ -1,0 +1,241 @@
+//! Array-likes in, NumPy arrays out: the only place that touches NumPy's memory.
+//!
+//! Whatever comes in becomes a C-contiguous, aligned array in native byte order of the
+//! wanted type: the caller's own where it is one already, else a copy that NumPy makes.
+//! It is read while the GIL is held, and copied before it is released, so that no thread
+//! of Python can change it underneath a computation.
+#![allow(unsafe_code)]
+
+use std::marker::PhantomData;
+
+use numpy::ndarray::{ArrayD, IxDyn};
+use numpy::{
+    Element, PyArrayDescrMethods, PyArrayDyn, PyArrayMethods, PyUntypedArray, PyUntypedArrayMethods,
+};
+use pyo3::exceptions::{PyBufferError, PyMemoryError, PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use seqrs_core::Error;
+
+use crate::errors;
+
+/// Results up to this many bytes are copied into memory that NumPy allocates: that takes
+/// less time than to make it free ours.
+const COPIED_BYTES: usize = 16 * 1024;
+
+/// A C-contiguous, aligned array of `T`.
+pub(crate) struct Array<'py, T> {
+    array: Bound<'py, PyUntypedArray>,
+    element: PhantomData<T>,
+}
+
+impl<T: Element + Copy> Array<'_, T> {
+    /// Its axes.
+    pub(crate) fn shape(&self) -> &[usize] {
+        self.array.shape()
+    }
+
+    /// Its numbers, row by row. They must be done with before the GIL is released or
+    /// Python code runs.
+    pub(crate) fn numbers(&self) -> &[T] {
+        let array = self.array.as_any();
+        if self.array.is_empty() {
+            return &[];
+        }
+        // SAFETY: `Array` is only made of arrays of this dtype, in `of_type`, so the memory
+        // holds numbers of type T, valid for every bit pattern.
+        let array = unsafe { array.cast_unchecked::<PyArrayDyn<T>>() };
+        // SAFETY: `of_type` saw the array contiguous and aligned. It is read with the GIL
+        // held and no call into Python in between, so no Python code writes to it.
+        unsafe { array.as_slice() }.expect("made contiguous")
+    }
+}
+
+/// `given` as real numbers of type `T`, named `name` in messages.
+///
+/// # Errors
+/// `DTypeError` for complex, boolean and other data, `ShapeError` for what is no array.
+pub(crate) fn real<'py, T: Element + Copy>(
+    name: &str,
+    given: &Bound<'py, PyAny>,
+) -> PyResult<Array<'py, T>> {
+    let array = any(name, given)?;
+    of_type(name, array, "real numbers", |kind| matches!(kind, b'f' | b'i' | b'u'))
+}
+
+/// `given` as integers, exactly.
+///
+/// # Errors
+/// `DTypeError` for anything but integers, booleans and floats included; `ShapeError` for
+/// what is no array, and for integers beyond 64 bits with sign.
+pub(crate) fn integers<'py>(name: &str, given: &Bound<'py, PyAny>) -> PyResult<Array<'py, i64>> {
+    let py = given.py();
+    let mut array = any(name, given)?;
+    // An empty list is an array of float64 to NumPy.
+    let nothing = array.is_empty() && !given.is_instance_of::<PyUntypedArray>();
+    if array.dtype().kind() == b'u' && array.dtype().itemsize() == 8 && !array.is_empty() {
+        let largest = array.call_method0(intern!(py, "max"))?.extract::<u64>()?;
+        if largest > i64::MAX as u64 {
+            return Err(errors::shape(py, name, "integers below 2**63", largest));
+        }
+    }
+    if nothing {
+        array = array
+            .call_method1(intern!(py, "astype"), (numpy::dtype::<i64>(py),))?
+            .cast_into::<PyUntypedArray>()?;
+    }
+    of_type(name, array, "integers", |kind| matches!(kind, b'i' | b'u'))
+}
+
+/// `given` as booleans: booleans, or integers that are 0 or 1.
+///
+/// # Errors
+/// `DTypeError` for other data, `ShapeError` for other integers and what is no array.
+pub(crate) fn booleans<'py>(name: &str, given: &Bound<'py, PyAny>) -> PyResult<Array<'py, bool>> {
+    let py = given.py();
+    let array = any(name, given)?;
+    let nothing = array.is_empty() && !given.is_instance_of::<PyUntypedArray>();
+    if matches!(array.dtype().kind(), b'i' | b'u') && !array.is_empty() {
+        for bound in ["min", "max"] {
+            let value = array.call_method0(bound)?;
+            if !matches!(value.extract::<i128>(), Ok(0 | 1)) {
+                return Err(errors::shape(py, name, "booleans or integers 0 and 1", value));
+            }
+        }
+    }
+    of_type(name, array, "booleans or integers 0 and 1", |kind| {
+        matches!(kind, b'b' | b'i' | b'u') || nothing
+    })
+}
+
+/// Whether `given` holds numbers that `f32` cannot hold all of: anything but `float32`,
+/// `float16`.
+pub(crate) fn is_wide(name: &str, given: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let dtype = any(name, given)?.dtype();
+    Ok(dtype.kind() != b'f' || dtype.itemsize() > 4)
+}
+
+/// `given` as an array of whatever it holds.
+fn any<'py>(name: &str, given: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyUntypedArray>> {
+    if let Ok(array) = given.cast::<PyUntypedArray>() {
+        return Ok(array.clone());
+    }
+    let py = given.py();
+    let dlpack_alone = given.hasattr(intern!(py, "__dlpack__"))?
+        && !given.hasattr(intern!(py, "__array__"))?
+        && !given.hasattr(intern!(py, "__array_interface__"))?;
+    static AS_ARRAY: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    static FROM_DLPACK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let convert = match dlpack_alone {
+        true => FROM_DLPACK.import(py, "numpy", "from_dlpack")?,
+        false => AS_ARRAY.import(py, "numpy", "asarray")?,
+    };
+    match convert.call1((given,)) {
+        Ok(array) => Ok(array.cast_into::<PyUntypedArray>()?),
+        // Rows of different lengths, a tensor on another device or that needs a gradient.
+        Err(error) if error.is_instance_of::<PyValueError>(py) => {
+            Err(caused(errors::shape(py, name, "an array", kind_of(given)), error, py))
+        }
+        Err(error)
+            if error.is_instance_of::<PyTypeError>(py)
+                || error.is_instance_of::<PyRuntimeError>(py)
+                || error.is_instance_of::<PyBufferError>(py) =>
+        {
+            let got = format!("{} ({})", kind_of(given), error.value(py));
+            Err(caused(errors::dtype(py, name, "an array on the CPU", got), error, py))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn caused(error: PyErr, cause: PyErr, py: Python<'_>) -> PyErr {
+    error.set_cause(py, Some(cause));
+    error
+}
+
+/// What `given` is, for a message.
+fn kind_of(given: &Bound<'_, PyAny>) -> String {
+    let name = given.get_type().qualname();
+    let name = name.map_or_else(|_| "an object".to_owned(), |name| name.to_string());
+    match given.is_instance_of::<pyo3::types::PySequence>() {
+        true => format!("a {name} that is no array (rows of different lengths?)"),
+        false => format!("a {name}"),
+    }
+}
+
+/// `array` with elements of type `T`, contiguous, if its kind is accepted.
+fn of_type<'py, T: Element>(
+    name: &str,
+    array: Bound<'py, PyUntypedArray>,
+    expected: &str,
+    accepts: impl Fn(u8) -> bool,
+) -> PyResult<Array<'py, T>> {
+    let py = array.py();
+    let wanted = numpy::dtype::<T>(py);
+    let have = array.dtype();
+    let same = have.is_equiv_to(&wanted);
+    if !same && !accepts(have.kind()) {
+        return Err(errors::dtype(py, name, expected, &have));
+    }
+    let array = match same && array.is_c_contiguous() && array.is_aligned() {
+        true => array,
+        false => array
+            .call_method1(intern!(py, "astype"), (&wanted, intern!(py, "C")))?
+            .cast_into::<PyUntypedArray>()?,
+    };
+    // Of a subclass that has its own idea of `astype`.
+    let fits = array.dtype().is_equiv_to(&wanted) && array.is_c_contiguous() && array.is_aligned();
+    if !fits {
+        return Err(errors::dtype(py, name, expected, array.get_type()));
+    }
+    Ok(Array { array, element: PhantomData })
+}
+
+/// The numbers as a new array of this shape.
+pub(crate) fn new<'py, T: Element + Copy>(
+    py: Python<'py>,
+    shape: &[usize],
+    numbers: Vec<T>,
+) -> PyResult<Bound<'py, PyAny>> {
+    assert_eq!(shape.iter().product::<usize>(), numbers.len(), "an array as large as its shape");
+    if numbers.len() * size_of::<T>() > COPIED_BYTES {
+        let array = ArrayD::from_shape_vec(IxDyn(shape), numbers).expect("sizes compared above");
+        return Ok(PyArrayDyn::from_owned_array(py, array).into_any());
+    }
+    // SAFETY: every element is written below, before anyone sees the array.
+    let array = unsafe { PyArrayDyn::<T>::new(py, IxDyn(shape), false) };
+    // SAFETY: it is new and contiguous, and nobody else has it.
+    unsafe { array.as_slice_mut() }
+        .map_err(|_| PyMemoryError::new_err("an array"))?
+        .copy_from_slice(&numbers);
+    Ok(array.into_any())
+}
+
+/// A copy, or [`Error::OutOfMemory`].
+pub(crate) fn copied<T: Copy>(what: &str, numbers: &[T]) -> Result<Vec<T>, Error> {
+    let mut copy = room(what, numbers.len())?;
+    copy.extend_from_slice(numbers);
+    Ok(copy)
+}
+
+/// An empty vector with room for `len` elements, or [`Error::OutOfMemory`].
+pub(crate) fn room<T>(what: &str, len: usize) -> Result<Vec<T>, Error> {
+    let mut vector = Vec::new();
+    vector.try_reserve_exact(len).map_err(|_| Error::OutOfMemory {
+        what: what.to_owned(),
+        bytes: len as u128 * size_of::<T>() as u128,
+    })?;
+    Ok(vector)
+}
+
+/// `(2, 3, 4)`, as Python writes it.
+pub(crate) fn shape_words(shape: &[usize]) -> String {
+    match shape {
+        [one] => format!("({one},)"),
+        _ => {
+            let axes: Vec<String> = shape.iter().map(ToString::to_string).collect();
+            format!("({})", axes.join(", "))
+        }
+    }
+}

@@ -1,0 +1,417 @@
+//! The handle of one layer.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict};
+use seqrs::number::{DType, Number};
+use seqrs::{Layer, LayerSpec, Sequential, random};
+use seqrs_core::Error;
+
+use crate::arrays;
+use crate::batch::Live;
+use crate::entry::{compute, guard};
+use crate::errors;
+use crate::network::{Call, Network};
+use crate::state::Holder;
+use crate::tape::{AnyTape, Tape};
+use crate::weights;
+
+/// A layer of either number type.
+#[derive(Clone)]
+pub(crate) enum AnyLayer {
+    F32(Layer<f32>),
+    F64(Layer<f64>),
+    /// Without parameters: computes in the type of what it is given.
+    Either(Layer<f32>),
+}
+
+impl AnyLayer {
+    fn new(spec: LayerSpec, dtype: DType) -> Result<Self, Error> {
+        let count = spec.num_parameters()?;
+        if count == 0 {
+            return Ok(Self::Either(Layer::new(spec)?));
+        }
+        // Parameters that cannot be had are refused before any layer of a stack is looked
+        // at: there may be more layers than could be counted in a lifetime.
+        drop(arrays::room::<f32>("parameters", count)?);
+        Ok(match dtype {
+            DType::F32 => Self::F32(Layer::new(spec)?),
+            DType::F64 => Self::F64(Layer::new(spec)?),
+        })
+    }
+
+    /// Its number type, if it has one.
+    pub(crate) fn dtype(&self) -> Option<DType> {
+        match self {
+            Self::F32(_) => Some(DType::F32),
+            Self::F64(_) => Some(DType::F64),
+            Self::Either(_) => None,
+        }
+    }
+
+    pub(crate) fn spec(&self) -> LayerSpec {
+        match self {
+            Self::F32(layer) | Self::Either(layer) => layer.spec(),
+            Self::F64(layer) => layer.spec(),
+        }
+    }
+
+    fn same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::F32(a), Self::F32(b)) | (Self::Either(a), Self::Either(b)) => same(a, b),
+            (Self::F64(a), Self::F64(b)) => same(a, b),
+            _ => false,
+        }
+    }
+}
+
+/// Whether two layers have the same options but for the seed, and the same bits as
+/// parameters.
+fn same<T: Number>(a: &Layer<T>, b: &Layer<T>) -> bool {
+    let options = |layer: &Layer<T>| {
+        let mut options = serde_json::to_value(layer.spec()).expect("plain data");
+        options.as_object_mut().expect("an object").remove("seed");
+        options
+    };
+    let bits = |number: &T| Number::to_f64(*number).to_bits();
+    let same_numbers = || {
+        a.numbers().len() == b.numbers().len()
+            && a.numbers().iter().zip(b.numbers()).all(|(a, b)| bits(a) == bits(b))
+    };
+    options(a) == options(b) && (a.version() == b.version() || same_numbers())
+}
+
+/// The number types, as layers are kept.
+pub(crate) trait Kept: crate::network::Elem {
+    /// The layer with this number type; none if it has the other one.
+    fn layer(any: &AnyLayer) -> Result<Option<Layer<Self>>, Error>;
+    /// The layer as it is kept.
+    fn keep(layer: Layer<Self>) -> AnyLayer;
+}
+
+impl Kept for f32 {
+    fn layer(any: &AnyLayer) -> Result<Option<Layer<Self>>, Error> {
+        match any {
+            AnyLayer::F32(layer) | AnyLayer::Either(layer) => Ok(Some(layer.clone())),
+            AnyLayer::F64(_) => Ok(None),
+        }
+    }
+
+    fn keep(layer: Layer<Self>) -> AnyLayer {
+        match layer.num_parameters() {
+            0 => AnyLayer::Either(layer),
+            _ => AnyLayer::F32(layer),
+        }
+    }
+}
+
+impl Kept for f64 {
+    fn layer(any: &AnyLayer) -> Result<Option<Layer<Self>>, Error> {
+        match any {
+            AnyLayer::F64(layer) => Ok(Some(layer.clone())),
+            AnyLayer::Either(layer) => Layer::new(layer.spec()).map(Some),
+            AnyLayer::F32(_) => Ok(None),
+        }
+    }
+
+    fn keep(layer: Layer<Self>) -> AnyLayer {
+        match layer.num_parameters() {
+            0 => AnyLayer::Either(Layer::new(layer.spec()).expect("it is one already")),
+            _ => AnyLayer::F64(layer),
+        }
+    }
+}
+
+/// A network of either number type.
+pub(crate) enum AnyNetwork {
+    F32(Network<f32>),
+    F64(Network<f64>),
+}
+
+/// Runs the body with the network inside, whatever its number type.
+macro_rules! with_network {
+    ($any:expr, $network:ident => $body:expr) => {
+        match $any {
+            $crate::layer::AnyNetwork::F32($network) => $body,
+            $crate::layer::AnyNetwork::F64($network) => $body,
+        }
+    };
+}
+pub(crate) use with_network;
+
+/// The arguments of `call`, `forward` and `step`, as they are passed on.
+pub(crate) type Given<'a, 'py> = Option<&'a Bound<'py, PyAny>>;
+
+static NEXT_HANDLE: AtomicU64 = AtomicU64::new(0);
+
+/// A number that no other handle of this process has.
+pub(crate) fn next_handle() -> u64 {
+    NEXT_HANDLE.fetch_add(1, Ordering::Relaxed)
+}
+
+/// One layer. It can change: whoever computes takes a cheap clone of it first, while the
+/// GIL is held, so training and inference never wait for one another.
+#[pyclass(frozen, name = "Layer", module = "seqrs._seqrs")]
+pub(crate) struct PyLayer {
+    id: u64,
+    /// Locked for as long as a clone takes, and never while the GIL is released, so a fork
+    /// cannot leave it locked.
+    layer: Mutex<AnyLayer>,
+    /// Dropout draws made so far.
+    draws: AtomicU64,
+}
+
+impl PyLayer {
+    pub(crate) fn keep(layer: AnyLayer) -> Self {
+        Self { id: next_handle(), layer: Mutex::new(layer), draws: AtomicU64::new(0) }
+    }
+
+    /// The layer at this moment.
+    pub(crate) fn get(&self) -> AnyLayer {
+        self.layer.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Puts another layer of the same structure in place.
+    pub(crate) fn set(&self, layer: AnyLayer) {
+        let old = {
+            let mut place = self.layer.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *place, layer)
+        };
+        drop(old);
+    }
+
+    /// The layer as a model of its own; `wide` says whether one without parameters is to
+    /// compute in f64.
+    fn network(
+        &self,
+        py: Python<'_>,
+        wide: impl FnOnce() -> PyResult<bool>,
+    ) -> PyResult<AnyNetwork> {
+        let layer = self.get();
+        let f64 = match layer.dtype() {
+            Some(dtype) => dtype == DType::F64,
+            None => wide()?,
+        };
+        match f64 {
+            true => Ok(AnyNetwork::F64(self.of::<f64>(py, &layer)?)),
+            false => Ok(AnyNetwork::F32(self.of::<f32>(py, &layer)?)),
+        }
+    }
+
+    fn of<T: Kept>(&self, py: Python<'_>, layer: &AnyLayer) -> PyResult<Network<T>> {
+        let model = || -> Result<Sequential<T>, Error> {
+            let layer = T::layer(layer)?.expect("a layer has one number type");
+            Sequential::new(vec![layer])
+        };
+        let model = model().map_err(|error| errors::raise(py, error))?;
+        Ok(Network { model, holder: Holder::Layer, owner: self.id })
+    }
+
+    fn any(&self, py: Python<'_>) -> PyResult<AnyNetwork> {
+        self.network(py, || Ok(false))
+    }
+}
+
+#[pymethods]
+impl PyLayer {
+    /// A layer from its description, initialised from its seed.
+    #[new]
+    fn new(py: Python<'_>, spec_json: &str, dtype: &str) -> PyResult<Self> {
+        guard(py, || {
+            let spec = serde_json::from_str(spec_json)
+                .map_err(|error| errors::raise(py, Error::option("layer", "a layer", error)))?;
+            let dtype = match dtype {
+                "float32" => DType::F32,
+                "float64" => DType::F64,
+                _ => return Err(errors::dtype(py, "dtype", "float32 or float64", dtype)),
+            };
+            Ok(Self::keep(compute(py, || AnyLayer::new(spec, dtype))?))
+        })
+    }
+
+    /// The description.
+    #[getter]
+    fn spec_json(&self, py: Python<'_>) -> PyResult<String> {
+        guard(py, || Ok(serde_json::to_string(&self.get().spec()).expect("plain data")))
+    }
+
+    /// "float32" or "float64".
+    #[getter]
+    fn dtype(&self, py: Python<'_>) -> PyResult<&'static str> {
+        guard(py, || Ok(self.get().dtype().unwrap_or(DType::F32).name()))
+    }
+
+    /// Numbers in all parameters.
+    #[getter]
+    fn num_parameters(&self, py: Python<'_>) -> PyResult<usize> {
+        guard(py, || {
+            Ok(match self.get() {
+                AnyLayer::F32(layer) | AnyLayer::Either(layer) => layer.num_parameters(),
+                AnyLayer::F64(layer) => layer.num_parameters(),
+            })
+        })
+    }
+
+    /// Features of y, or None.
+    #[getter]
+    fn output_size(&self, py: Python<'_>) -> PyResult<Option<usize>> {
+        guard(py, || Ok(with_network!(self.any(py)?, network => network.model.output_width())))
+    }
+
+    /// Another number after every change.
+    #[getter]
+    fn version(&self, py: Python<'_>) -> PyResult<u64> {
+        guard(py, || {
+            Ok(match self.get() {
+                AnyLayer::F32(layer) | AnyLayer::Either(layer) => layer.version(),
+                AnyLayer::F64(layer) => layer.version(),
+            })
+        })
+    }
+
+    /// A hash of structure and parameters.
+    #[getter]
+    fn fingerprint(&self, py: Python<'_>) -> PyResult<String> {
+        guard(py, || {
+            let layer = self.get();
+            compute(py, || {
+                Ok(match &layer {
+                    AnyLayer::F32(layer) | AnyLayer::Either(layer) => layer.fingerprint(),
+                    AnyLayer::F64(layer) => layer.fingerprint(),
+                })
+            })
+        })
+    }
+
+    /// Inference.
+    #[pyo3(signature = (x, state, lengths, mask, batch_first))]
+    fn call<'py>(
+        &self,
+        x: &Bound<'py, PyAny>,
+        state: Given<'_, 'py>,
+        lengths: Given<'_, 'py>,
+        mask: Given<'_, 'py>,
+        batch_first: bool,
+    ) -> PyResult<(Bound<'py, PyAny>, Py<PyAny>)> {
+        guard(x.py(), || {
+            let call = Call { x, state, live: Live { lengths, mask }, batch_first };
+            let network = self.network(x.py(), || arrays::is_wide("x", x))?;
+            with_network!(network, network => network.call(&call))
+        })
+    }
+
+    /// Forward with a tape.
+    #[pyo3(signature = (x, state, lengths, mask, batch_first, training))]
+    fn forward<'py>(
+        &self,
+        x: &Bound<'py, PyAny>,
+        state: Given<'_, 'py>,
+        lengths: Given<'_, 'py>,
+        mask: Given<'_, 'py>,
+        batch_first: bool,
+        training: bool,
+    ) -> PyResult<(Bound<'py, PyAny>, Py<PyAny>, Tape)> {
+        guard(x.py(), || {
+            let call = Call { x, state, live: Live { lengths, mask }, batch_first };
+            let network = self.network(x.py(), || arrays::is_wide("x", x))?;
+            let dropout = training.then(|| {
+                let seed = self.get().spec().seed();
+                random::mix(seed, self.draws.fetch_add(1, Ordering::Relaxed))
+            });
+            with_network!(network, network => network.forward(&call, dropout))
+        })
+    }
+
+    /// The way back.
+    #[pyo3(signature = (tape, dy, dstate))]
+    fn backward<'py>(
+        &self,
+        py: Python<'py>,
+        tape: &Bound<'py, Tape>,
+        dy: Given<'_, 'py>,
+        dstate: Given<'_, 'py>,
+    ) -> PyResult<(Py<PyAny>, Py<PyAny>, Bound<'py, PyDict>)> {
+        guard(py, || {
+            let tape = tape.get();
+            let network = self.network(py, || Ok(matches!(tape.record, AnyTape::F64(_))))?;
+            with_network!(network, network => network.backward(py, tape, dy, dstate))
+        })
+    }
+
+    /// One step.
+    #[pyo3(signature = (x_t, state))]
+    fn step<'py>(
+        &self,
+        x_t: &Bound<'py, PyAny>,
+        state: Given<'_, 'py>,
+    ) -> PyResult<(Bound<'py, PyAny>, Py<PyAny>)> {
+        guard(x_t.py(), || {
+            let network = self.network(x_t.py(), || arrays::is_wide("x_t", x_t))?;
+            with_network!(network, network => network.step(x_t, state))
+        })
+    }
+
+    /// The zero state.
+    fn initial_state(&self, py: Python<'_>, batch: usize) -> PyResult<Py<PyAny>> {
+        guard(py, || with_network!(self.any(py)?, network => network.initial_state(py, batch)))
+    }
+
+    /// Copies of the parameters by name.
+    fn state_dict<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        guard(py, || with_network!(self.any(py)?, network => network.state_dict(py)))
+    }
+
+    /// Takes over parameters by name.
+    fn load_state_dict(&self, mapping: &Bound<'_, PyDict>, strict: bool) -> PyResult<()> {
+        let py = mapping.py();
+        guard(py, || {
+            with_network!(self.any(py)?, network => {
+                let numbers = weights::read(&network.model, Holder::Layer, mapping, strict)?;
+                for (layer, numbers) in network.model.layers().iter().zip(numbers) {
+                    let mut layer = layer.clone();
+                    layer.set_numbers(numbers).map_err(|error| errors::raise(py, error))?;
+                    self.set(Kept::keep(layer));
+                }
+                Ok(())
+            })
+        })
+    }
+
+    /// The same layer in a handle of its own.
+    fn clone(&self, py: Python<'_>) -> PyResult<Self> {
+        guard(py, || Ok(Self::keep(self.get())))
+    }
+
+    /// Whether both compute the same bits.
+    fn equals(&self, py: Python<'_>, other: &Bound<'_, Self>) -> PyResult<bool> {
+        guard(py, || {
+            let (a, b) = (self.get(), other.get().get());
+            compute(py, || Ok(a.same(&b)))
+        })
+    }
+
+    /// The layer as a model file.
+    fn to_bytes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        guard(py, || {
+            let layer = self.get();
+            let bytes = compute(py, || crate::files::layer_bytes(&layer))?;
+            Ok(PyBytes::new(py, &bytes))
+        })
+    }
+
+    /// The layer of a model file.
+    #[staticmethod]
+    fn from_bytes(py: Python<'_>, data: &[u8]) -> PyResult<Self> {
+        guard(py, || Ok(Self::keep(compute(py, || crate::files::layer_of_bytes(data))?)))
+    }
+
+    /// Writes a model file.
+    fn save(&self, py: Python<'_>, path: &str) -> PyResult<()> {
+        guard(py, || {
+            let layer = self.get();
+            compute(py, || crate::files::save_layer(&layer, path))
+        })
+    }
+}

@@ -1,0 +1,262 @@
+//! The handle of a model: layers that others may hold too.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyList};
+use seqrs::number::DType;
+use seqrs::{Layer, Sequential};
+use seqrs_core::Error;
+
+use crate::batch::Live;
+use crate::entry::{compute, guard};
+use crate::errors;
+use crate::layer::{AnyLayer, AnyNetwork, Given, Kept, PyLayer, next_handle, with_network};
+use crate::network::{Call, Network};
+use crate::state::Holder;
+use crate::tape::Tape;
+use crate::weights;
+
+/// Layers one after the other.
+#[pyclass(frozen, name = "Model", module = "seqrs._seqrs")]
+pub(crate) struct PyModel {
+    id: u64,
+    layers: Vec<Py<PyLayer>>,
+    dtype: DType,
+    /// Dropout draws made so far.
+    draws: AtomicU64,
+}
+
+impl PyModel {
+    /// The layers of a model that was read, each in a handle of its own.
+    pub(crate) fn keep<T: Kept>(py: Python<'_>, model: &Sequential<T>) -> PyResult<Self> {
+        let layers = model.layers().iter();
+        let layers = layers.map(|layer| Py::new(py, PyLayer::keep(T::keep(layer.clone()))));
+        Ok(Self {
+            id: next_handle(),
+            layers: layers.collect::<PyResult<_>>()?,
+            dtype: T::DTYPE,
+            draws: AtomicU64::new(0),
+        })
+    }
+
+    /// The number type of all layers that have one; f32 if none has.
+    fn common_dtype(py: Python<'_>, layers: &[Py<PyLayer>]) -> PyResult<DType> {
+        let mut found: Option<(usize, DType)> = None;
+        for (k, layer) in layers.iter().enumerate() {
+            let layer = layer.get().get();
+            let Some(dtype) = layer.dtype() else { continue };
+            match found {
+                None => found = Some((k, dtype)),
+                Some((first, other)) if other != dtype => {
+                    return Err(errors::dtype(
+                        py,
+                        format!("layer {k} ({})", layer.spec().name()),
+                        format!("{other}, as layer {first} has"),
+                        dtype,
+                    ));
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(found.map_or(DType::F32, |(_, dtype)| dtype))
+    }
+
+    fn sequential<T: Kept>(layers: &[AnyLayer]) -> Result<Sequential<T>, Error> {
+        let of = |layer: &AnyLayer| Ok(T::layer(layer)?.expect("compared when the model was made"));
+        Sequential::new(layers.iter().map(of).collect::<Result<_, Error>>()?)
+    }
+
+    /// The model at this moment.
+    pub(crate) fn network<T: Kept>(&self, py: Python<'_>) -> PyResult<Network<T>> {
+        let layers: Vec<AnyLayer> = self.layers.iter().map(|layer| layer.get().get()).collect();
+        let model = Self::sequential(&layers).map_err(|error| errors::raise(py, error))?;
+        Ok(Network { model, holder: Holder::Model, owner: self.id })
+    }
+
+    pub(crate) fn any(&self, py: Python<'_>) -> PyResult<AnyNetwork> {
+        Ok(match self.dtype {
+            DType::F32 => AnyNetwork::F32(self.network(py)?),
+            DType::F64 => AnyNetwork::F64(self.network(py)?),
+        })
+    }
+
+    /// The number type of its layers.
+    pub(crate) fn number_type(&self) -> DType {
+        self.dtype
+    }
+
+    /// Puts the parameters of these layers in place, all of them before anyone else looks:
+    /// the GIL is held throughout.
+    pub(crate) fn put<T: Kept>(&self, _py: Python<'_>, layers: &[Layer<T>]) {
+        for (handle, layer) in self.layers.iter().zip(layers) {
+            handle.get().set(T::keep(layer.clone()));
+        }
+    }
+
+    fn reseed<T: Kept>(&self, py: Python<'_>, seed: u64) -> PyResult<()> {
+        let network = self.network::<T>(py)?;
+        let model = compute(py, || network.model.reseeded(seed))?;
+        self.put(py, model.layers());
+        Ok(())
+    }
+}
+
+#[pymethods]
+impl PyModel {
+    /// A model of these layers; a seed initialises them anew.
+    #[new]
+    #[pyo3(signature = (layers, seed))]
+    fn new(py: Python<'_>, layers: Vec<Py<PyLayer>>, seed: Option<u64>) -> PyResult<Self> {
+        guard(py, || {
+            let dtype = Self::common_dtype(py, &layers)?;
+            let model = Self { id: next_handle(), layers, dtype, draws: AtomicU64::new(0) };
+            // Refuses layers that do not fit.
+            model.any(py)?;
+            match (seed, dtype) {
+                (None, _) => {}
+                (Some(seed), DType::F32) => model.reseed::<f32>(py, seed)?,
+                (Some(seed), DType::F64) => model.reseed::<f64>(py, seed)?,
+            }
+            Ok(model)
+        })
+    }
+
+    /// The layers.
+    #[getter]
+    fn layers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        guard(py, || PyList::new(py, &self.layers))
+    }
+
+    /// "float32" or "float64".
+    #[getter]
+    fn dtype(&self, py: Python<'_>) -> PyResult<&'static str> {
+        guard(py, || Ok(self.dtype.name()))
+    }
+
+    /// Numbers in all parameters.
+    #[getter]
+    fn num_parameters(&self, py: Python<'_>) -> PyResult<usize> {
+        guard(py, || Ok(with_network!(self.any(py)?, network => network.model.num_parameters())))
+    }
+
+    /// Features of y, or None.
+    #[getter]
+    fn output_size(&self, py: Python<'_>) -> PyResult<Option<usize>> {
+        guard(py, || Ok(with_network!(self.any(py)?, network => network.model.output_width())))
+    }
+
+    /// A hash of structure and parameters.
+    #[getter]
+    fn fingerprint(&self, py: Python<'_>) -> PyResult<String> {
+        guard(
+            py,
+            || with_network!(self.any(py)?, network => compute(py, || Ok(network.model.fingerprint()))),
+        )
+    }
+
+    /// Inference.
+    #[pyo3(signature = (x, state, lengths, mask, batch_first))]
+    fn call<'py>(
+        &self,
+        x: &Bound<'py, PyAny>,
+        state: Given<'_, 'py>,
+        lengths: Given<'_, 'py>,
+        mask: Given<'_, 'py>,
+        batch_first: bool,
+    ) -> PyResult<(Bound<'py, PyAny>, Py<PyAny>)> {
+        guard(x.py(), || {
+            let call = Call { x, state, live: Live { lengths, mask }, batch_first };
+            with_network!(self.any(x.py())?, network => network.call(&call))
+        })
+    }
+
+    /// Forward with a tape.
+    #[pyo3(signature = (x, state, lengths, mask, batch_first, training))]
+    fn forward<'py>(
+        &self,
+        x: &Bound<'py, PyAny>,
+        state: Given<'_, 'py>,
+        lengths: Given<'_, 'py>,
+        mask: Given<'_, 'py>,
+        batch_first: bool,
+        training: bool,
+    ) -> PyResult<(Bound<'py, PyAny>, Py<PyAny>, Tape)> {
+        guard(x.py(), || {
+            let call = Call { x, state, live: Live { lengths, mask }, batch_first };
+            with_network!(self.any(x.py())?, network => {
+                let draw = || network.model.draw(self.draws.fetch_add(1, Ordering::Relaxed));
+                network.forward(&call, training.then(draw))
+            })
+        })
+    }
+
+    /// The way back.
+    #[pyo3(signature = (tape, dy, dstate))]
+    fn backward<'py>(
+        &self,
+        py: Python<'py>,
+        tape: &Bound<'py, Tape>,
+        dy: Given<'_, 'py>,
+        dstate: Given<'_, 'py>,
+    ) -> PyResult<(Py<PyAny>, Py<PyAny>, Bound<'py, PyDict>)> {
+        guard(
+            py,
+            || with_network!(self.any(py)?, network => network.backward(py, tape.get(), dy, dstate)),
+        )
+    }
+
+    /// One step.
+    #[pyo3(signature = (x_t, state))]
+    fn step<'py>(
+        &self,
+        x_t: &Bound<'py, PyAny>,
+        state: Given<'_, 'py>,
+    ) -> PyResult<(Bound<'py, PyAny>, Py<PyAny>)> {
+        guard(x_t.py(), || with_network!(self.any(x_t.py())?, network => network.step(x_t, state)))
+    }
+
+    /// The zero state.
+    fn initial_state(&self, py: Python<'_>, batch: usize) -> PyResult<Py<PyAny>> {
+        guard(py, || with_network!(self.any(py)?, network => network.initial_state(py, batch)))
+    }
+
+    /// Copies of the parameters by name.
+    fn state_dict<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        guard(py, || with_network!(self.any(py)?, network => network.state_dict(py)))
+    }
+
+    /// Takes over parameters by name.
+    fn load_state_dict(&self, mapping: &Bound<'_, PyDict>, strict: bool) -> PyResult<()> {
+        let py = mapping.py();
+        guard(py, || {
+            with_network!(self.any(py)?, network => {
+                let numbers = weights::read(&network.model, Holder::Model, mapping, strict)?;
+                let mut layers = network.model.layers().to_vec();
+                for (layer, numbers) in layers.iter_mut().zip(numbers) {
+                    layer.set_numbers(numbers).map_err(|error| errors::raise(py, error))?;
+                }
+                self.put(py, &layers);
+                Ok(())
+            })
+        })
+    }
+
+    /// The model as a model file.
+    fn to_bytes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        guard(py, || {
+            let network = self.any(py)?;
+            let bytes =
+                compute(py, || with_network!(&network, network => network.model.to_bytes()))?;
+            Ok(PyBytes::new(py, &bytes))
+        })
+    }
+
+    /// Writes a model file.
+    fn save(&self, py: Python<'_>, path: &str) -> PyResult<()> {
+        guard(py, || {
+            let network = self.any(py)?;
+            compute(py, || with_network!(&network, network => network.model.save(path)))
+        })
+    }
+}

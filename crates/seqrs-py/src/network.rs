@@ -1,0 +1,287 @@
+//! What layers and models compute for Python. A layer alone is a model of one layer.
+
+use numpy::Element;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use seqrs::model_tape::ModelTape;
+use seqrs::number::Number;
+use seqrs::sequential::Rank;
+use seqrs::{Layer, Sequential};
+use seqrs_core::rows::RowsMut;
+use seqrs_core::{Error, Steps};
+use seqrs_cpu::Cpu;
+
+use crate::arrays;
+use crate::batch::{self, Axes, Given, Layout, Live, Reads};
+use crate::entry::compute;
+use crate::errors;
+use crate::state::{self, Holder};
+use crate::tape::{AnyTape, Tape};
+
+/// The number types that cross the border.
+pub(crate) trait Elem: Number + Element {
+    /// Wraps a tape.
+    fn any(tape: ModelTape<Self>) -> AnyTape;
+    /// The tape, if it is of this type.
+    fn of(tape: &AnyTape) -> Option<&ModelTape<Self>>;
+}
+
+impl Elem for f32 {
+    fn any(tape: ModelTape<Self>) -> AnyTape {
+        AnyTape::F32(tape)
+    }
+    fn of(tape: &AnyTape) -> Option<&ModelTape<Self>> {
+        if let AnyTape::F32(tape) = tape { Some(tape) } else { None }
+    }
+}
+
+impl Elem for f64 {
+    fn any(tape: ModelTape<Self>) -> AnyTape {
+        AnyTape::F64(tape)
+    }
+    fn of(tape: &AnyTape) -> Option<&ModelTape<Self>> {
+        if let AnyTape::F64(tape) = tape { Some(tape) } else { None }
+    }
+}
+
+/// A model at one moment, and how its caller sees it.
+pub(crate) struct Network<T: Number> {
+    pub(crate) model: Sequential<T>,
+    pub(crate) holder: Holder,
+    /// The handle that it was taken from.
+    pub(crate) owner: u64,
+}
+
+/// The arguments of a call.
+pub(crate) struct Call<'a, 'py> {
+    pub(crate) x: &'a Bound<'py, PyAny>,
+    pub(crate) state: Option<&'a Bound<'py, PyAny>>,
+    pub(crate) live: Live<'a, 'py>,
+    pub(crate) batch_first: bool,
+}
+
+/// What a model reads at each step.
+pub(crate) fn reads<T: Number>(model: &Sequential<T>) -> Reads {
+    match model.takes_ids() {
+        true => Reads::Ids,
+        false => Reads::Numbers(model.input_width()),
+    }
+}
+
+/// Whether x may be (B, F): no layer looks at more than one step.
+pub(crate) fn takes_rows<T: Number>(model: &Sequential<T>) -> bool {
+    model.layers().iter().all(|layer| {
+        matches!(
+            layer,
+            Layer::Linear(_) | Layer::LayerNorm(_) | Layer::Dropout(_) | Layer::Activation(_)
+        )
+    })
+}
+
+/// The backend that the process is set to.
+pub(crate) fn cpu<T: Number>(py: Python<'_>) -> PyResult<Cpu<T>> {
+    Cpu::new().map_err(|error| errors::raise(py, error))
+}
+
+/// Packed outputs as an array: of x's layout, or one row each after Last and the pools.
+fn outputs<'py, T: Elem>(
+    py: Python<'py>,
+    layout: Layout,
+    steps: &Steps,
+    rank: Rank,
+    numbers: Vec<T>,
+    width: usize,
+) -> PyResult<Bound<'py, PyAny>> {
+    match rank {
+        Rank::Steps => batch::spread(py, layout, steps, numbers, width),
+        Rank::Rows => arrays::new(py, &[layout.batch, width], numbers),
+    }
+}
+
+impl<T: Elem> Network<T> {
+    fn read(&self, call: &Call<'_, '_>) -> PyResult<(Given<T>, Steps, Layout)> {
+        let axes = Axes::of_sequence(call.batch_first);
+        let or_rows = takes_rows(&self.model);
+        batch::read("x", call.x, reads(&self.model), axes, or_rows, call.live)
+    }
+
+    /// Inference: y and the final state.
+    pub(crate) fn call<'py>(
+        &self,
+        call: &Call<'_, 'py>,
+    ) -> PyResult<(Bound<'py, PyAny>, Py<PyAny>)> {
+        let py = call.x.py();
+        let (x, steps, layout) = self.read(call)?;
+        self.infer(py, call.state, &x, &steps, layout)
+    }
+
+    /// One step of every row: y and the state after it.
+    pub(crate) fn step<'py>(
+        &self,
+        x: &Bound<'py, PyAny>,
+        state: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<(Bound<'py, PyAny>, Py<PyAny>)> {
+        let py = x.py();
+        self.model.check_stepwise().map_err(|error| errors::raise(py, error))?;
+        let live = Live { lengths: None, mask: None };
+        let (x, steps, layout) =
+            batch::read("x_t", x, reads(&self.model), Axes::Rows, false, live)?;
+        self.infer(py, state, &x, &steps, layout)
+    }
+
+    fn infer<'py>(
+        &self,
+        py: Python<'py>,
+        state: Option<&Bound<'py, PyAny>>,
+        x: &Given<T>,
+        steps: &Steps,
+        layout: Layout,
+    ) -> PyResult<(Bound<'py, PyAny>, Py<PyAny>)> {
+        let cpu = cpu::<T>(py)?;
+        let mut state = state::read(py, "state", state, &self.model, layout.batch, self.holder)?;
+        let (numbers, width, rank) = compute(py, || {
+            // A recurrent layer alone writes to where its outputs belong.
+            if let ([Layer::Recurrent(layer)], Given::Numbers(x), [state]) =
+                (self.model.layers(), x, &mut state[..])
+            {
+                let width = layer.stack().output_size();
+                let mut y = layout.zeros(width)?;
+                let to = RowsMut { data: &mut y[..], place: layout.place(width) };
+                layer.infer_into(&cpu, x.rows(), steps, state, to)?;
+                return Ok((y, width, Rank::Steps));
+            }
+            let output = self.model.infer(&cpu, x.input(), steps, &mut state)?;
+            let numbers = match output.rank {
+                Rank::Steps => layout.spread(steps, output.numbers, output.width)?,
+                Rank::Rows => output.numbers,
+            };
+            Ok((numbers, output.width, output.rank))
+        })?;
+        let shape = match rank {
+            Rank::Steps => layout.shape(Some(width)),
+            Rank::Rows => vec![layout.batch, width],
+        };
+        let y = arrays::new(py, &shape, numbers)?;
+        Ok((y, state::write(py, state, &self.model, layout.batch, self.holder)?))
+    }
+
+    /// As [`Network::call`], and a tape for [`Network::backward`].
+    pub(crate) fn forward<'py>(
+        &self,
+        call: &Call<'_, 'py>,
+        dropout: Option<u64>,
+    ) -> PyResult<(Bound<'py, PyAny>, Py<PyAny>, Tape)> {
+        let py = call.x.py();
+        let (x, steps, layout) = self.read(call)?;
+        let cpu = cpu::<T>(py)?;
+        let mut state =
+            state::read(py, "state", call.state, &self.model, layout.batch, self.holder)?;
+        let (tape, numbers) = compute(py, || {
+            let tape = self.model.record(&cpu, x.input(), steps.clone(), &mut state, dropout)?;
+            let numbers = arrays::copied("outputs", tape.output().numbers)?;
+            Ok((tape, numbers))
+        })?;
+        let (width, rank) = (tape.output().width, tape.output().rank);
+        let y = outputs(py, layout, &steps, rank, numbers, width)?;
+        let state = state::write(py, state, &self.model, layout.batch, self.holder)?;
+        let width = match &x {
+            Given::Numbers(numbers) => Some(numbers.width),
+            Given::Ids(_) => None,
+        };
+        Ok((y, state, Tape { record: T::any(tape), owner: self.owner, layout, width }))
+    }
+
+    /// The gradients of x (None for ids), of the initial state, and of each parameter.
+    pub(crate) fn backward<'py>(
+        &self,
+        py: Python<'py>,
+        tape: &Tape,
+        dy: Option<&Bound<'py, PyAny>>,
+        dstate: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<(Py<PyAny>, Py<PyAny>, Bound<'py, PyDict>)> {
+        let record = match T::of(&tape.record) {
+            Some(record) if tape.owner == self.owner => record,
+            _ => {
+                let what = match self.holder {
+                    Holder::Layer => "one that this layer recorded",
+                    Holder::Model => "one that this model recorded",
+                };
+                return Err(errors::state(py, "tape", what, "another one's"));
+            }
+        };
+        if dy.is_none() && dstate.is_none() {
+            return Err(errors::shape(py, "dy and dstate", "at least one of them", "neither"));
+        }
+        let (steps, layout) = (record.steps(), tape.layout);
+        let (width, rank) = (record.output().width, record.output().rank);
+        let dense;
+        let (dy_steps, dy_layout) = match rank {
+            Rank::Steps => (steps, layout),
+            Rank::Rows => {
+                let rows = Steps::dense(1, layout.batch);
+                dense = rows.map_err(|error| errors::raise(py, error))?;
+                (&dense, Layout::of_rows(layout.batch))
+            }
+        };
+        let dy = match dy {
+            None => None,
+            Some(dy) => Some(batch::read_numbers::<T>("dy", dy, dy_steps, dy_layout, width)?),
+        };
+        let cpu = cpu::<T>(py)?;
+        let mut d_state =
+            state::read(py, "dstate", dstate, &self.model, layout.batch, self.holder)?;
+        let want_d_x = tape.width.is_some();
+        let (gradients, d_x) = compute(py, || {
+            let dy = dy.map(|dy| batch::packed(dy, dy_steps)).transpose()?;
+            let mut gradients =
+                self.model.backward(&cpu, record, dy.as_deref(), &mut d_state, want_d_x)?;
+            let d_x = match (gradients.x.take(), tape.width) {
+                (Some(d_x), Some(width)) => Some((layout.spread(steps, d_x, width)?, width)),
+                _ => None,
+            };
+            Ok((gradients, d_x))
+        })?;
+        let d_x = match d_x {
+            None => py.None(),
+            Some((d_x, width)) => arrays::new(py, &layout.shape(Some(width)), d_x)?.unbind(),
+        };
+        let d_state = state::write(py, d_state, &self.model, layout.batch, self.holder)?;
+        let layers = gradients.layers.iter().map(Vec::as_slice);
+        Ok((d_x, d_state, dict(py, &self.model, self.holder, layers)?))
+    }
+
+    /// The zero state.
+    pub(crate) fn initial_state(&self, py: Python<'_>, batch: usize) -> PyResult<Py<PyAny>> {
+        // Also refuses more rows than a batch can have.
+        Steps::dense(0, batch).map_err(|error| errors::raise(py, error))?;
+        let state = self.model.initial_state(batch).map_err(|error| errors::raise(py, error))?;
+        state::write(py, state, &self.model, batch, self.holder)
+    }
+
+    /// Copies of the parameters by name.
+    pub(crate) fn state_dict<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        dict(py, &self.model, self.holder, self.model.layers().iter().map(Layer::numbers))
+    }
+}
+
+/// One array for each parameter of each layer, from the layers' numbers.
+fn dict<'py, 'a, T: Elem>(
+    py: Python<'py>,
+    model: &Sequential<T>,
+    holder: Holder,
+    numbers: impl Iterator<Item = &'a [T]>,
+) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(py);
+    for (k, (layer, numbers)) in model.layers().iter().zip(numbers).enumerate() {
+        for parameter in layer.parameters() {
+            let copy = arrays::copied(&parameter.name, &numbers[parameter.range])
+                .map_err(|error: Error| errors::raise(py, error))?;
+            let name = match holder {
+                Holder::Layer => parameter.name,
+                Holder::Model => format!("{k}.{}", parameter.name),
+            };
+            dict.set_item(name, arrays::new(py, &parameter.shape, copy)?)?;
+        }
+    }
+    Ok(dict)
+}

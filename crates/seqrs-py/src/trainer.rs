@@ -1,0 +1,302 @@
+//! The handle of a trainer.
+
+use std::sync::{Mutex, MutexGuard, TryLockError};
+
+use pyo3::prelude::*;
+use seqrs::number::DType;
+use seqrs::sequential::Rank;
+use seqrs::{Layer, OptimizerSpec, Target, Trainer, TrainerOptions};
+use seqrs_core::{Error, Steps};
+
+use crate::batch::{self, Axes, Copied, Given as X, Layout, Live};
+use crate::entry::{compute, guard};
+use crate::errors;
+use crate::layer::{Given, Kept};
+use crate::loss;
+use crate::model::PyModel;
+use crate::network::{cpu, reads, takes_rows};
+use crate::state::{self, Holder};
+
+enum AnyTrainer {
+    F32(Box<Trainer<f32>>),
+    F64(Box<Trainer<f64>>),
+}
+
+/// Runs the body with the trainer inside, whatever its number type.
+macro_rules! with_trainer {
+    ($any:expr, $trainer:ident => $body:expr) => {
+        match $any {
+            AnyTrainer::F32($trainer) => $body,
+            AnyTrainer::F64($trainer) => $body,
+        }
+    };
+}
+
+/// Trains a model. It works on a clone of its own and puts the parameters into the model's
+/// layers when a step has succeeded, all at once, so whoever calls the model meanwhile has
+/// those from before the step or those from after it.
+#[pyclass(frozen, name = "Trainer", module = "seqrs._seqrs")]
+pub(crate) struct PyTrainer {
+    model: Py<PyModel>,
+    /// Locked for the length of a call, and never waited for.
+    trainer: Mutex<AnyTrainer>,
+}
+
+impl PyTrainer {
+    fn lock(&self, py: Python<'_>) -> PyResult<MutexGuard<'_, AnyTrainer>> {
+        match self.trainer.try_lock() {
+            Ok(guard) => Ok(guard),
+            // A panic has left the parameters of the model alone, and the trainer takes
+            // them up again at the next step.
+            Err(TryLockError::Poisoned(poisoned)) => Ok(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => {
+                let got = "a second one while the first is running";
+                Err(errors::state(py, "trainer", "one call at a time", got))
+            }
+        }
+    }
+}
+
+/// What a step or an evaluation works on.
+struct Batch<T> {
+    x: X<T>,
+    y: Y<T>,
+    steps: Steps,
+    layout: Layout,
+}
+
+enum Y<T> {
+    Ids(Copied<i64>),
+    Numbers(Copied<T>),
+}
+
+impl<T: Kept> Batch<T> {
+    fn read<'py>(
+        trainer: &Trainer<T>,
+        x: &Bound<'py, PyAny>,
+        y: &Bound<'py, PyAny>,
+        live: Live<'_, 'py>,
+        batch_first: bool,
+    ) -> PyResult<Self> {
+        let py = x.py();
+        let model = &trainer.model;
+        let axes = Axes::of_sequence(batch_first);
+        let (x, steps, layout) =
+            batch::read::<T>("x", x, reads(model), axes, takes_rows(model), live)?;
+        let rows;
+        let (y_steps, y_layout) = match model.output_rank() {
+            Rank::Steps => (&steps, layout),
+            Rank::Rows => {
+                rows = Steps::dense(1, layout.batch).map_err(|error| errors::raise(py, error))?;
+                (&rows, Layout::of_rows(layout.batch))
+            }
+        };
+        let y = match trainer.options().loss.wants_classes() {
+            true => Y::Ids(batch::read_ids("y", y, y_steps, y_layout)?),
+            false => {
+                let width = match (&x, model.output_width()) {
+                    (_, Some(width)) => width,
+                    (X::Numbers(x), None) => x.width,
+                    (X::Ids(_), None) => 1,
+                };
+                Y::Numbers(batch::read_numbers("y", y, y_steps, y_layout, width)?)
+            }
+        };
+        Ok(Self { x, y, steps, layout })
+    }
+
+    fn target(&self) -> Target<'_, T> {
+        match &self.y {
+            Y::Ids(ids) => Target::Ids(ids.rows()),
+            Y::Numbers(numbers) => Target::Numbers(numbers.rows(), numbers.width),
+        }
+    }
+}
+
+/// The arguments of `step` and `evaluate`.
+struct Args<'a, 'py> {
+    x: &'a Bound<'py, PyAny>,
+    y: &'a Bound<'py, PyAny>,
+    live: Live<'a, 'py>,
+    state: Given<'a, 'py>,
+    batch_first: bool,
+}
+
+/// Gives the trainer the model's present parameters.
+fn take_up<T: Kept>(py: Python<'_>, trainer: &mut Trainer<T>, model: &PyModel) -> PyResult<()> {
+    let present = model.network::<T>(py)?.model;
+    let versions = |layers: &[Layer<T>]| layers.iter().map(Layer::version).collect::<Vec<_>>();
+    if versions(present.layers()) != versions(trainer.model.layers()) {
+        trainer.model = present;
+    }
+    Ok(())
+}
+
+fn step<T: Kept>(
+    py: Python<'_>,
+    trainer: &mut Trainer<T>,
+    model: &PyModel,
+    args: &Args<'_, '_>,
+) -> PyResult<(f64, f64, Py<PyAny>)> {
+    take_up(py, trainer, model)?;
+    let batch = Batch::read(trainer, args.x, args.y, args.live, args.batch_first)?;
+    let rows = batch.layout.batch;
+    let state = match args.state {
+        None => None,
+        some => Some(state::read(py, "state", some, &trainer.model, rows, Holder::Model)?),
+    };
+    let cpu = cpu::<T>(py)?;
+    let result = compute(py, || {
+        trainer.step(&cpu, batch.x.input(), batch.target(), batch.steps.clone(), state)
+    })?;
+    model.put(py, trainer.model.layers());
+    let state = state::write(py, result.state, &trainer.model, rows, Holder::Model)?;
+    Ok((result.loss, result.grad_norm, state))
+}
+
+fn evaluate<T: Kept>(
+    py: Python<'_>,
+    trainer: &mut Trainer<T>,
+    model: &PyModel,
+    args: &Args<'_, '_>,
+) -> PyResult<(f64, usize, Py<PyAny>)> {
+    take_up(py, trainer, model)?;
+    let batch = Batch::read(trainer, args.x, args.y, args.live, args.batch_first)?;
+    let rows = batch.layout.batch;
+    let state = match args.state {
+        None => None,
+        some => Some(state::read(py, "state", some, &trainer.model, rows, Holder::Model)?),
+    };
+    let cpu = cpu::<T>(py)?;
+    let result = compute(py, || {
+        trainer.evaluate(&cpu, batch.x.input(), batch.target(), &batch.steps, state)
+    })?;
+    let state = state::write(py, result.state, &trainer.model, rows, Holder::Model)?;
+    Ok((result.loss, result.count, state))
+}
+
+fn parse_optimizer(py: Python<'_>, json: &str) -> PyResult<OptimizerSpec> {
+    serde_json::from_str(json)
+        .map_err(|error| errors::raise(py, Error::option("optimizer", "an optimiser", error)))
+}
+
+#[pymethods]
+impl PyTrainer {
+    /// A trainer of this model.
+    #[new]
+    #[pyo3(signature = (model, loss_json, optimizer_json, clip_norm, clip_value, bptt, seed))]
+    #[expect(clippy::too_many_arguments, reason = "the options of a trainer")]
+    fn new(
+        py: Python<'_>,
+        model: Py<PyModel>,
+        loss_json: &str,
+        optimizer_json: &str,
+        clip_norm: Option<f64>,
+        clip_value: Option<f64>,
+        bptt: Option<usize>,
+        seed: u64,
+    ) -> PyResult<Self> {
+        guard(py, || {
+            let loss = loss::parse(py, loss_json)?;
+            let optimizer = parse_optimizer(py, optimizer_json)?;
+            let options = TrainerOptions { loss, optimizer, clip_norm, clip_value, bptt, seed };
+            let handle = model.get();
+            let raise = |error| errors::raise(py, error);
+            let trainer = match handle.number_type() {
+                DType::F32 => {
+                    let model = handle.network::<f32>(py)?.model;
+                    AnyTrainer::F32(Box::new(Trainer::new(model, options).map_err(raise)?))
+                }
+                DType::F64 => {
+                    let model = handle.network::<f64>(py)?.model;
+                    AnyTrainer::F64(Box::new(Trainer::new(model, options).map_err(raise)?))
+                }
+            };
+            Ok(Self { model, trainer: Mutex::new(trainer) })
+        })
+    }
+
+    /// One update, or one for each chunk: loss, norm of the gradient, final state.
+    #[pyo3(signature = (x, y, lengths, mask, state, batch_first))]
+    fn step<'py>(
+        &self,
+        x: &Bound<'py, PyAny>,
+        y: &Bound<'py, PyAny>,
+        lengths: Given<'_, 'py>,
+        mask: Given<'_, 'py>,
+        state: Given<'_, 'py>,
+        batch_first: bool,
+    ) -> PyResult<(f64, f64, Py<PyAny>)> {
+        let py = x.py();
+        guard(py, || {
+            let args = Args { x, y, live: Live { lengths, mask }, state, batch_first };
+            with_trainer!(&mut *self.lock(py)?, trainer => {
+                step(py, trainer, self.model.get(), &args)
+            })
+        })
+    }
+
+    /// The loss, how many outputs it is of, the final state.
+    #[pyo3(signature = (x, y, lengths, mask, state, batch_first))]
+    fn evaluate<'py>(
+        &self,
+        x: &Bound<'py, PyAny>,
+        y: &Bound<'py, PyAny>,
+        lengths: Given<'_, 'py>,
+        mask: Given<'_, 'py>,
+        state: Given<'_, 'py>,
+        batch_first: bool,
+    ) -> PyResult<(f64, usize, Py<PyAny>)> {
+        let py = x.py();
+        guard(py, || {
+            let args = Args { x, y, live: Live { lengths, mask }, state, batch_first };
+            with_trainer!(&mut *self.lock(py)?, trainer => {
+                evaluate(py, trainer, self.model.get(), &args)
+            })
+        })
+    }
+
+    /// Shows the schedule a metric.
+    fn observe(&self, py: Python<'_>, metric: f64) -> PyResult<()> {
+        guard(py, || {
+            with_trainer!(&mut *self.lock(py)?, trainer => trainer.observe(metric));
+            Ok(())
+        })
+    }
+
+    /// The learning rate of the next update.
+    #[getter]
+    fn lr(&self, py: Python<'_>) -> PyResult<f64> {
+        guard(py, || Ok(with_trainer!(&*self.lock(py)?, trainer => trainer.learning_rate())))
+    }
+
+    /// Updates done.
+    #[getter]
+    fn steps_done(&self, py: Python<'_>) -> PyResult<u64> {
+        guard(py, || Ok(with_trainer!(&*self.lock(py)?, trainer => trainer.steps_done())))
+    }
+
+    /// Writes everything that the rest of the run depends on, and `extra_json` with it.
+    fn checkpoint(&self, py: Python<'_>, path: &str, extra_json: &str) -> PyResult<()> {
+        guard(py, || {
+            let extra = serde_json::from_str(extra_json).map_err(|error| {
+                errors::raise(py, Error::option("extra_json", "a JSON text", error))
+            })?;
+            with_trainer!(&mut *self.lock(py)?, trainer => {
+                take_up(py, trainer, self.model.get())?;
+                compute(py, || trainer.checkpoint(path, &extra))
+            })
+        })
+    }
+
+    /// Goes back to what `checkpoint` wrote; gives `extra_json`.
+    fn restore(&self, py: Python<'_>, path: &str) -> PyResult<String> {
+        guard(py, || {
+            with_trainer!(&mut *self.lock(py)?, trainer => {
+                let extra = compute(py, || trainer.restore(path))?;
+                self.model.get().put(py, trainer.model.layers());
+                Ok(extra.to_string())
+            })
+        })
+    }
+}

@@ -1,0 +1,135 @@
+"""Recurrent networks (RNN, LSTM, GRU, bidirectional): small, exact, very fast.
+
+>>> import seqrs
+>>> lstm = seqrs.LSTM(8, 16, bidirectional=True)
+>>> y, (h, c) = lstm(x, lengths=[5, 3])                    # x (2, 5, 8) -> y (2, 5, 32)
+>>> model = seqrs.Sequential([seqrs.Embedding(99, 64), seqrs.LSTM(64, 256), seqrs.Linear(256, 99)])
+>>> trainer = seqrs.Trainer(model, loss=seqrs.CrossEntropy(), optimizer=seqrs.Adam(lr=2e-3))
+
+`seqrs.reference` has the same layers in NumPy, to be read beside the textbook.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ._seqrs import __version__
+from .errors import (
+    DTypeError,
+    InternalError,
+    ModelFileError,
+    NoDeviceError,
+    NumericalError,
+    QueueFullError,
+    SeqrsError,
+    ShapeError,
+    StateError,
+)
+from .layers import (
+    Activation,
+    Dropout,
+    Embedding,
+    Gradients,
+    Last,
+    Layer,
+    LayerNorm,
+    Linear,
+    MaxPool,
+    MeanPool,
+    Tape,
+)
+from .losses import MAE, MSE, BinaryCrossEntropy, CrossEntropy, Huber
+from .models import Sequential, load
+from .optimizers import SGD, Adam, AdamW, RMSprop
+from .recurrent import GRU, LSTM, RNN
+from .threads import get_num_threads, info, num_threads, set_num_threads
+
+if TYPE_CHECKING:
+    from . import callbacks, checkpoints, data, reference, schedules
+    from .callbacks import CSVLogger, EarlyStopping, ModelCheckpoint
+    from .generation import generate
+    from .training import Trainer
+
+__all__ = [
+    "GRU",
+    "LSTM",
+    "MAE",
+    "MSE",
+    "RNN",
+    "SGD",
+    "Activation",
+    "Adam",
+    "AdamW",
+    "BinaryCrossEntropy",
+    "CSVLogger",
+    "CrossEntropy",
+    "DTypeError",
+    "Dropout",
+    "EarlyStopping",
+    "Embedding",
+    "Gradients",
+    "Huber",
+    "InternalError",
+    "Last",
+    "Layer",
+    "LayerNorm",
+    "Linear",
+    "MaxPool",
+    "MeanPool",
+    "ModelCheckpoint",
+    "ModelFileError",
+    "NoDeviceError",
+    "NumericalError",
+    "QueueFullError",
+    "RMSprop",
+    "SeqrsError",
+    "Sequential",
+    "ShapeError",
+    "StateError",
+    "Tape",
+    "Trainer",
+    "__version__",
+    "callbacks",
+    "checkpoints",
+    "data",
+    "generate",
+    "get_num_threads",
+    "info",
+    "load",
+    "num_threads",
+    "reference",
+    "schedules",
+    "set_num_threads",
+]
+
+# Loaded when they are first used, so that a program that only infers does not wait for them.
+_LATER = {
+    "CSVLogger": "callbacks",
+    "EarlyStopping": "callbacks",
+    "ModelCheckpoint": "callbacks",
+    "Trainer": "training",
+    "callbacks": "",
+    "checkpoints": "",
+    "data": "",
+    "generate": "generation",
+    "reference": "",
+    "schedules": "",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module 'seqrs' has no attribute {name!r}")
+    from importlib import import_module
+
+    module = _LATER[name]
+    if module:
+        value = getattr(import_module(f".{module}", __name__), name)
+    else:
+        value = import_module(f".{name}", __name__)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})

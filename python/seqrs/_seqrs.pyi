@@ -1,0 +1,184 @@
+"""The compiled part of seqrs. Everything public is wrapped by the Python files beside it."""
+
+from typing import Any, final
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = [
+    "Layer",
+    "Model",
+    "Tape",
+    "Trainer",
+    "__version__",
+    "generate",
+    "get_num_threads",
+    "info",
+    "load",
+    "loss_gradient",
+    "loss_value",
+    "set_num_threads",
+]
+
+_Array = npt.NDArray[np.floating[Any]]
+
+__version__: str
+
+@final
+class Tape:
+    """A recorded forward call; may be used any number of times."""
+
+    @property
+    def nbytes(self) -> int: ...
+
+@final
+class Layer:
+    def __new__(cls, spec_json: str, dtype: str) -> Layer: ...
+    @property
+    def spec_json(self) -> str: ...
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def num_parameters(self) -> int: ...
+    @property
+    def output_size(self) -> int | None: ...
+    @property
+    def version(self) -> int: ...
+    @property
+    def fingerprint(self) -> str: ...
+    def call(
+        self,
+        x: npt.ArrayLike,
+        state: Any,
+        lengths: npt.ArrayLike | None,
+        mask: npt.ArrayLike | None,
+        batch_first: bool,
+    ) -> tuple[_Array, Any]: ...
+    def forward(
+        self,
+        x: npt.ArrayLike,
+        state: Any,
+        lengths: npt.ArrayLike | None,
+        mask: npt.ArrayLike | None,
+        batch_first: bool,
+        training: bool,
+    ) -> tuple[_Array, Any, Tape]: ...
+    def backward(
+        self, tape: Tape, dy: npt.ArrayLike | None, dstate: Any
+    ) -> tuple[_Array | None, Any, dict[str, _Array]]: ...
+    def step(self, x_t: npt.ArrayLike, state: Any) -> tuple[_Array, Any]: ...
+    def initial_state(self, batch: int) -> Any: ...
+    def state_dict(self) -> dict[str, _Array]: ...
+    def load_state_dict(self, mapping: dict[str, Any], strict: bool) -> None: ...
+    def clone(self) -> Layer: ...
+    def equals(self, other: Layer) -> bool: ...
+    def to_bytes(self) -> bytes: ...
+    @staticmethod
+    def from_bytes(data: bytes) -> Layer: ...
+    def save(self, path: str) -> None: ...
+
+@final
+class Model:
+    def __new__(cls, layers: list[Layer], seed: int | None) -> Model: ...
+    @property
+    def layers(self) -> list[Layer]: ...
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def num_parameters(self) -> int: ...
+    @property
+    def output_size(self) -> int | None: ...
+    @property
+    def fingerprint(self) -> str: ...
+    def call(
+        self,
+        x: npt.ArrayLike,
+        state: Any,
+        lengths: npt.ArrayLike | None,
+        mask: npt.ArrayLike | None,
+        batch_first: bool,
+    ) -> tuple[_Array, tuple[Any, ...]]: ...
+    def forward(
+        self,
+        x: npt.ArrayLike,
+        state: Any,
+        lengths: npt.ArrayLike | None,
+        mask: npt.ArrayLike | None,
+        batch_first: bool,
+        training: bool,
+    ) -> tuple[_Array, tuple[Any, ...], Tape]: ...
+    def backward(
+        self, tape: Tape, dy: npt.ArrayLike | None, dstate: Any
+    ) -> tuple[_Array | None, tuple[Any, ...], dict[str, _Array]]: ...
+    def step(self, x_t: npt.ArrayLike, state: Any) -> tuple[_Array, tuple[Any, ...]]: ...
+    def initial_state(self, batch: int) -> tuple[Any, ...]: ...
+    def state_dict(self) -> dict[str, _Array]: ...
+    def load_state_dict(self, mapping: dict[str, Any], strict: bool) -> None: ...
+    def to_bytes(self) -> bytes: ...
+    def save(self, path: str) -> None: ...
+
+@final
+class Trainer:
+    def __new__(
+        cls,
+        model: Model,
+        loss_json: str,
+        optimizer_json: str,
+        clip_norm: float | None,
+        clip_value: float | None,
+        bptt: int | None,
+        seed: int,
+    ) -> Trainer: ...
+    def step(
+        self,
+        x: npt.ArrayLike,
+        y: npt.ArrayLike,
+        lengths: npt.ArrayLike | None,
+        mask: npt.ArrayLike | None,
+        state: Any,
+        batch_first: bool,
+    ) -> tuple[float, float, tuple[Any, ...]]: ...
+    def evaluate(
+        self,
+        x: npt.ArrayLike,
+        y: npt.ArrayLike,
+        lengths: npt.ArrayLike | None,
+        mask: npt.ArrayLike | None,
+        state: Any,
+        batch_first: bool,
+    ) -> tuple[float, int, tuple[Any, ...]]: ...
+    def observe(self, metric: float) -> None: ...
+    @property
+    def lr(self) -> float: ...
+    @property
+    def steps_done(self) -> int: ...
+    def checkpoint(self, path: str, extra_json: str) -> None: ...
+    def restore(self, path: str) -> str: ...
+
+def generate(
+    model: Model,
+    prompt: npt.ArrayLike,
+    steps: int,
+    temperature: float,
+    top_k: int | None,
+    top_p: float | None,
+    seed: int,
+) -> npt.NDArray[np.int64]: ...
+def get_num_threads() -> int: ...
+def info() -> dict[str, Any]: ...
+def load(path: str, allow_nonfinite: bool) -> Layer | Model: ...
+def loss_gradient(
+    loss_json: str,
+    y_pred: npt.ArrayLike,
+    y: npt.ArrayLike,
+    lengths: npt.ArrayLike | None,
+    mask: npt.ArrayLike | None,
+) -> _Array: ...
+def loss_value(
+    loss_json: str,
+    y_pred: npt.ArrayLike,
+    y: npt.ArrayLike,
+    lengths: npt.ArrayLike | None,
+    mask: npt.ArrayLike | None,
+) -> float: ...
+def set_num_threads(n: int) -> None: ...

@@ -1,0 +1,223 @@
+"""Callbacks of `Trainer.fit`: called after every epoch with the trainer and the epoch's metrics.
+
+A callback is an object with `on_epoch_end(trainer, metrics)`, or a function of the same arguments.
+`metrics` is a dict: `epoch` (from 1), `loss`, `grad_norm`, `lr`, and with validation data
+`val_loss` and its kin. Setting `trainer.should_stop = True` ends the run. An object may also have
+`on_batch_end(trainer, metrics)`, and `state_dict()` and `load_state_dict(state)`, whose content
+(what JSON can hold, tuples and NumPy arrays) is kept in checkpoints.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, Union, runtime_checkable
+
+from .options import choice, flag, integer, real
+
+if TYPE_CHECKING:
+    from .training import Trainer
+
+__all__ = ["CSVLogger", "Callback", "EarlyStopping", "ModelCheckpoint"]
+
+Metrics = Mapping[str, float]
+
+
+@runtime_checkable
+class HasOnEpochEnd(Protocol):
+    """An object that `Trainer.fit` takes as a callback."""
+
+    def on_epoch_end(self, trainer: Trainer, metrics: Metrics) -> object: ...
+
+
+#: What `Trainer.fit` takes as a callback.
+Callback = Union[HasOnEpochEnd, "Callable[[Trainer, Metrics], object]"]
+
+
+class EarlyStopping:
+    """Ends a run when a metric no longer gets better.
+
+    Better is by more than `min_delta`: below best - min_delta, or above best + min_delta with
+    mode="max". A NaN is never better. The run ends after `patience` epochs in a row without a
+    better one.
+
+    Args:
+        monitor: the metric's name.
+        patience: epochs waited for, at least 1.
+        min_delta: what counts as better, at least 0.
+        restore_best: whether the weights of the best epoch are put back when the run ends early.
+        mode: "min", "max", or "auto": "max" for metrics named accuracy.
+
+    Attributes:
+        best: the best value so far; None before the first epoch.
+        best_epoch: the epoch it is from, counted from 1; 0 before the first.
+    """
+
+    def __init__(
+        self,
+        monitor: str = "val_loss",
+        patience: int = 5,
+        min_delta: float = 0.0,
+        restore_best: bool = True,
+        *,
+        mode: str = "auto",
+    ) -> None:
+        self.monitor = monitor
+        self.patience = integer("patience", patience)
+        self.min_delta = real("min_delta", min_delta, 0.0)
+        self.restore_best = flag("restore_best", restore_best)
+        self._sign = _sign(monitor, mode)
+        self.best: float | None = None
+        self.best_epoch = 0
+        self._waited = 0
+        self._weights: dict[str, Any] | None = None
+
+    def on_epoch_end(self, trainer: Trainer, metrics: Metrics) -> None:
+        """Looks at the metric, and ends the run when it is time."""
+        value = _monitored(metrics, self.monitor)
+        if _better(value, self.best, self._sign, self.min_delta):
+            self.best, self.best_epoch = value, int(metrics["epoch"])
+            self._waited = 0
+            if self.restore_best:
+                self._weights = trainer.model.state_dict()
+            return
+        self._waited += 1
+        if self._waited >= self.patience:
+            trainer.should_stop = True
+            if self._weights is not None:
+                trainer.model.load_state_dict(self._weights)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {
+            "best": self.best,
+            "best_epoch": self.best_epoch,
+            "waited": self._waited,
+            "weights": self._weights,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
+        self.best, self.best_epoch = state["best"], state["best_epoch"]
+        self._waited, self._weights = state["waited"], state["weights"]
+
+
+class ModelCheckpoint:
+    """Saves the model after an epoch, as `model.save` does: a file to load and use.
+
+    To go on with an interrupted run, use `fit(checkpoint=...)`.
+
+    Args:
+        path: the file; `{epoch}` in it and the names of metrics are filled in, as by
+            `str.format`: "model-{epoch:03d}-{val_loss:.3f}.safetensors".
+        monitor: the metric that says which epoch is best.
+        best_only: whether only an epoch better than all before is saved.
+        mode: "min", "max", or "auto": "max" for metrics named accuracy.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        monitor: str = "val_loss",
+        best_only: bool = True,
+        *,
+        mode: str = "auto",
+    ) -> None:
+        self.path = os.fspath(path)
+        self.monitor = monitor
+        self.best_only = flag("best_only", best_only)
+        self._sign = _sign(monitor, mode)
+        self.best: float | None = None
+
+    def on_epoch_end(self, trainer: Trainer, metrics: Metrics) -> None:
+        """Saves the model where that is due."""
+        if self.best_only:
+            value = _monitored(metrics, self.monitor)
+            if not _better(value, self.best, self._sign, 0.0):
+                return
+            self.best = value
+        values = {**metrics, "epoch": int(metrics["epoch"])}
+        try:
+            path = self.path.format(**values)
+        except (KeyError, IndexError, ValueError) as error:
+            raise ValueError(
+                f"path: expected names of metrics in braces ({', '.join(values)}), "
+                f"got {self.path!r} ({error})"
+            ) from None
+        trainer.model.save(path)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
+        self.best = state["best"]
+
+
+class CSVLogger:
+    """Writes the metrics of every epoch as a line of a CSV file.
+
+    A new run begins the file anew. A resumed one keeps the lines of the epochs before it, so that
+    every epoch has one line however often the run was interrupted.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._began = False
+
+    def on_epoch_end(self, trainer: Trainer, metrics: Metrics) -> None:
+        """Adds the line."""
+        epoch = int(metrics["epoch"])
+        names = list(metrics)
+        if not self._began or epoch == 1:
+            lines = self._lines_before(epoch, names) if epoch > 1 else []
+            with self.path.open("w", encoding="utf-8", newline="") as file:
+                csv.writer(file).writerows([names, *lines])
+            self._began = True
+        with self.path.open("a", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerow([epoch, *(metrics[name] for name in names[1:])])
+
+    def _lines_before(self, epoch: int, names: list[str]) -> list[list[str]]:
+        """The whole lines of earlier epochs; a line cut short by a crash is left out."""
+        try:
+            with self.path.open(encoding="utf-8", newline="") as file:
+                found = list(csv.reader(file))
+        except FileNotFoundError:
+            return []
+        if not found or found[0] != names:
+            return []
+        return [
+            line
+            for line in found[1:]
+            if len(line) == len(names) and line[0].isdigit() and int(line[0]) < epoch
+        ]
+
+
+def _sign(monitor: str, mode: str) -> float:
+    """1 where smaller is better, -1 where larger is."""
+    if not isinstance(monitor, str):
+        raise TypeError(f"monitor: expected the name of a metric, got {monitor!r}")
+    choice("mode", mode, ("auto", "min", "max"))
+    if mode == "auto":
+        mode = "max" if monitor.endswith("accuracy") else "min"
+    return 1.0 if mode == "min" else -1.0
+
+
+def _better(value: float, best: float | None, sign: float, min_delta: float) -> bool:
+    if math.isnan(value):
+        return False
+    return best is None or sign * value < sign * best - min_delta
+
+
+def _monitored(metrics: Metrics, name: str) -> float:
+    if name not in metrics:
+        hint = "; fit() had no validation data" if name.startswith("val_") else ""
+        raise ValueError(
+            f"monitor: expected one of {', '.join(metrics)}, got {name!r}"
+            f"{hint if not any(key.startswith('val_') for key in metrics) else ''}"
+        )
+    return metrics[name]

@@ -1,0 +1,271 @@
+"""The recurrent layers: RNN, LSTM and GRU, stacked and in both directions.
+
+Letters: B rows, T steps, I inputs, H hidden units, L layers, D directions (1 or 2). x is (B, T, I),
+y (B, T, D*H); with `batch_first=False` they are (T, B, I) and (T, B, D*H). States have one slot for
+each layer and direction, ordered l0, l0_reverse, l1, ...
+
+Parameters have PyTorch's names, shapes and gate order: `weight_ih_l{k}` (G*H, I), `weight_hh_l{k}`
+(G*H, H), `bias_ih_l{k}` and `bias_hh_l{k}` (G*H), with the suffix `_reverse` for the second
+direction. W_ih starts Glorot uniform and W_hh orthogonal, gate by gate; biases start as 0, but for
+an LSTM's forget gate.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .layers import Layer, Option
+from .options import choice, dtype_name, flag, integer, real
+from .options import seed as checked_seed
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+__all__ = ["GRU", "LSTM", "RNN", "Recurrent"]
+
+
+class Recurrent(Layer):
+    """What RNN, LSTM and GRU share."""
+
+    __slots__ = ()
+
+    input_size = Option[int]("Inputs of a step, I.")
+    hidden_size = Option[int]("Hidden units, H.")
+    num_layers = Option[int]("Layers on top of each other, L.")
+    bias = Option[bool]("Whether gates have biases.")
+    bidirectional = Option[bool]("Whether each layer also reads from the last step to the first.")
+    dropout = Option[float]("Share of the outputs between two layers that training drops.")
+    batch_first = Option[bool]("Whether x is (B, T, I) rather than (T, B, I).")
+    seed = Option[int]("The seed of the initial weights and of dropout.")
+
+
+def _shared(
+    input_size: int,
+    hidden_size: int,
+    num_layers: int,
+    bias: bool,
+    bidirectional: bool,
+    dropout: float,
+    batch_first: bool,
+    seed: int,
+) -> dict[str, Any]:
+    return {
+        "input_size": integer("input_size", input_size),
+        "hidden_size": integer("hidden_size", hidden_size),
+        "num_layers": integer("num_layers", num_layers),
+        "bias": flag("bias", bias),
+        "bidirectional": flag("bidirectional", bidirectional),
+        "dropout": real("dropout", dropout, 0.0, 1.0),
+        "batch_first": flag("batch_first", batch_first),
+        "seed": checked_seed(seed),
+    }
+
+
+class RNN(Recurrent):
+    """The simple recurrent network of Elman (1990), by back-propagation through time.
+
+        h = tanh(W_ih x + b_ih + W_hh h' + b_hh)        a prime marks the previous step
+
+    Args:
+        input_size: I.
+        hidden_size: H.
+        num_layers: L.
+        nonlinearity: "tanh" or "relu".
+        bias: whether b_ih and b_hh are there.
+        bidirectional: whether each layer also reads from the last live step to the first.
+        dropout: in [0, 1), applied in training to the outputs of each layer but the last.
+        batch_first: whether x is (B, T, I) rather than (T, B, I).
+        dtype: "float32" or "float64".
+        seed: of the initial weights and of dropout.
+
+    State: h (L*D, B, H).
+
+    Raises:
+        TypeError, ValueError: an option is none; ShapeError and MemoryError for sizes.
+    """
+
+    kind = "rnn"
+    shown = (
+        "input_size",
+        "hidden_size",
+        "num_layers",
+        "nonlinearity",
+        "bias",
+        "bidirectional",
+        "dropout",
+        "batch_first",
+        "dtype",
+        "seed",
+    )
+    __slots__ = ()
+
+    nonlinearity = Option[str]("'tanh' or 'relu'.")
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        *,
+        nonlinearity: str = "tanh",
+        bias: bool = True,
+        bidirectional: bool = False,
+        dropout: float = 0.0,
+        batch_first: bool = True,
+        dtype: npt.DTypeLike = "float32",
+        seed: int = 0,
+    ) -> None:
+        options = _shared(
+            input_size, hidden_size, num_layers, bias, bidirectional, dropout, batch_first, seed
+        )
+        options["nonlinearity"] = choice("nonlinearity", nonlinearity, ("tanh", "relu"))
+        self._build(options, dtype_name(dtype))
+
+
+class LSTM(Recurrent):
+    """Long short-term memory (Hochreiter & Schmidhuber 1997; forget gate: Gers et al. 2000).
+
+        i, f, o = sigmoid(W_ih x + b_ih + W_hh h' + b_hh)     the rows of each gate; order i f g o
+        g       = tanh   (W_ih x + b_ih + W_hh h' + b_hh)
+        c = f * c' + i * g                                    a prime marks the previous step
+        h = o * tanh(c)
+
+    Args:
+        input_size: I.
+        hidden_size: H.
+        num_layers: L.
+        bias: whether b_ih and b_hh are there.
+        bidirectional: whether each layer also reads from the last live step to the first.
+        dropout: in [0, 1), applied in training to the outputs of each layer but the last.
+        proj_size: P in [0, H); above 0, h is W_hr (o * tanh(c)) of P units (Sak et al. 2014),
+            and y has D*P features.
+        peepholes: not supported yet; True raises.
+        forget_bias: the initial value of the forget gate's part of b_ih.
+        batch_first: whether x is (B, T, I) rather than (T, B, I).
+        dtype: "float32" or "float64".
+        seed: of the initial weights and of dropout.
+
+    State: (h, c), h (L*D, B, P or H) and c (L*D, B, H).
+
+    Raises:
+        TypeError, ValueError: an option is none; ShapeError and MemoryError for sizes.
+    """
+
+    kind = "lstm"
+    shown = (
+        "input_size",
+        "hidden_size",
+        "num_layers",
+        "bias",
+        "bidirectional",
+        "dropout",
+        "proj_size",
+        "peepholes",
+        "forget_bias",
+        "batch_first",
+        "dtype",
+        "seed",
+    )
+    __slots__ = ()
+
+    proj_size = Option[int]("Units of the projected hidden state, or 0 for no projection.")
+    forget_bias = Option[float]("What the forget gate's bias started from.")
+    #: Peephole connections are not supported yet.
+    peepholes = False
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        *,
+        bias: bool = True,
+        bidirectional: bool = False,
+        dropout: float = 0.0,
+        proj_size: int = 0,
+        peepholes: bool = False,
+        forget_bias: float = 1.0,
+        batch_first: bool = True,
+        dtype: npt.DTypeLike = "float32",
+        seed: int = 0,
+    ) -> None:
+        if flag("peepholes", peepholes):
+            raise ValueError("peepholes: expected False (not supported yet), got True")
+        options = _shared(
+            input_size, hidden_size, num_layers, bias, bidirectional, dropout, batch_first, seed
+        )
+        options["proj_size"] = integer("proj_size", proj_size, 0)
+        options["forget_bias"] = real("forget_bias", forget_bias)
+        self._build(options, dtype_name(dtype))
+
+    def _repr_option(self, name: str, options: dict[str, Any]) -> str:
+        return "False" if name == "peepholes" else super()._repr_option(name, options)
+
+
+class GRU(Recurrent):
+    """The gated recurrent unit, in its two forms (Cho et al. 2014).
+
+        r, z = sigmoid(W_ih x + b_ih + W_hh h' + b_hh)    the rows of each gate; order r z n
+        n    = candidate
+        h    = z * h' + (1 - z) * n                       a prime marks the previous step
+
+        reset_after=False   n = tanh(W_in x + b_in + W_hn (r * h'))             arXiv 1406.1078v3
+        reset_after=True    n = tanh(W_in x + b_in + r * (W_hn h' + b_hn))      arXiv 1406.1078v1
+
+    The first is the textbook's and has one bias per gate, so no `bias_hh_l*`; the second is
+    PyTorch's and cuDNN's. They are different functions: weights of one are refused by the other.
+
+    Args:
+        input_size: I.
+        hidden_size: H.
+        num_layers: L.
+        reset_after: whether the reset gate acts after the product.
+        bias: whether gates have biases.
+        bidirectional: whether each layer also reads from the last live step to the first.
+        dropout: in [0, 1), applied in training to the outputs of each layer but the last.
+        batch_first: whether x is (B, T, I) rather than (T, B, I).
+        dtype: "float32" or "float64".
+        seed: of the initial weights and of dropout.
+
+    State: h (L*D, B, H).
+
+    Raises:
+        TypeError, ValueError: an option is none; ShapeError and MemoryError for sizes.
+    """
+
+    kind = "gru"
+    shown = (
+        "input_size",
+        "hidden_size",
+        "num_layers",
+        "reset_after",
+        "bias",
+        "bidirectional",
+        "dropout",
+        "batch_first",
+        "dtype",
+        "seed",
+    )
+    __slots__ = ()
+
+    reset_after = Option[bool]("Whether the reset gate acts after the product.")
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        *,
+        reset_after: bool = False,
+        bias: bool = True,
+        bidirectional: bool = False,
+        dropout: float = 0.0,
+        batch_first: bool = True,
+        dtype: npt.DTypeLike = "float32",
+        seed: int = 0,
+    ) -> None:
+        options = _shared(
+            input_size, hidden_size, num_layers, bias, bidirectional, dropout, batch_first, seed
+        )
+        options["reset_after"] = flag("reset_after", reset_after)
+        self._build(options, dtype_name(dtype))
