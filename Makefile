@@ -1,0 +1,134 @@
+# Every target sets itself up: it needs Python >= 3.10 with venv, Rust and make, nothing else.
+#
+#   make demo            trains a character model on Python's own sources and samples from it
+#   make test            formatting, lints, types, stubs, Rust tests, Python tests
+#   make bench           compares with PyTorch and ONNX Runtime (a venv of its own, large)
+#   make docs            the Rust documentation in target/doc, the Python one in target/doc-python
+#   make wheel           the wheel, in dist/
+#   make lint            what `make test` begins with
+#   make test-interop    the tests that need PyTorch and ONNX (a venv of its own, large)
+#   make bench-rust      kernels, layers and a training step, from Rust
+#   make clean           removes all that the others made
+#
+# PYTHON=... chooses the interpreter, ARGS=... goes to the command: make demo ARGS="--minutes 3".
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+ARGS ?=
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+VENV := .venv
+PY := $(VENV)/bin/python
+SETUP := PYTHON="$(PYTHON)" .ci/setup
+# Tests find the package where it is installed, with the settings that a user has by default.
+CLEAN_ENV := env -u PYTHONPATH -u SEQRS_NUM_THREADS -u SEQRS_LEVEL -u OMP_NUM_THREADS
+
+SOURCES := Cargo.toml Cargo.lock pyproject.toml \
+  $(shell find crates python -type f ! -path '*/__pycache__/*' ! -name '*.so')
+
+.PHONY: help demo test bench bench-rust docs wheel lint lint-rust lint-python \
+  test-rust test-stubs test-python test-interop clean
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+# --- what is made once
+
+$(VENV)/build.stamp: requirements/build.txt .ci/setup
+	@$(SETUP) $(VENV) requirements/build.txt
+	@touch $@
+
+$(VENV)/test.stamp: requirements/test.txt $(VENV)/build.stamp
+	@$(SETUP) $(VENV) requirements/test.txt
+	@touch $@
+
+.venv-bench/ready.stamp: requirements/bench.txt requirements/peers.txt requirements/build.txt .ci/setup
+	@$(SETUP) .venv-bench requirements/bench.txt
+	@touch $@
+
+.venv-interop/ready.stamp: requirements/interop.txt requirements/peers.txt requirements/build.txt .ci/setup
+	@$(SETUP) .venv-interop requirements/interop.txt
+	@touch $@
+
+dist/.stamp: $(SOURCES) | $(VENV)/build.stamp
+	@command -v cargo > /dev/null || { \
+	  echo "make: expected cargo on the PATH, found none; install Rust 1.89 or later from https://rustup.rs"; \
+	  exit 1; }
+	@mkdir -p dist && rm -f dist/seqrs-*.whl
+	$(VENV)/bin/maturin build --release --locked --interpreter $(PY) --out dist
+	@$(PY) .ci/wheel_size.py dist
+	@touch $@
+
+%/installed.stamp: dist/.stamp
+	@$*/bin/python -m pip install --quiet --no-deps --force-reinstall dist/seqrs-*.whl
+	@touch $@
+
+$(VENV)/installed.stamp: | $(VENV)/build.stamp
+.venv-bench/installed.stamp: | .venv-bench/ready.stamp
+.venv-interop/installed.stamp: | .venv-interop/ready.stamp
+
+# --- what is asked for
+
+wheel: dist/.stamp
+	@$(PY) .ci/wheel_size.py dist
+
+demo: $(VENV)/installed.stamp
+	$(VENV)/bin/seqrs demo $(ARGS)
+
+# The order matters: what fails fastest stands first. Each part can be run by itself.
+test:
+	@mkdir -p target/test && rm -f target/test/*
+	@.ci/timed "lint" $(MAKE) --no-print-directory lint
+	@.ci/timed "wheel" $(MAKE) --no-print-directory $(VENV)/installed.stamp
+	@.ci/timed "stubs" $(MAKE) --no-print-directory test-stubs
+	@.ci/timed "Rust tests and documentation" $(MAKE) --no-print-directory test-rust
+	@.ci/timed "Python tests" $(MAKE) --no-print-directory test-python
+	@$(CLEAN_ENV) $(PY) .ci/summary.py
+
+lint: lint-rust lint-python
+
+lint-rust:
+	@.ci/tool rustfmt cargo fmt --all --check
+	@.ci/tool clippy cargo clippy --workspace --all-targets --locked -- -D warnings
+
+lint-python: $(VENV)/test.stamp
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+test-stubs: $(VENV)/test.stamp $(VENV)/installed.stamp
+	$(CLEAN_ENV) $(PY) -m mypy.stubtest seqrs._seqrs
+
+# The extension module has no tests of its own and the benches are none.
+test-rust:
+	@mkdir -p target/test
+	$(CLEAN_ENV) cargo test --workspace --exclude seqrs-py --exclude seqrs-benches --locked 2>&1 | tee target/test/rust.log
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --exclude seqrs-benches --no-deps --locked
+
+test-python: $(VENV)/test.stamp $(VENV)/installed.stamp
+	@mkdir -p target/test
+	$(CLEAN_ENV) $(PY) -m pytest tests/python -m "not interop" --junitxml target/test/python.xml $(ARGS)
+
+test-interop: .venv-interop/installed.stamp
+	$(CLEAN_ENV) .venv-interop/bin/python -m pytest tests/python -m interop $(ARGS)
+
+bench: .venv-bench/installed.stamp
+	@mkdir -p target/bench
+	$(CLEAN_ENV) .venv-bench/bin/python benches/python/compare.py --json target/bench/compare.json $(ARGS)
+
+bench-rust:
+	cargo bench --package seqrs-benches --locked -- $(ARGS)
+
+docs: $(VENV)/installed.stamp
+	cargo doc --workspace --exclude seqrs-benches --no-deps --locked
+	@$(SETUP) $(VENV) requirements/docs.txt
+	$(PY) -m pdoc --output-directory target/doc-python --docformat google seqrs
+	@echo "open target/doc/seqrs/index.html and target/doc-python/seqrs.html"
+
+clean:
+	rm -rf target dist build .venv .venv-bench .venv-interop model.safetensors
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
