@@ -14,6 +14,7 @@ pub mod cell;
 pub mod error;
 pub mod interrupt;
 pub mod lanes;
+pub mod memory;
 pub mod naive;
 pub mod real;
 pub mod rows;

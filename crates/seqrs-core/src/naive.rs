@@ -9,6 +9,7 @@ use std::marker::PhantomData;
 use crate::Error;
 use crate::backend::{Backend, Backward, Forward, State};
 use crate::cell::{Bundle, Cell, MAX_BUNDLE};
+use crate::memory::zeros;
 use crate::real::Real;
 use crate::rows::Rows;
 use crate::spec::Shape;
@@ -57,7 +58,7 @@ impl<T: Real> Backend for Naive<T> {
     type Weights = Weights<T>;
 
     fn zeros(&self, len: usize) -> Result<Vec<T>, Error> {
-        Ok(vec![T::zero(); len])
+        zeros("buffer", len)
     }
 
     fn copy(&self, from: &[T]) -> Result<Vec<T>, Error> {

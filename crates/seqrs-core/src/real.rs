@@ -3,7 +3,9 @@
 use crate::lanes::Lanes;
 
 /// One number, as the naive twin of a register.
-pub trait Real: Lanes + Default + PartialEq + Send + Sync + std::fmt::Debug + 'static {
+pub trait Real:
+    Lanes + bytemuck::Zeroable + Default + PartialEq + Send + Sync + std::fmt::Debug + 'static
+{
     /// self * a + b, rounded once.
     fn mul_add(self, a: Self, b: Self) -> Self;
 }

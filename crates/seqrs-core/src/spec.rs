@@ -11,6 +11,10 @@ use crate::Error;
 use crate::cell::CellKind;
 use crate::steps::Direction;
 
+/// Layers that one stack may have: far more than any that trains, and few enough that the
+/// names of all parameters are listed in no time.
+pub const MAX_LAYERS: usize = 1000;
+
 /// A recurrent layer without its weights.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Options", into = "Options")]
@@ -153,6 +157,10 @@ impl Spec {
                 return Err(Error::shape(name, "an integer of at least 1", size));
             }
         }
+        if options.num_layers > MAX_LAYERS {
+            let expected = format!("an integer of at most {MAX_LAYERS}");
+            return Err(Error::shape("num_layers", expected, options.num_layers));
+        }
         if !(0.0..1.0).contains(&options.dropout) {
             return Err(Error::option("dropout", "a number in [0, 1)", options.dropout));
         }
@@ -231,7 +239,17 @@ impl Spec {
 
     /// Numbers in all parameters.
     pub fn len(&self) -> usize {
-        (0..self.num_layers()).map(|l| self.directions().len() * self.shape(l).len()).sum()
+        self.layer_start(self.num_layers())
+    }
+
+    /// Numbers in the parameters of all layers below `layer`: from the second layer on all
+    /// are alike.
+    fn layer_start(&self, layer: usize) -> usize {
+        let one = |layer| self.directions().len() * self.shape(layer).len();
+        match layer {
+            0 => 0,
+            _ => one(0) + (layer - 1) * one(1),
+        }
     }
 
     /// Never: there is at least one weight.
@@ -267,9 +285,8 @@ impl Spec {
 
     /// Where the numbers of one direction of `layer` lie among all of them.
     pub fn slot_range(&self, layer: usize, direction: usize) -> Range<usize> {
-        let before: usize = (0..layer).map(|l| self.directions().len() * self.shape(l).len()).sum();
         let len = self.shape(layer).len();
-        let start = before + direction * len;
+        let start = self.layer_start(layer) + direction * len;
         start..start + len
     }
 
@@ -369,6 +386,7 @@ mod tests {
         for (change, name) in [
             ((|o: &mut Options| o.hidden_size = 0) as fn(&mut Options), "hidden_size"),
             (|o| o.num_layers = 0, "num_layers"),
+            (|o| o.num_layers = MAX_LAYERS + 1, "num_layers"),
             (|o| o.dropout = 1.0, "dropout"),
             (|o| o.dropout = f64::NAN, "dropout"),
             (|o| o.proj_size = 4, "proj_size"),

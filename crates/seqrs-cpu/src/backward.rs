@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use seqrs_core::backend::Backward;
 use seqrs_core::cell::Cell;
+use seqrs_core::memory::zeros;
 use seqrs_core::rows::Rows;
 use seqrs_core::spec::Shape;
 use seqrs_core::steps::{Direction, Steps};
@@ -25,7 +26,6 @@ use crate::forward::{Shared, parts, split_rows};
 use crate::lanes::Element;
 use crate::level::Level;
 use crate::outer::Outer;
-use crate::pack::zeros;
 use crate::product::{Product, Start};
 use crate::step_back::{BackRow, Close, StepBack};
 use crate::team;
@@ -108,11 +108,13 @@ pub(crate) fn backward<C: Cell, T: Element>(
     let mut backs = Vec::with_capacity(directions);
     let mut gradients = Vec::with_capacity(directions);
     for d in 0..directions {
-        let optional = |needed: bool, len| needed.then(|| zeros::<T>(len)).transpose();
+        let optional = |needed: bool, len| {
+            needed.then(|| zeros::<T>("workspace of the way back", len)).transpose()
+        };
         backs.push(run.weights[d].back::<C>(cpu.level())?);
         gradients.push(Gradients {
             previous: run.steps.previous(Direction::BOTH[d]),
-            d_gx: zeros(items * columns)?,
+            d_gx: zeros("gradients of the gates", items * columns)?,
             d_gh: optional(!C::ONE_GATE_GRADIENT, items * columns)?,
             operand: optional(C::FIRST_GATES < C::GATES, items * hidden)?,
             unprojected: optional(weight_hr.is_some(), items * hidden)?,
@@ -319,9 +321,13 @@ unsafe fn rows_backward<C: Cell, T: Element>(
     let projected = !job.d_out.0.is_null();
     let late = C::FIRST_GATES * hidden;
 
-    let mut d_m = zeros::<T>(if projected { rows * hidden } else { 0 })?;
+    let mut d_m =
+        zeros::<T>("workspace of the way back", if projected { rows * hidden } else { 0 })?;
     let d_m = Shared(d_m.as_mut_ptr());
-    let mut d_operand = zeros::<T>(if job.back.second.is_some() { rows * hidden } else { 0 })?;
+    let mut d_operand = zeros::<T>(
+        "workspace of the way back",
+        if job.back.second.is_some() { rows * hidden } else { 0 },
+    )?;
     let d_operand = Shared(d_operand.as_mut_ptr());
     let mut live: Vec<BackRow<T>> = Vec::with_capacity(rows);
     let mut x: Vec<*const T> = Vec::with_capacity(rows);

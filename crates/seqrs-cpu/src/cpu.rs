@@ -3,6 +3,7 @@
 use std::marker::PhantomData;
 
 use seqrs_core::backend::{Backend, Backward, Forward};
+use seqrs_core::memory::zeros;
 use seqrs_core::rows::Rows;
 use seqrs_core::spec::Shape;
 use seqrs_core::{Error, Steps};
@@ -12,7 +13,7 @@ use crate::forward::{Shared, WORTH_A_THREAD};
 use crate::lanes::Element;
 use crate::level::Level;
 use crate::outer::Outer;
-use crate::pack::{Panels, zeros};
+use crate::pack::Panels;
 use crate::product::{Product, Start};
 use crate::team;
 use crate::weights::{Weights, columns, rows};
@@ -184,17 +185,17 @@ impl<T: Element> Backend for Cpu<T> {
     type Weights = Weights<T>;
 
     fn zeros(&self, len: usize) -> Result<Vec<T>, Error> {
-        zeros(len)
+        zeros("buffer", len)
     }
 
     fn copy(&self, from: &[T]) -> Result<Vec<T>, Error> {
-        let mut to = zeros(from.len())?;
+        let mut to = zeros("copy of a buffer", from.len())?;
         to.copy_from_slice(from);
         Ok(to)
     }
 
     fn pack_rows(&self, from: Rows<'_, [T]>, steps: &Steps, width: usize) -> Result<Vec<T>, Error> {
-        let mut packed = zeros(steps.items() * width)?;
+        let mut packed = zeros("packed rows", steps.items() * width)?;
         steps.for_each(|item, t, b| {
             let row = &from.data[from.place.offset(item, t, b)..][..width];
             packed[item * width..][..width].copy_from_slice(row);
@@ -203,7 +204,7 @@ impl<T: Element> Backend for Cpu<T> {
     }
 
     fn times(&self, a: &[T], b: &[T]) -> Result<Vec<T>, Error> {
-        let mut product = zeros(a.len())?;
+        let mut product = zeros("outputs between layers", a.len())?;
         for ((product, &a), &b) in product.iter_mut().zip(a).zip(b) {
             *product = a * b;
         }

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use seqrs_core::backend::Forward;
 use seqrs_core::cell::{Bundle, Cell};
+use seqrs_core::memory::zeros;
 use seqrs_core::rows::Place;
 use seqrs_core::spec::Shape;
 use seqrs_core::steps::{Direction, Steps};
@@ -18,7 +19,6 @@ use seqrs_core::{Error, interrupt};
 use crate::cpu::Cpu;
 use crate::lanes::Element;
 use crate::level::Level;
-use crate::pack::zeros;
 use crate::product::{Product, Start};
 use crate::step::{Finish, Open, Row, Step};
 use crate::team;
@@ -181,7 +181,7 @@ unsafe fn rows_forward<C: Cell, T: Element>(
 
     // Two places for the hidden state of each row, used in turn, as a step reads all of h'
     // while it writes h. A row's turn changes only when it is live.
-    let mut places = zeros::<T>(2 * rows * state)?;
+    let mut places = zeros::<T>("states", 2 * rows * state)?;
     for (k, b) in range.clone().enumerate() {
         // SAFETY: row b of this direction's h.
         let h = unsafe { std::slice::from_raw_parts(job.h.at(b * state), state) };
@@ -198,7 +198,7 @@ unsafe fn rows_forward<C: Cell, T: Element>(
     let m = Shared::of(&mut unprojected);
 
     let chunk = (AHEAD / (rows * columns * size_of::<T>()).max(1)).clamp(1, time.max(1));
-    let mut gx = zeros::<T>(chunk.min(time) * rows * columns)?;
+    let mut gx = zeros::<T>("inputs of the gates", chunk.min(time) * rows * columns)?;
     let gx_start = Shared(gx.as_mut_ptr());
     let mut inputs: Vec<*const T> = Vec::with_capacity(chunk * rows);
     let mut gates: Vec<*mut T> = Vec::with_capacity(chunk * rows);
@@ -313,5 +313,5 @@ unsafe fn step<C: Cell, T: Element, S: crate::step::Stage>(
 
 /// A buffer, if it is needed.
 fn optional<T: Element>(needed: bool, len: usize) -> Result<Option<Vec<T>>, Error> {
-    needed.then(|| zeros(len)).transpose()
+    needed.then(|| zeros("workspace", len)).transpose()
 }

@@ -5,6 +5,7 @@
 //! instructions: [`Level::dispatch`] is safe.
 
 use crate::lanes::{Element, Simd};
+use std::sync::OnceLock;
 use std::{env, fmt};
 
 /// An instruction set that this processor has.
@@ -48,19 +49,24 @@ impl Level {
 
     /// The fastest level that the processor has.
     pub fn detect() -> Self {
-        *Self::available().last().expect("the scalar level is always there")
+        Self(Set::ALL.into_iter().rev().find(|set| set.is_here()).unwrap_or(Set::Scalar))
     }
 
     /// The level that `SEQRS_LEVEL` names (`scalar`, `avx2`, `avx512` or `neon`), or
-    /// the fastest where it is not set.
+    /// the fastest where it is not set; once it was found, it stays for the process.
     ///
     /// # Errors
     /// The value is not one of these names, or this processor lacks the level.
     pub fn from_env() -> Result<Self, LevelError> {
-        match env::var_os(Self::VARIABLE) {
-            None => Ok(Self::detect()),
-            Some(value) => Self::parse(&value.to_string_lossy()),
+        static FOUND: OnceLock<Level> = OnceLock::new();
+        if let Some(&found) = FOUND.get() {
+            return Ok(found);
         }
+        let level = match env::var_os(Self::VARIABLE) {
+            None => Self::detect(),
+            Some(value) => Self::parse(&value.to_string_lossy())?,
+        };
+        Ok(*FOUND.get_or_init(|| level))
     }
 
     /// All levels that the processor has, by rising speed.

@@ -14,6 +14,7 @@
 //! each, so that the cell can run on the sums before they leave the registers.
 
 use seqrs_core::Error;
+use seqrs_core::memory::zeros;
 
 use crate::lanes::{Element, Simd};
 use crate::level::{Kernel, Level};
@@ -99,7 +100,7 @@ impl<T: Element> Panels<T> {
         column_at: impl Fn(usize) -> Option<usize>,
     ) -> Result<Self, Error> {
         let len = panels * row * (depth + 1);
-        let mut numbers: Vec<T> = zeros(len + LINE / size_of::<T>())?;
+        let mut numbers: Vec<T> = zeros("packed weights", len + LINE / size_of::<T>())?;
         let start = numbers.as_ptr().align_offset(LINE).min(LINE / size_of::<T>());
         for (p, panel) in numbers[start..start + len].chunks_mut(row * (depth + 1)).enumerate() {
             for j in 0..row {
@@ -140,15 +141,4 @@ impl<T: Element> Panels<T> {
     fn len(&self) -> usize {
         self.row * (self.depth + 1)
     }
-}
-
-/// `len` zeros, or an error that says how much was asked for.
-pub(crate) fn zeros<T: Element>(len: usize) -> Result<Vec<T>, Error> {
-    let mut numbers = Vec::new();
-    numbers.try_reserve_exact(len).map_err(|_| Error::OutOfMemory {
-        what: "a buffer".into(),
-        bytes: len as u128 * size_of::<T>() as u128,
-    })?;
-    numbers.resize(len, T::default());
-    Ok(numbers)
 }

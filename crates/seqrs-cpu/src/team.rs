@@ -12,7 +12,7 @@
 //! published by one atomic pointer, so there is no lock that a fork could leave locked.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use std::thread::available_parallelism;
 use std::{env, process, ptr};
 
@@ -29,11 +29,15 @@ struct Pool {
 static POOL: AtomicPtr<Pool> = AtomicPtr::new(ptr::null_mut());
 /// What [`set_num_threads`] asked for; 0 means nothing was asked.
 static ASKED: AtomicUsize = AtomicUsize::new(0);
+/// The number of threads where nothing was asked for, in the lower half, and the process that
+/// found it, in the upper: a forked child, which may have another affinity, looks anew.
+static DEFAULT: AtomicU64 = AtomicU64::new(0);
 static WARNED: AtomicBool = AtomicBool::new(false);
 
 /// Threads that share a computation: what [`set_num_threads`] asked for, else
 /// `SEQRS_NUM_THREADS`, else `OMP_NUM_THREADS`, else the processors that the affinity mask
-/// and the cgroup quota leave to this process.
+/// and the cgroup quota leave to this process. All but the first are looked up once in each
+/// process, at first use: the quota stands in files.
 ///
 /// # Errors
 /// [`Error::Option`] if `SEQRS_NUM_THREADS` is set but is no whole number from 1 on.
@@ -42,6 +46,17 @@ pub fn num_threads() -> Result<usize, Error> {
         0 => default_num_threads(),
         asked => Ok(asked),
     }
+}
+
+fn default_num_threads() -> Result<usize, Error> {
+    let process = u64::from(process::id()) << 32;
+    let known = DEFAULT.load(Ordering::Relaxed);
+    if known & !u64::from(u32::MAX) == process {
+        return Ok((known - process) as usize);
+    }
+    let found = look_up_num_threads()?.min(u32::MAX as usize);
+    DEFAULT.store(process | found as u64, Ordering::Relaxed);
+    Ok(found)
 }
 
 /// Sets the number of threads for this process.
@@ -56,7 +71,7 @@ pub fn set_num_threads(threads: usize) -> Result<(), Error> {
     Ok(())
 }
 
-fn default_num_threads() -> Result<usize, Error> {
+fn look_up_num_threads() -> Result<usize, Error> {
     const OURS: &str = "SEQRS_NUM_THREADS";
     match env::var_os(OURS) {
         Some(value) => {

@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use seqrs::number::Number;
 use seqrs::sequential::Input;
 use seqrs_core::rows::{Place, Rows};
-use seqrs_core::{Error, Steps};
+use seqrs_core::{Error, Steps, memory};
 
 use crate::arrays::{self, Array, copied, room, shape_words};
 use crate::entry;
@@ -97,9 +97,7 @@ impl Layout {
             what: "outputs".to_owned(),
             bytes: steps as u128 * width as u128 * T::BYTES as u128,
         })?;
-        let mut zeros = room("outputs", len)?;
-        zeros.resize(len, T::from_f64(0.0));
-        Ok(zeros)
+        memory::zeros("outputs", len)
     }
 
     /// Packed rows spread over an array of this layout, +0.0 where a row is not live.

@@ -3,10 +3,9 @@
 use std::borrow::Cow;
 
 use ndarray::{Array2, ArrayD, ArrayView, ArrayView2, ArrayView3, Dimension, IxDyn};
-use seqrs_core::{Error, Steps};
+use seqrs_core::{Error, Steps, memory};
 use seqrs_cpu::Cpu;
 
-use crate::init;
 use crate::layer::Layer;
 use crate::number::Number;
 use crate::sequential::{Input, ModelState, Output, Rank, Sequential};
@@ -171,7 +170,7 @@ fn spread<T: Number>(
     width: usize,
     batch_first: bool,
 ) -> Result<Vec<T>, Error> {
-    let mut padded = init::zeros("output", steps.time() * steps.batch() * width)?;
+    let mut padded = memory::zeros("output", steps.time() * steps.batch() * width)?;
     let place = match batch_first {
         true => Place::batch_first(steps.time(), width),
         false => Place::time_first(steps.batch(), width),

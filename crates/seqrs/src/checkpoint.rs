@@ -27,9 +27,9 @@ use std::path::Path;
 use seqrs_core::Error;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use xxhash_rust::xxh64::Xxh64;
 
 use crate::atomic;
-use crate::checksum::Xxh64;
 use crate::files::container::{Header, Tensor};
 use crate::files::json::Distinct;
 use crate::files::regular;

@@ -4,6 +4,7 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use seqrs_core::memory::zeros;
 use seqrs_core::spec::{Role, Spec};
 use seqrs_core::{Error, interrupt};
 use seqrs_cpu::lanes::Simd;
@@ -13,17 +14,6 @@ use seqrs_cpu::team;
 use crate::layers::by_rows::dot;
 use crate::number::Number;
 use crate::random::Stream;
-
-/// `len` zeros.
-pub(crate) fn zeros<T: Number>(what: &str, len: usize) -> Result<Vec<T>, Error> {
-    let mut numbers = Vec::new();
-    numbers.try_reserve_exact(len).map_err(|_| Error::OutOfMemory {
-        what: what.to_string(),
-        bytes: len as u128 * T::BYTES as u128,
-    })?;
-    numbers.resize(len, num_traits::zero());
-    Ok(numbers)
-}
 
 /// Uniform in [-a, a) with a = sqrt(6 / (fan in + fan out)) (Glorot and Bengio 2010).
 pub(crate) fn glorot<T: Number>(

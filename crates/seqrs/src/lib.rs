@@ -28,7 +28,6 @@
 pub mod arrays;
 pub mod atomic;
 pub mod checkpoint;
-pub mod checksum;
 pub mod clipping;
 pub mod files;
 pub mod layer;

@@ -31,11 +31,10 @@
 use std::ops::Range;
 
 use num_traits::Float;
-use seqrs_core::Error;
+use seqrs_core::{Error, memory};
 use seqrs_cpu::Cpu;
 use serde::{Deserialize, Serialize};
 
-use crate::init;
 use crate::number::Number;
 use crate::optimizers::finite_above_0;
 use crate::spread::{PIECE, spread};
@@ -161,7 +160,8 @@ impl Loss {
     /// The loss of `output`, packed rows of `width` numbers; 0 if there are none.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the sizes do not fit or a class is not in `0..width`,
+    /// [`Error::Shape`] if the sizes do not fit, a class is not in `0..width`, or a target of
+    /// [`BinaryCrossEntropy`] is not in [0, 1];
     /// [`Error::DType`] if the loss takes the other kind of targets.
     pub fn value<T: Number>(
         &self,
@@ -203,7 +203,7 @@ impl Loss {
             Reduction::Mean => 1.0 / terms as f64,
             Reduction::Sum => 1.0,
         };
-        let mut gradient = init::zeros("gradient of the loss", output.len())?;
+        let mut gradient = memory::zeros("gradient of the loss", output.len())?;
         let total = self.run(cpu, output, width, target, Some((&mut gradient, scale)));
         Ok((total, gradient))
     }
@@ -234,7 +234,7 @@ impl Loss {
     }
 
     /// Gives the number of terms.
-    fn check_sizes<T>(
+    fn check_sizes<T: Number>(
         &self,
         output: &[T],
         width: usize,
@@ -253,11 +253,21 @@ impl Loss {
         if expected != got {
             return Err(Error::shape("target", format!("{expected} numbers, as the output"), got));
         }
-        if let Packed::Ids(ids) = target {
-            let outside = |id: &i64| usize::try_from(*id).map_or(true, |id| id >= width);
-            if let Some(k) = ids.iter().position(outside) {
-                return Err(Error::shape(format!("target[{k}]"), class_range(width), ids[k]));
+        match (self, target) {
+            (_, Packed::Ids(ids)) => {
+                let outside = |id: &i64| usize::try_from(*id).map_or(true, |id| id >= width);
+                if let Some(k) = ids.iter().position(outside) {
+                    return Err(Error::shape(format!("target[{k}]"), class_range(width), ids[k]));
+                }
             }
+            // Beyond, the loss has no smallest value and training would run away.
+            (Self::BinaryCrossEntropy(_), Packed::Numbers(numbers)) => {
+                let unit = T::from_f64(0.0)..=T::from_f64(1.0);
+                if let Some(y) = numbers.iter().find(|y| !unit.contains(y)) {
+                    return Err(Error::shape("target", "numbers in [0, 1]", Number::to_f64(*y)));
+                }
+            }
+            _ => {}
         }
         Ok(self.terms(output.len(), width))
     }
@@ -445,6 +455,12 @@ mod tests {
         (0..len).map(|_| T::from_f64(2.0 * stream.normal())).collect()
     }
 
+    /// Targets that every loss takes.
+    fn shares<T: Number>(len: usize) -> Vec<T> {
+        let mut stream = Stream::new(2, 0);
+        (0..len).map(|_| T::from_f64(stream.uniform())).collect()
+    }
+
     fn classes(len: usize, width: usize) -> Vec<i64> {
         let mut stream = Stream::new(3, 1);
         (0..len).map(|_| stream.below(width as u64) as i64).collect()
@@ -456,7 +472,7 @@ mod tests {
 
     #[test]
     fn values_are_the_definitions() {
-        let (width, x, y) = (3, draw::<f64>(1, 12), draw::<f64>(2, 12));
+        let (width, x, y) = (3, draw::<f64>(1, 12), shares::<f64>(12));
         let ids = classes(4, width);
         let pairs = || x.iter().zip(&y).map(|(&x, &y)| (x, y));
         for (loss, name) in ALL {
@@ -491,7 +507,7 @@ mod tests {
     #[test]
     fn gradients_are_the_derivatives() {
         let (width, step) = (3, 1e-6);
-        let (x, y) = (draw::<f64>(1, 12), draw::<f64>(2, 12));
+        let (x, y) = (draw::<f64>(1, 12), shares::<f64>(12));
         let ids = classes(4, width);
         let sums = [CrossEntropy::sum().into(), Huber::sum().delta(0.3).into()];
         for loss in ALL.into_iter().map(|(loss, _)| loss).chain(sums) {
@@ -513,7 +529,7 @@ mod tests {
     #[test]
     fn threads_do_not_change_a_bit() {
         let (rows, width) = (3001, 17);
-        let (x, y) = (draw::<f32>(1, rows * width), draw::<f32>(2, rows * width));
+        let (x, y) = (draw::<f32>(1, rows * width), shares::<f32>(rows * width));
         let ids = classes(rows, width);
         for (loss, name) in ALL {
             let run = |threads| {
@@ -574,6 +590,17 @@ mod tests {
         assert!(matches!(error(loss, Packed::Ids(&[0])), Error::Shape { .. }));
         assert!(matches!(error(loss, Packed::Numbers(&[0.0; 6])), Error::DType { .. }));
         assert!(matches!(error(Mse::mean().into(), Packed::Ids(&[0, 1])), Error::DType { .. }));
+        for outside in [-0.1, 1.1, f32::NAN] {
+            let target = [0.0, 1.0, 0.5, outside, 0.0, 1.0];
+            let loss = Loss::from(BinaryCrossEntropy::mean());
+            let refused = loss.value(&cpu(1), &[0.0; 6], 3, Packed::Numbers(&target));
+            assert!(
+                refused
+                    .unwrap_err()
+                    .to_string()
+                    .starts_with("target: expected numbers in [0, 1], got ")
+            );
+        }
         assert!(Loss::from(Huber::mean().delta(0.0)).check().is_err());
     }
 

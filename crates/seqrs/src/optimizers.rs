@@ -21,11 +21,10 @@
 //! Sutskever et al. 2013, Tieleman and Hinton 2012, Kingma and Ba 2015, Loshchilov and
 //! Hutter 2019). b, m and v are kept in the type of the parameters.
 
-use seqrs_core::Error;
+use seqrs_core::{Error, memory};
 use seqrs_cpu::Cpu;
 use serde::{Deserialize, Serialize};
 
-use crate::init;
 use crate::number::Number;
 use crate::schedules::{Progress, Schedule};
 use crate::spread::{PIECE, spread};
@@ -244,7 +243,7 @@ impl<T: Number> Optimizer<T> {
     pub fn new(spec: impl Into<OptimizerSpec>, sizes: &[usize]) -> Result<Self, Error> {
         let spec = spec.into();
         spec.check()?;
-        let zeros = |&size: &usize| init::zeros("state of the optimiser", size);
+        let zeros = |&size: &usize| memory::zeros("state of the optimiser", size);
         let moments = spec
             .moments()
             .iter()

@@ -6,6 +6,7 @@ use seqrs_core::rows::{Place, Rows};
 use seqrs_core::{Error, Steps, interrupt};
 use seqrs_cpu::Cpu;
 
+use crate::layer::{Layer, LayerSpec};
 use crate::number::Number;
 use crate::random::Stream;
 use crate::sequential::{Input, Sequential};
@@ -121,6 +122,13 @@ pub fn generate<T: Number>(
         return Err(Error::shape("prompt", "at least one id", "none"));
     }
     model.check_stepwise()?;
+    if let Some(LayerSpec::Embedding(table)) = model.layers().first().map(Layer::spec) {
+        let known = |id: i64| usize::try_from(id).is_ok_and(|id| id < table.num_embeddings);
+        if let Some(k) = prompt.iter().position(|&id| !known(id)) {
+            let expected = format!("an id in 0..{}", table.num_embeddings);
+            return Err(Error::shape(format!("prompt[{k}]"), expected, prompt[k]));
+        }
+    }
     let mut state = model.initial_state(1)?;
     let mut stream = Stream::new(sampling.seed, 0);
     let mut ids = Vec::new();
@@ -145,7 +153,6 @@ pub fn generate<T: Number>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::layer::{Layer, LayerSpec};
     use proptest::prelude::*;
 
     fn model(seed: u64) -> Sequential<f32> {

@@ -313,9 +313,9 @@ impl Schedule {
     /// [`Error::Option`] names the field that is at fault.
     pub fn check(&self) -> Result<(), Error> {
         match self {
-            Self::Constant(s) => finite_above_0("lr", s.lr),
+            Self::Constant(s) => at_least_0("lr", s.lr),
             Self::Cosine(s) => {
-                finite_above_0("lr", s.lr)?;
+                at_least_0("lr", s.lr)?;
                 at_least_1("steps", s.steps)?;
                 if s.warmup > s.steps {
                     let expected = format!("an integer in 0..={} (at most steps)", s.steps);
@@ -324,7 +324,7 @@ impl Schedule {
                 at_least_0("final_factor", s.final_factor)
             }
             Self::OneCycle(s) => {
-                finite_above_0("max_lr", s.max_lr)?;
+                at_least_0("max_lr", s.max_lr)?;
                 at_least_1("steps", s.steps)?;
                 if !(0.0..=1.0).contains(&s.pct_start) {
                     return Err(Error::option("pct_start", "a number in [0, 1]", s.pct_start));
@@ -333,12 +333,12 @@ impl Schedule {
                 finite_above_0("final_div_factor", s.final_div_factor)
             }
             Self::Step(s) => {
-                finite_above_0("lr", s.lr)?;
+                at_least_0("lr", s.lr)?;
                 at_least_1("every", s.every)?;
                 share_above_0("factor", s.factor)
             }
             Self::Plateau(s) => {
-                finite_above_0("lr", s.lr)?;
+                at_least_0("lr", s.lr)?;
                 share_above_0("factor", s.factor)?;
                 at_least_0("threshold", s.threshold)?;
                 at_least_0("min_lr", s.min_lr)
@@ -511,7 +511,7 @@ mod tests {
     #[test]
     fn what_is_no_schedule_is_refused_by_name() {
         let wrong: [(Schedule, &str); 9] = [
-            (0.0.into(), "lr"),
+            ((-1e-3).into(), "lr"),
             (f64::NAN.into(), "lr"),
             (Cosine::new(1.0, 0).into(), "steps"),
             (Cosine::new(1.0, 5).warmup(6).into(), "warmup"),

@@ -7,10 +7,9 @@ use std::borrow::Cow;
 
 use seqrs_core::backend::{Backend, State};
 use seqrs_core::rows::{Place, Rows};
-use seqrs_core::{Error, Steps, interrupt};
+use seqrs_core::{Error, Steps, interrupt, memory};
 use seqrs_cpu::Cpu;
 
-use crate::init;
 use crate::layer::{Layer, NamedParameter};
 use crate::layers::dropout::{self, Places};
 use crate::layers::pooling;
@@ -342,7 +341,7 @@ impl<T: Number> Sequential<T> {
                         _ => packed_rows(below.as_deref().unwrap_or_default(), input),
                     };
                     let len = steps.items() * layer.stack().output_size();
-                    let mut y = init::zeros("output of a recurrent layer", len)?;
+                    let mut y = memory::zeros("output of a recurrent layer", len)?;
                     layer.infer(cpu, given, steps, &mut new[link.state], &mut y)?;
                     y
                 }
@@ -463,7 +462,7 @@ impl<T: Number> Sequential<T> {
         }
         self.check_state(d_state, tape.steps.batch())?;
         let mut d_new = d_state.clone();
-        let zeros = |layer: &Layer<T>| init::zeros("gradients", layer.num_parameters());
+        let zeros = |layer: &Layer<T>| memory::zeros("gradients", layer.num_parameters());
         let mut gradients = self.layers.iter().map(zeros).collect::<Result<Vec<_>, _>>()?;
         let mut flow = d_y.map(Cow::Borrowed);
         for (k, (layer, link)) in self.layers.iter().zip(&links).enumerate().rev() {
@@ -492,7 +491,7 @@ impl<T: Number> Sequential<T> {
         let x = match (want_d_x, first) {
             (true, Some(width)) => Some(match flow {
                 Some(d_x) => d_x.into_owned(),
-                None => init::zeros("gradient of the input", tape.steps.items() * width)?,
+                None => memory::zeros("gradient of the input", tape.steps.items() * width)?,
             }),
             _ => None,
         };

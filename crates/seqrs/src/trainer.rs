@@ -33,12 +33,11 @@
 //! with truncated back-propagation, where there are several, a copy is worked on.
 
 use seqrs_core::rows::{Place, Rows};
-use seqrs_core::{Error, Steps, interrupt};
+use seqrs_core::{Error, Steps, interrupt, memory};
 use seqrs_cpu::Cpu;
 use serde::{Deserialize, Serialize};
 
 use crate::clipping::{Clipping, global_norm};
-use crate::init;
 use crate::layer::Layer;
 use crate::losses::Loss;
 use crate::model_tape::OutputRef;
@@ -362,7 +361,7 @@ impl<T: Number> Trainer<T> {
             return loss.total_and_gradient(cpu, output.numbers, width, target.packed());
         };
         let (total, d_chosen) = loss.total_and_gradient(cpu, &numbers, width, target.packed())?;
-        let mut d_y = init::zeros("gradient of the loss", output.numbers.len())?;
+        let mut d_y = memory::zeros("gradient of the loss", output.numbers.len())?;
         if let Outputs::Rows(rows) = outputs {
             for (&row, d) in rows.iter().zip(d_chosen.chunks_exact(width)) {
                 d_y[row * width..][..width].copy_from_slice(d);

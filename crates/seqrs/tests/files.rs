@@ -8,12 +8,12 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
-use seqrs::checksum::Xxh64;
 use seqrs::{
     Activation, AnyModel, Dropout, Embedding, Error, Gru, Layer, LayerNorm, LayerSpec, Linear,
     LoadOptions, Lstm, Nonlinearity, Number, Rnn, Sequential, atomic,
 };
 use serde_json::{Value, json};
+use xxhash_rust::xxh64::Xxh64;
 
 /// A directory of its own for a test, removed at its end.
 struct Scratch(PathBuf);
@@ -250,7 +250,7 @@ fn structures_that_are_none_are_refused_by_option() {
         ("hidden_size", json!(1_u64 << 40), "parameters that fit in memory"),
         ("hidden_size", json!(u64::MAX), "structure."),
         ("input_size", json!(1_u64 << 31), "data of the file: expected"),
-        ("num_layers", json!(1_000_000_000), "num_layers: expected no more than"),
+        ("num_layers", json!(1_000_000_000), "num_layers: expected an integer of at most 1000"),
         ("num_layers", json!(2), "data of the file: expected"),
         ("dropout", json!(1.0), "structure.dropout"),
         ("proj_size", json!(3), "structure.proj_size"),

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use seqrs_core::Error;
+use xxhash_rust::xxh64::Xxh64;
 
 use super::container::{Header, Tensor};
-use crate::checksum::Xxh64;
 use crate::layer::{Layer, LayerSpec};
 use crate::number::{DType, Number};
 use crate::sequential::Sequential;
@@ -20,33 +20,31 @@ pub(super) const MAX_STRUCTURE: usize = 256 << 10;
 
 /// A layer or model to be written.
 pub(super) struct Contents<'a, T: Number> {
-    structure: String,
     /// What the tensors' names begin with, layer by layer.
     layers: Vec<(String, &'a Layer<T>)>,
+    /// Whether it is one layer and no model.
+    alone: bool,
 }
 
 impl<'a, T: Number> From<&'a Layer<T>> for Contents<'a, T> {
     fn from(layer: &'a Layer<T>) -> Self {
-        Self { structure: json(&layer.spec()), layers: vec![(String::new(), layer)] }
+        Self { layers: vec![(String::new(), layer)], alone: true }
     }
 }
 
 impl<'a, T: Number> From<&'a Sequential<T>> for Contents<'a, T> {
     fn from(model: &'a Sequential<T>) -> Self {
-        let specs: Vec<LayerSpec> = model.layers().iter().map(Layer::spec).collect();
         let layers = model.layers().iter().enumerate();
-        Self {
-            structure: json(&specs),
-            layers: layers.map(|(k, layer)| (prefix(k), layer)).collect(),
-        }
+        Self { layers: layers.map(|(k, layer)| (prefix(k), layer)).collect(), alone: false }
     }
 }
 
 impl<T: Number> Contents<'_, T> {
     pub(super) fn to_bytes(&self) -> Result<Vec<u8>, Error> {
-        if self.structure.len() > MAX_STRUCTURE {
+        let structure = self.structure(Layer::spec);
+        if structure.len() > MAX_STRUCTURE {
             let expected = format!("at most {MAX_STRUCTURE} bytes of JSON");
-            return Err(Error::model_file("structure", expected, self.structure.len()));
+            return Err(Error::model_file("structure", expected, structure.len()));
         }
         let mut tensors = Vec::new();
         let mut end = 0;
@@ -62,7 +60,7 @@ impl<T: Number> Contents<'_, T> {
                 tensors.push((format!("{prefix}{}", parameter.name), tensor));
             }
         }
-        let mut bytes = Header { metadata: self.metadata(), tensors }.to_bytes()?;
+        let mut bytes = Header { metadata: metadata::<T>(structure), tensors }.to_bytes()?;
         bytes.try_reserve_exact(end as usize).map_err(|_| Error::OutOfMemory {
             what: "a model file".into(),
             bytes: u128::from(end),
@@ -73,9 +71,11 @@ impl<T: Number> Contents<'_, T> {
         Ok(bytes)
     }
 
+    /// Of all that decides the outputs: seeds, which have done their work, are not among it.
     pub(super) fn fingerprint(&self) -> String {
+        let structure = self.structure(|layer| layer.spec().with_seed(0));
         let mut hash = Xxh64::new(0);
-        hash.update(digits(checksum(&self.metadata())).as_bytes());
+        hash.update(digits(checksum(&metadata::<T>(structure))).as_bytes());
         let mut bytes = Vec::new();
         for numbers in self.layers.iter().flat_map(|(_, layer)| layer.numbers().chunks(4096)) {
             bytes.clear();
@@ -85,19 +85,24 @@ impl<T: Number> Contents<'_, T> {
         digits(hash.digest())
     }
 
-    fn metadata(&self) -> BTreeMap<String, String> {
-        let entries = [
-            ("format", FORMAT.to_owned()),
-            ("format_version", VERSION.to_string()),
-            ("min_reader", VERSION.to_string()),
-            ("dtype", T::DTYPE.name().to_owned()),
-            ("structure", self.structure.clone()),
-        ];
-        let mut metadata: BTreeMap<String, String> =
-            entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
-        metadata.insert("checksum".into(), digits(checksum(&metadata)));
-        metadata
+    fn structure(&self, describe: impl Fn(&Layer<T>) -> LayerSpec) -> String {
+        let specs: Vec<LayerSpec> = self.layers.iter().map(|(_, layer)| describe(layer)).collect();
+        if self.alone { json(&specs[0]) } else { json(&specs) }
     }
+}
+
+fn metadata<T: Number>(structure: String) -> BTreeMap<String, String> {
+    let entries = [
+        ("format", FORMAT.to_owned()),
+        ("format_version", VERSION.to_string()),
+        ("min_reader", VERSION.to_string()),
+        ("dtype", T::DTYPE.name().to_owned()),
+        ("structure", structure),
+    ];
+    let mut metadata: BTreeMap<String, String> =
+        entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+    metadata.insert("checksum".into(), digits(checksum(&metadata)));
+    metadata
 }
 
 /// XXH64 of the entries but for `checksum`, each `key NUL value NUL`, sorted by key. The

@@ -4,14 +4,13 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::ops::Range;
 
-use seqrs_core::Error;
+use seqrs_core::{Error, memory};
 use serde_json::Value;
 
 use super::LoadOptions;
 use super::container::{Header, MAX_TENSORS, Tensor, fill};
 use super::contents::{FORMAT, MAX_STRUCTURE, VERSION, checksum, digits, prefix, tensor_dtype};
 use super::json::Distinct;
-use crate::init;
 use crate::layer::{Layer, LayerSpec, NamedParameter};
 use crate::layers::recurrent::{Gru, Lstm, Rnn};
 use crate::number::{DType, Number};
@@ -85,7 +84,7 @@ impl Description {
         let mut numbers = Vec::new();
         for (k, spec) in self.structure.layers.iter().enumerate() {
             let count = spec.num_parameters().map_err(|error| self.structure.error(k, error))?;
-            numbers.push(init::zeros::<T>("the numbers of a model file", count)?);
+            numbers.push(memory::zeros::<T>("the numbers of a model file", count)?);
         }
         for Place { name, layer, range } in &self.places {
             let target = &mut numbers[*layer][range.clone()];

@@ -5,12 +5,11 @@
 //! layer, and the place (t B + b) F + feature of the number in the padded array. Threads,
 //! lengths and packing have no part in it.
 
-use seqrs_core::{Error, Steps};
+use seqrs_core::{Error, Steps, memory};
 use seqrs_cpu::Cpu;
 use serde::{Deserialize, Serialize};
 
 use super::by_rows::by_rows;
-use crate::init;
 use crate::layer::{Layer, LayerSpec};
 use crate::number::Number;
 use crate::random::Stream;
@@ -96,7 +95,7 @@ pub(crate) fn mask<T: Number>(
     places: &Places,
     width: usize,
 ) -> Result<Vec<T>, Error> {
-    let mut mask = init::zeros("dropout mask", places.len() * width)?;
+    let mut mask = memory::zeros("dropout mask", places.len() * width)?;
     let scale = T::from_f64(1.0 / (1.0 - p));
     // A word is below the threshold with probability p, to within 2^-32.
     let threshold = (p * 4_294_967_296.0) as u32;

@@ -1,7 +1,7 @@
 //! A table with a row of numbers for each id.
 
 use seqrs_core::rows::Rows;
-use seqrs_core::{Error, Steps};
+use seqrs_core::{Error, Steps, memory};
 use seqrs_cpu::Cpu;
 use serde::{Deserialize, Serialize};
 
@@ -88,7 +88,7 @@ pub struct EmbeddingLayer<T> {
 
 impl<T: Number> EmbeddingLayer<T> {
     pub(crate) fn new(options: Embedding) -> Result<Self, Error> {
-        let mut numbers = init::zeros("parameters", options.count()?)?;
+        let mut numbers = memory::zeros("parameters", options.count()?)?;
         init::normal(&mut Stream::new(options.seed, 0), &mut numbers);
         if let Some(id) = options.padding_idx {
             let row = id * options.embedding_dim..(id + 1) * options.embedding_dim;
@@ -117,8 +117,8 @@ impl<T: Number> EmbeddingLayer<T> {
         match wrong {
             None => Ok(gathered),
             Some((id, t, b)) => Err(Error::shape(
-                format!("id at step {t} of row {b}"),
-                format!("an integer in 0..{}", self.options.num_embeddings),
+                format!("x[{b}, {t}]"),
+                format!("an id in 0..{}", self.options.num_embeddings),
                 id,
             )),
         }
@@ -127,7 +127,7 @@ impl<T: Number> EmbeddingLayer<T> {
     pub(crate) fn forward(&self, cpu: &Cpu<T>, ids: &[usize]) -> Result<Vec<T>, Error> {
         let width = self.options.embedding_dim;
         let table = self.parameters.numbers();
-        let mut y = init::zeros("output of an embedding", ids.len() * width)?;
+        let mut y = memory::zeros("output of an embedding", ids.len() * width)?;
         by_rows(cpu, ids.len(), width, [(&mut y, width)], |rows, [y]| {
             for (&id, y) in ids[rows].iter().zip(y.chunks_exact_mut(width)) {
                 y.copy_from_slice(&table[id * width..][..width]);

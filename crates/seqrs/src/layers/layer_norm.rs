@@ -10,14 +10,13 @@
 //! ```
 
 use num_traits::Float;
-use seqrs_core::Error;
+use seqrs_core::{Error, memory};
 use seqrs_cpu::Cpu;
 use seqrs_cpu::lanes::Simd;
 use seqrs_cpu::level::Kernel;
 use serde::{Deserialize, Serialize};
 
 use super::by_rows::{by_rows, dot, sum};
-use crate::init;
 use crate::layer::{Layer, LayerSpec, NamedParameter, check_count};
 use crate::number::Number;
 use crate::parameters::Parameters;
@@ -84,7 +83,7 @@ pub(crate) struct Normal<T> {
 
 impl<T: Number> LayerNormLayer<T> {
     pub(crate) fn new(options: LayerNorm) -> Result<Self, Error> {
-        let mut numbers = init::zeros("parameters", options.count()?)?;
+        let mut numbers = memory::zeros("parameters", options.count()?)?;
         numbers[..options.size].fill(num_traits::one());
         Ok(Self { options, parameters: Parameters::new(numbers) })
     }
@@ -106,10 +105,10 @@ impl<T: Number> LayerNormLayer<T> {
     pub(crate) fn record(&self, cpu: &Cpu<T>, x: &[T]) -> Result<(Vec<T>, Normal<T>), Error> {
         let size = self.options.size;
         let rows = x.len() / size;
-        let mut y = init::zeros("output of a layer normalisation", x.len())?;
+        let mut y = memory::zeros("output of a layer normalisation", x.len())?;
         let mut kept = Normal {
-            x: init::zeros("tape of a layer normalisation", x.len())?,
-            inverse: init::zeros("tape of a layer normalisation", rows)?,
+            x: memory::zeros("tape of a layer normalisation", x.len())?,
+            inverse: memory::zeros("tape of a layer normalisation", rows)?,
         };
         let outputs = [(&mut y[..], size), (&mut kept.x, size), (&mut kept.inverse, 1)];
         by_rows(cpu, rows, size, outputs, |run, [y, normal, inverse]| {

@@ -1,7 +1,7 @@
 //! y = x W^T + b, for every row.
 
 use once_cell::race::OnceBox;
-use seqrs_core::{Error, interrupt};
+use seqrs_core::{Error, interrupt, memory};
 use seqrs_cpu::{Cpu, Packed};
 use serde::{Deserialize, Serialize};
 
@@ -93,7 +93,7 @@ const PRODUCTS_PER_LOOK: usize = 1 << 30;
 
 impl<T: Number> LinearLayer<T> {
     pub(crate) fn new(options: Linear) -> Result<Self, Error> {
-        let mut numbers = init::zeros("parameters", options.count()?)?;
+        let mut numbers = memory::zeros("parameters", options.count()?)?;
         let Linear { in_features, out_features, seed, .. } = options;
         let weight = &mut numbers[..in_features * out_features];
         init::glorot(&mut Stream::new(seed, 0), in_features, out_features, weight);
@@ -130,7 +130,7 @@ impl<T: Number> LinearLayer<T> {
     pub(crate) fn forward(&self, cpu: &Cpu<T>, x: &[T]) -> Result<Vec<T>, Error> {
         let Linear { in_features, out_features, .. } = self.options;
         let rows = x.len() / in_features;
-        let mut y = init::zeros("output of a linear layer", rows * out_features)?;
+        let mut y = memory::zeros("output of a linear layer", rows * out_features)?;
         let packs = self.packs(cpu)?;
         let look = self.rows_per_look();
         for (x, y) in x.chunks(look * in_features).zip(y.chunks_mut(look * out_features)) {
@@ -165,7 +165,7 @@ impl<T: Number> LinearLayer<T> {
             let (weight, _) = self.weight_and_bias(self.parameters.numbers());
             cpu.pack_transposed(weight, out_features, in_features).map(Box::new)
         })?;
-        let mut d_x = init::zeros("gradient of a linear layer", x.len())?;
+        let mut d_x = memory::zeros("gradient of a linear layer", x.len())?;
         for (d_x, d_y) in d_x.chunks_mut(look * in_features).zip(d_y.chunks(look * out_features)) {
             interrupt::check()?;
             cpu.product(d_y, packed, d_x);

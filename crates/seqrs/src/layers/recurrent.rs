@@ -6,7 +6,7 @@ use seqrs_core::rows::{Place, Rows, RowsMut};
 use seqrs_core::sequence::{self, StackWeights};
 use seqrs_core::spec::{Options, Spec};
 use seqrs_core::tape::Tape;
-use seqrs_core::{Error, Steps};
+use seqrs_core::{Error, Steps, memory};
 use seqrs_cpu::Cpu;
 use serde::{Deserialize, Serialize};
 
@@ -337,9 +337,9 @@ impl<T: Number> Recurrent<T> {
         let rows = self.stack.slots() * batch;
         let c = match self.stack.cell().states() {
             1 => None,
-            _ => Some(init::zeros("state", rows * self.stack.options().hidden_size)?),
+            _ => Some(memory::zeros("state", rows * self.stack.options().hidden_size)?),
         };
-        Ok(State { h: init::zeros("state", rows * self.stack.state_size())?, c })
+        Ok(State { h: memory::zeros("state", rows * self.stack.state_size())?, c })
     }
 
     /// Inference without a copy of inputs or outputs: reads the rows of live items from

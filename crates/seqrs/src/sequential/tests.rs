@@ -556,12 +556,8 @@ fn inputs_that_do_not_fit_are_refused_and_the_state_is_as_before() {
         (&numbers, Data::ids(&steps, 3), "x: expected numbers, as layer 0 (LSTM) takes, got ids"),
         (&numbers, Data::numbers(&steps, 4), "x: expected 3 numbers a step, got 4"),
         (&numbers, Data::Numbers(short, 3), "x: expected 20 rows of 3 numbers, got 59 numbers"),
-        (&ids, Data::Ids(bad_ids), "id at step 1 of row 2: expected an integer in 0..4, got 4"),
-        (
-            &ids,
-            Data::Ids(vec![-1; TIME * BATCH]),
-            "id at step 0 of row 0: expected an integer in 0..4, got -1",
-        ),
+        (&ids, Data::Ids(bad_ids), "x[2, 1]: expected an id in 0..4, got 4"),
+        (&ids, Data::Ids(vec![-1; TIME * BATCH]), "x[0, 0]: expected an id in 0..4, got -1"),
         (&ids, Data::Ids(Vec::new()), "ids: expected 20 rows of 1 numbers, got 0 numbers"),
     ] {
         let start = random_state(model, 1);
