@@ -1,7 +1,7 @@
 """What seqrs raises. Every message says what was looked at, what was expected, and what came.
 
-All of them pickle, so they cross process pools. A file that cannot be opened or written raises
-Python's own `OSError`; a buffer that cannot be had, `MemoryError`.
+All of them pickle, so they cross process pools. A buffer that cannot be had raises Python's own
+`MemoryError`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ __all__ = [
     "DTypeError",
     "InternalError",
     "ModelFileError",
+    "ModelFileNotFoundError",
     "NoDeviceError",
     "NumericalError",
     "QueueFullError",
@@ -36,7 +37,11 @@ class StateError(SeqrsError):
 
 
 class ModelFileError(SeqrsError):
-    """A model file or checkpoint cannot be read or written as such."""
+    """A model file or checkpoint cannot be read or written: what it holds, or what the system says."""
+
+
+class ModelFileNotFoundError(ModelFileError, FileNotFoundError):
+    """There is no file of that name."""
 
 
 class NumericalError(SeqrsError):

@@ -206,7 +206,7 @@ class Layer:
 
     @property
     def fingerprint(self) -> str:
-        """A hash of structure and parameters: equal for layers that compute the same bits."""
+        """A hash of structure and parameters, seed left out: equal for layers that are equal."""
         return self._handle.fingerprint
 
     def state_dict(self) -> dict[str, Array]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
 from . import _seqrs
+from .errors import ModelFileError, ModelFileNotFoundError
 from .layers import (
     Embedding,
     Gradients,
@@ -23,8 +25,6 @@ from .options import seed as checked_seed
 from .recurrent import LSTM, Recurrent
 
 if TYPE_CHECKING:
-    import os
-
     import numpy.typing as npt
     from typing_extensions import Self
 
@@ -44,7 +44,7 @@ class Sequential:
     Args:
         layers: at least one; all with parameters have one dtype.
         seed: None leaves the layers as they are; an integer initialises layer k anew from
-            (seed, k), its dropout included.
+            (seed, k), its dropout included; `seed` of each layer says what it was given.
 
     Raises:
         TypeError: something is no layer.
@@ -53,7 +53,7 @@ class Sequential:
         ValueError: there is no layer, or one is there twice.
     """
 
-    __slots__ = ("__weakref__", "_batch_first", "_handle", "_layers", "_seed")
+    __slots__ = ("__weakref__", "_batch_first", "_handle", "_layers")
 
     # Models compare by value and can change, so they cannot be keys.
     __hash__ = None  # type: ignore[assignment]
@@ -74,12 +74,11 @@ class Sequential:
             places[id(layer)] = k
         if seed is not None:
             seed = checked_seed(seed)
-        self._attach(_seqrs.Model([layer._handle for layer in given], seed), given, seed)
+        self._attach(_seqrs.Model([layer._handle for layer in given], seed), given)
 
-    def _attach(self, handle: _seqrs.Model, layers: tuple[Layer, ...], seed: int | None) -> None:
+    def _attach(self, handle: _seqrs.Model, layers: tuple[Layer, ...]) -> None:
         self._handle = handle
         self._layers = layers
-        self._seed = seed
         recurrent = next((layer for layer in layers if isinstance(layer, Recurrent)), None)
         self._batch_first = recurrent is None or recurrent.batch_first
 
@@ -206,7 +205,7 @@ class Sequential:
 
     @property
     def fingerprint(self) -> str:
-        """A hash of structure and parameters: equal for models that compute the same bits."""
+        """A hash of structure and parameters, seeds left out: equal for models that are equal."""
         return self._handle.fingerprint
 
     def state_dict(self) -> dict[str, Array]:
@@ -261,7 +260,7 @@ class Sequential:
 
     def __repr__(self) -> str:
         layers = "".join(f"    {layer!r},\n" for layer in self._layers)
-        return f"Sequential([\n{layers}], seed={self._seed})"
+        return f"Sequential([\n{layers}])"
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Sequential):
@@ -269,24 +268,24 @@ class Sequential:
         return type(self) is type(other) and self._layers == other._layers
 
     def __copy__(self) -> Self:
-        return self._of(tuple(layer.__copy__() for layer in self._layers), self._seed)
+        return self._of(tuple(layer.__copy__() for layer in self._layers))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self.__copy__()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuilt, (type(self), self._layers, self._seed)
+        return _rebuilt, (type(self), self._layers)
 
     @classmethod
-    def _of(cls, layers: tuple[Layer, ...], seed: int | None) -> Self:
+    def _of(cls, layers: tuple[Layer, ...]) -> Self:
         """A model of layers as they are: nothing is drawn."""
         model = cls.__new__(cls)
-        model._attach(_seqrs.Model([layer._handle for layer in layers], None), layers, seed)
+        model._attach(_seqrs.Model([layer._handle for layer in layers], None), layers)
         return model
 
 
-def _rebuilt(cls: type[Sequential], layers: tuple[Layer, ...], seed: int | None) -> Sequential:
-    return cls._of(layers, seed)
+def _rebuilt(cls: type[Sequential], layers: tuple[Layer, ...]) -> Sequential:
+    return cls._of(layers)
 
 
 def load(path: str | os.PathLike[str], *, allow_nonfinite: bool = False) -> Sequential | Layer:
@@ -299,15 +298,21 @@ def load(path: str | os.PathLike[str], *, allow_nonfinite: bool = False) -> Sequ
         allow_nonfinite: whether weights may be NaN or infinite.
 
     Raises:
-        ModelFileError: it is no such file; says what was found.
-        OSError: it cannot be read.
+        ModelFileNotFoundError: there is no file of that name; a FileNotFoundError too.
+        ModelFileError: it cannot be read or is no model file; says what was found.
     """
-    found = _seqrs.load(checked_path(path), flag("allow_nonfinite", allow_nonfinite))
+    name = checked_path(path)
+    try:
+        found = _seqrs.load(name, flag("allow_nonfinite", allow_nonfinite))
+    except ModelFileError as error:
+        if os.path.lexists(name):
+            raise
+        raise ModelFileNotFoundError(str(error)) from None
     if isinstance(found, _seqrs.Layer):
         return wrapped(found)
     layers = tuple(wrapped(handle) for handle in found.layers)
     model = Sequential.__new__(Sequential)
-    model._attach(found, layers, None)
+    model._attach(found, layers)
     return model
 
 

@@ -3,8 +3,9 @@
 A schedule is a function of s, the number of updates done (0 at the first), computed where the
 update is. `plateau` also follows a metric, which `Trainer.fit` shows it after every epoch.
 
->>> seqrs.Adam(lr=seqrs.schedules.cosine(2e-3, steps=1000, warmup=50))
-Adam(lr=cosine(lr=0.002, steps=1000, warmup=50, final_factor=0.0))
+>>> adam = seqrs.Adam(lr=seqrs.schedules.cosine(2e-3, steps=1000, warmup=50))
+>>> adam.lr
+cosine(lr=0.002, steps=1000, warmup=50, final_factor=0.0)
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ class Schedule:
 
 def constant(lr: float) -> Schedule:
     """The same learning rate for ever: what a plain number means."""
-    return Schedule("constant", lr=_positive("lr", lr))
+    return Schedule("constant", lr=real("lr", lr, 0.0))
 
 
 def cosine(lr: float, steps: int, *, warmup: int = 0, final_factor: float = 0.0) -> Schedule:
@@ -81,7 +82,7 @@ def cosine(lr: float, steps: int, *, warmup: int = 0, final_factor: float = 0.0)
     steps = integer("steps", steps)
     return Schedule(
         "cosine",
-        lr=_positive("lr", lr),
+        lr=real("lr", lr, 0.0),
         steps=steps,
         warmup=integer("warmup", warmup, 0, steps),
         final_factor=real("final_factor", final_factor, 0.0),
@@ -111,7 +112,7 @@ def one_cycle(
     """
     return Schedule(
         "one_cycle",
-        max_lr=_positive("max_lr", max_lr),
+        max_lr=real("max_lr", max_lr, 0.0),
         steps=integer("steps", steps),
         pct_start=real("pct_start", pct_start, 0.0, at_most=1.0),
         div_factor=_positive("div_factor", div_factor),
@@ -128,7 +129,7 @@ def step(lr: float, every: int, *, factor: float = 0.1) -> Schedule:
         factor: what the learning rate is multiplied by, in (0, 1].
     """
     return Schedule(
-        "step", lr=_positive("lr", lr), every=integer("every", every), factor=_share(factor)
+        "step", lr=real("lr", lr, 0.0), every=integer("every", every), factor=_share(factor)
     )
 
 
@@ -155,7 +156,7 @@ def plateau(
     """
     return Schedule(
         "plateau",
-        lr=_positive("lr", lr),
+        lr=real("lr", lr, 0.0),
         factor=_share(factor),
         patience=integer("patience", patience, 0),
         threshold=real("threshold", threshold, 0.0),

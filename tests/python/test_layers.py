@@ -433,6 +433,10 @@ class TestValueSemantics:
         assert repr(again) == repr(value)
         assert type(again) is type(value)
 
+    def test_repr_of_a_fresh_model_builds_an_equal_one(self) -> None:
+        model = character_model(num_layers=2, dropout=0.3)
+        assert eval(repr(model), vars(seqrs)) == model
+
     def test_repr(self) -> None:
         assert repr(seqrs.GRU(2, 3, reset_after=True)) == (
             "GRU(input_size=2, hidden_size=3, num_layers=1, reset_after=True, bias=True, "
@@ -448,6 +452,14 @@ class TestValueSemantics:
         assert seqrs.LSTM(2, 3) != 3
         assert character_model() == character_model()
         assert character_model() != character_model(seed=4)
+
+    def test_a_seed_that_has_done_its_work_tells_no_models_apart(self) -> None:
+        model, other = character_model(seed=1), character_model(seed=2)
+        other.load_state_dict(model.state_dict())
+        assert other == model
+        assert other.fingerprint == model.fingerprint
+        assert other.layers[1] == model.layers[1]
+        assert other.layers[1].fingerprint == model.layers[1].fingerprint
 
     def test_negative_zero_is_not_zero(self) -> None:
         layer, other = make("lstm"), make("lstm")
