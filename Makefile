@@ -2,11 +2,11 @@
 #
 #   make demo            trains a character model on Python's own sources and samples from it
 #   make test            formatting, lints, types, stubs, Rust tests, Python tests
-#   make bench           compares with PyTorch and ONNX Runtime (a venv of its own, large)
+#   make bench           compares with PyTorch and ONNX Runtime (an environment of its own, .venv-peers, large)
 #   make docs            the Rust documentation in target/doc, the Python one in target/doc-python
 #   make wheel           the wheel, in dist/
 #   make lint            what `make test` begins with
-#   make test-interop    the tests that need PyTorch and ONNX (a venv of its own, large)
+#   make test-interop    the tests that need PyTorch, in the same environment
 #   make bench-rust      kernels, layers and a training step, from Rust
 #   make clean           removes all that the others made
 #
@@ -46,12 +46,8 @@ $(VENV)/test.stamp: requirements/test.txt $(VENV)/build.stamp
 	@$(SETUP) $(VENV) requirements/test.txt
 	@touch $@
 
-.venv-bench/ready.stamp: requirements/bench.txt requirements/peers.txt requirements/build.txt .ci/setup
-	@$(SETUP) .venv-bench requirements/bench.txt
-	@touch $@
-
-.venv-interop/ready.stamp: requirements/interop.txt requirements/peers.txt requirements/build.txt .ci/setup
-	@$(SETUP) .venv-interop requirements/interop.txt
+.venv-peers/ready.stamp: requirements/peers.txt requirements/build.txt .ci/setup
+	@$(SETUP) .venv-peers requirements/peers.txt
 	@touch $@
 
 dist/.stamp: $(SOURCES) | $(VENV)/build.stamp
@@ -68,8 +64,7 @@ dist/.stamp: $(SOURCES) | $(VENV)/build.stamp
 	@touch $@
 
 $(VENV)/installed.stamp: | $(VENV)/build.stamp
-.venv-bench/installed.stamp: | .venv-bench/ready.stamp
-.venv-interop/installed.stamp: | .venv-interop/ready.stamp
+.venv-peers/installed.stamp: | .venv-peers/ready.stamp
 
 # --- what is asked for
 
@@ -113,12 +108,12 @@ test-python: $(VENV)/test.stamp $(VENV)/installed.stamp
 	@mkdir -p target/test
 	$(CLEAN_ENV) $(PY) -m pytest tests/python -m "not interop" --junitxml target/test/python.xml $(ARGS)
 
-test-interop: .venv-interop/installed.stamp
-	$(CLEAN_ENV) .venv-interop/bin/python -m pytest tests/python -m interop $(ARGS)
+test-interop: .venv-peers/installed.stamp
+	$(CLEAN_ENV) .venv-peers/bin/python -m pytest tests/python -m interop $(ARGS)
 
-bench: .venv-bench/installed.stamp
+bench: .venv-peers/installed.stamp
 	@mkdir -p target/bench
-	$(CLEAN_ENV) .venv-bench/bin/python benches/python/compare.py --json target/bench/compare.json $(ARGS)
+	$(CLEAN_ENV) .venv-peers/bin/python benches/python/compare.py --json target/bench/compare.json $(ARGS)
 
 bench-rust:
 	cargo bench --package seqrs-benches --locked -- $(ARGS)
@@ -130,5 +125,5 @@ docs: $(VENV)/installed.stamp
 	@echo "open target/doc/seqrs/index.html and target/doc-python/seqrs.html"
 
 clean:
-	rm -rf target dist build .venv .venv-bench .venv-interop model.safetensors
+	rm -rf target dist build .venv .venv-peers model.safetensors
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
