@@ -37,7 +37,7 @@ class StateError(SeqrsError):
 
 
 class ModelFileError(SeqrsError):
-    """A model file or checkpoint cannot be read or written: what it holds, or what the system says."""
+    """A model file or checkpoint cannot be read or written; says what it holds or what failed."""
 
 
 class ModelFileNotFoundError(ModelFileError, FileNotFoundError):

@@ -43,7 +43,7 @@ OPTIONS: list[Case] = [
     ("size 1.5", lambda: seqrs.GRU(I, 1.5), TypeError, "hidden_size: .*integer, got 1.5"),  # type: ignore[arg-type]
     ("size 2.0", lambda: seqrs.GRU(I, 2.0), TypeError, "hidden_size: .*integer, got 2.0"),  # type: ignore[arg-type]
     ("size '64'", lambda: seqrs.LSTM("64", H), TypeError, "input_size: .*integer, got '64'"),  # type: ignore[arg-type]
-    ("a billion layers", lambda: seqrs.RNN(1, 1, 10**9), ShapeError, "num_layers: .*1000.*got 1000000000"),
+    ("a billion layers", lambda: seqrs.RNN(1, 1, 10**9), ShapeError, "num_layers: .*1000000000"),
     ("size True", lambda: seqrs.LSTM(I, H, True), TypeError, "num_layers: .*got True"),
     ("size None", lambda: seqrs.LSTM(None, H), TypeError, "input_size: .*got None"),  # type: ignore[arg-type]
     ("nonlinearity", lambda: seqrs.RNN(I, H, nonlinearity="gelu"), ValueError,
