@@ -96,7 +96,11 @@ class Loss:
 
 
 class CrossEntropy(Loss):
-    """-log softmax(logits)[target]: logits (B, T, C) or (B, C), integer targets (B, T) or (B,)."""
+    """-log softmax(logits)[target]: logits (B, T, C) or (B, C), integer targets (B, T) or (B,).
+
+    The textbook's `L<t> = -y<t> log y^<t>` with `y^<t> = softmax(logits)` and y<t> one-hot;
+    `reduction="sum"` is its L, the sum of `L<t>` over t (and over the rows).
+    """
 
     kind = "cross_entropy"
     __slots__ = ()

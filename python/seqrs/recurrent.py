@@ -64,7 +64,11 @@ def _shared(
 class RNN(Recurrent):
     """The simple recurrent network of Elman (1990), by back-propagation through time.
 
-        h = tanh(W_ih x + b_ih + W_hh h' + b_hh)        a prime marks the previous step
+        a<t> = g1(W_aa a<t-1> + W_ax x<t> + b_a)              the textbook
+        h = tanh(W_ih x + b_ih + W_hh h' + b_hh)              in the names of the parameters
+
+    A prime marks the previous step. W_aa is `weight_hh`, W_ax `weight_ih`, b_a the sum of both
+    biases; y^<t> = g2(W_ya a<t> + b_y) is a `Linear` after it, with the softmax in `CrossEntropy`.
 
     Args:
         input_size: I.
@@ -125,10 +129,15 @@ class RNN(Recurrent):
 class LSTM(Recurrent):
     """Long short-term memory (Hochreiter & Schmidhuber 1997; forget gate: Gers et al. 2000).
 
-        i, f, o = sigmoid(W_ih x + b_ih + W_hh h' + b_hh)     the rows of each gate; order i f g o
-        g       = tanh   (W_ih x + b_ih + W_hh h' + b_hh)
-        c = f * c' + i * g                                    a prime marks the previous step
-        h = o * tanh(c)
+        f, i, o = s(W [h', x] + b)                            the textbook
+        c~ = tanh(W_c [h', x] + b_c)
+        c  = f * c' + i * c~
+        h  = o * tanh(c)
+
+        s, c~ of  W_ih x + b_ih + W_hh h' + b_hh              in the names of the parameters
+
+    A prime marks the previous step, s is the sigmoid, and the gates are the rows of each parameter
+    in PyTorch's order i f g o, where g stands for c~.
 
     Args:
         input_size: I.
@@ -205,14 +214,18 @@ class LSTM(Recurrent):
 class GRU(Recurrent):
     """The gated recurrent unit, in its two forms (Cho et al. 2014).
 
-        r, z = sigmoid(W_ih x + b_ih + W_hh h' + b_hh)    the rows of each gate; order r z n
-        n    = candidate
-        h    = z * h' + (1 - z) * n                       a prime marks the previous step
+        u  = s(W_u [c', x] + b_u)                             the textbook
+        r  = s(W_r [c', x] + b_r)
+        c~ = tanh(W_c [r * c', x] + b_c)
+        c  = u * c' + (1 - u) * c~,  a = c
 
         reset_after=False   n = tanh(W_in x + b_in + W_hn (r * h'))             arXiv 1406.1078v3
         reset_after=True    n = tanh(W_in x + b_in + r * (W_hn h' + b_hn))      arXiv 1406.1078v1
 
-    The first is the textbook's and has one bias per gate, so no `bias_hh_l*`; the second is
+    A prime marks the previous step and s is the sigmoid. The state is h here, and the gates are the
+    rows of each parameter in PyTorch's order r z n, where z is u and n is c~.
+
+    The first form is the textbook's and has one bias per gate, so no `bias_hh_l*`; the second is
     PyTorch's and cuDNN's. They are different functions: weights of one are refused by the other.
 
     Args:

@@ -2,6 +2,18 @@
 //!
 //! It names no cell and knows no length; the backend runs one layer at a time, and
 //! [`Steps`] says which rows are live.
+//!
+//! The way back is back-propagation through time over all steps: with the loss
+//! `L = sum over t of L<t>`,
+//! ```text
+//! dL/dW_aa = sum over t and k <= t of
+//!            dL<t>/dy^<t> . dy^<t>/da<t> . (prod over j = k+1 .. t of da<j>/da<j-1>) . da<k>/dW_aa
+//! ```
+//! and the same for every other parameter, the inputs and the initial state. Summed from the
+//! last step to the first, that is one product with `da<j>/da<j-1>` a step:
+//! ```text
+//! d<t> = dL<t>/da<t> + d<t+1> . da<t+1>/da<t>        dL/dW = sum over t of d<t> . da<t>/dW
+//! ```
 
 use crate::backend::{Backend, Backward, Forward, State};
 use crate::error::Error;

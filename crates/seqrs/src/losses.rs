@@ -1,7 +1,8 @@
 //! How far a model's outputs are from the targets, and the gradient of that.
 //!
 //! ```text
-//! CrossEntropy         -log softmax(x)[class]                a target class each
+//! CrossEntropy         L<t> = -y<t> log y^<t>                y^<t> = softmax(x), y<t> one-hot:
+//!                      -log softmax(x)[class]                a target class each
 //! BinaryCrossEntropy   max(x, 0) - x y + log(1 + e^-|x|)     x a logit, y in [0, 1]
 //! Mse                  (x - y)^2
 //! Mae                  |x - y|                               gradient 0 at x = y

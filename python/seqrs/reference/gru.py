@@ -1,18 +1,20 @@
 """The gated recurrent unit, in its two forms (Cho et al. 2014).
 
-    r = sigmoid(W_r [h', x] + b_r)          reset gate: how much of the old state the candidate sees
-    z = sigmoid(W_z [h', x] + b_z)          update gate: how much of the old state stays
-    n = candidate
-    h = z * h' + (1 - z) * n
+The textbook (arXiv 1406.1078v3), and the names in the code below:
 
-They differ in where r acts (a prime marks the previous step):
+    u  = s(W_u [c', x] + b_u)              z   update gate: how much of the old state stays
+    r  = s(W_r [c', x] + b_r)              r   reset gate: how much of it the candidate sees
+    c~ = tanh(W_c [r * c', x] + b_c)       n   candidate
+    c  = u * c' + (1 - u) * c~,  a = c     h = z * h' + (1 - z) * n
 
-    before the product   n = tanh(W_n [r * h', x] + b_n)                    arXiv 1406.1078v3
-    after the product    n = tanh(W_in x + b_in + r * (W_hn h' + b_hn))     arXiv 1406.1078v1
+A prime marks the previous step, s is the sigmoid. The other form (arXiv 1406.1078v1) has the reset
+gate after the product:
 
-The first is the textbook's, which calls the state c, the gates r and u, the candidate c~. It has
-one bias per gate, hence no `bias_hh`. The second is PyTorch's and cuDNN's; its b_hn sits inside the
-reset, so both biases are needed. They are different functions: no weights turn one into the other.
+    n = tanh(W_in x + b_in + r * (W_hn h' + b_hn))
+
+The first has one bias per gate, hence no `bias_hh`. The second is PyTorch's and cuDNN's; its b_hn
+sits inside the reset, so both biases are needed. They are different functions: no weights turn one
+into the other.
 """
 
 from __future__ import annotations

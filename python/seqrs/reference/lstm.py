@@ -1,15 +1,17 @@
 """Long short-term memory (Hochreiter & Schmidhuber 1997; forget gate: Gers et al. 2000).
 
-    i = sigmoid(W_i [h', x] + b_i)      input gate: how much of the candidate enters
-    f = sigmoid(W_f [h', x] + b_f)      forget gate: how much of the old cell state stays
-    g = tanh   (W_g [h', x] + b_g)      candidate
-    o = sigmoid(W_o [h', x] + b_o)      output gate: how much of the cell state shows
+The textbook, and the names in the code below:
 
-    c = f * c' + i * g
+    f  = s(W_f [h', x] + b_f)          f   forget gate: how much of the old cell state stays
+    i  = s(W_i [h', x] + b_i)          i   input gate: how much of the candidate enters
+    o  = s(W_o [h', x] + b_o)          o   output gate: how much of the cell state shows
+    c~ = tanh(W_c [h', x] + b_c)       g   candidate
+
+    c = f * c' + i * c~
     h = o * tanh(c)
 
-A prime marks the previous step. The product with [h', x] comes in two parts, gates from x (gx) and
-gates from h (gh), so that W_i is the i-rows of `weight_hh` beside the i-rows of `weight_ih`, and
+A prime marks the previous step, s is the sigmoid. The product with [h', x] comes in two parts, from
+x (gx) and from h (gh), so that W_i is the i-rows of `weight_hh` beside those of `weight_ih`, and
 b_i the sum of those of both biases. With a projection (Sak et al. 2014) the driver turns h into
 W_hr h, of `proj_size` units, before anything reads it.
 """

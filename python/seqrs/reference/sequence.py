@@ -10,6 +10,16 @@ One step of one direction:
     (h, c), saved = cell.forward(gx, gh, (h', c'))
     h = W_hr h                                only with a projection
 
+The way back is back-propagation through time over all steps: with L = sum over t of L<t>,
+
+    dL/dW_aa = sum over t and k <= t of
+               dL<t>/dy^<t> . dy^<t>/da<t> . (prod over j = k+1 .. t of da<j>/da<j-1>) . da<k>/dW_aa
+
+and the same for every other parameter, the inputs and the initial state. Summed from the last step
+to the first, the products are carried along:
+
+    d<t> = dL<t>/da<t> + d<t+1> . da<t+1>/da<t>,      dL/dW = sum over t of d<t> . da<t>/dW
+
 The length rule: a row that is not live keeps its state, outputs zero, and passes its gradient
 through. A step reads, computes and writes its live rows and no others, so the rule needs no further
 code and the padding can hold anything. The reverse direction is the same loop from T-1 down to 0:

@@ -26,7 +26,8 @@ pub enum Nonlinearity {
     Relu,
 }
 
-/// A plain recurrent network (Elman 1990): h = tanh(x W_ih^T + b_ih + h' W_hh^T + b_hh).
+/// A plain recurrent network (Elman 1990): `a<t> = g1(W_aa a<t-1> + W_ax x<t> + b_a)`, g1 =
+/// tanh or relu; W_aa is `weight_hh`, W_ax `weight_ih`, b_a the sum of both biases.
 ///
 /// ```
 /// let layer = seqrs::Rnn::new(3, 8).layers(2).build::<f64>()?;
@@ -58,7 +59,8 @@ pub struct Rnn {
 }
 
 /// Long short-term memory (Hochreiter and Schmidhuber 1997, with the forget gate of Gers et
-/// al. 2000): c = f*c' + i*g, h = o*tanh(c).
+/// al. 2000): f, i, o = s(W [h', x] + b), c~ = tanh(W_c [h', x] + b_c), c = f*c' + i*c~,
+/// h = o*tanh(c).
 ///
 /// ```
 /// let layer = seqrs::Lstm::new(64, 256).layers(2).bidirectional(true).build::<f32>()?;
@@ -92,7 +94,8 @@ pub struct Lstm {
     pub seed: u64,
 }
 
-/// Gated recurrent units (Cho et al. 2014): h = z*h' + (1 - z)*n.
+/// Gated recurrent units (Cho et al. 2014): u, r = s(W [c', x] + b),
+/// c~ = tanh(W_c [r*c', x] + b_c), c = u*c' + (1-u)*c~, a = c.
 ///
 /// ```
 /// let layer = seqrs::Gru::new(4, 16).reset_after(true).build::<f32>()?;
