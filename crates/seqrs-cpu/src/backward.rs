@@ -195,7 +195,10 @@ pub(crate) fn backward<C: Cell, T: Element>(
                     let weights = &job.back.input;
                     // SAFETY: the gates' gradients are only read from here on; each worker
                     // has items of d_x to itself.
-                    unsafe { Product { x: &x, weights, start, y: &y }.run(cpu.level()) };
+                    unsafe {
+                        Product { x: &x, weights, panels: weights.all(), start, y: &y }
+                            .run(cpu.level())
+                    };
                 }
             }
             Ok(())
@@ -394,7 +397,14 @@ unsafe fn rows_backward<C: Cell, T: Element>(
                 x.extend(items.map(|item| job.d_out.at(item * state).cast_const()));
                 y.clear();
                 y.extend(live.iter().map(|row| row.d_h));
-                Product { x: &x, weights: projection, start: Start::Bias, y: &y }.run(job.level);
+                Product {
+                    x: &x,
+                    weights: projection,
+                    panels: projection.all(),
+                    start: Start::Bias,
+                    y: &y,
+                }
+                .run(job.level);
             }
             StepBack::<'_, T, C> { rows: &live, hidden, cell: PhantomData }.run(job.level);
             if let Some(second) = &job.back.second {
@@ -402,7 +412,8 @@ unsafe fn rows_backward<C: Cell, T: Element>(
                 x.extend(live.iter().map(|row| row.d_gh.add(late).cast_const()));
                 y.clear();
                 y.extend(live.iter().map(|row| row.d_operand));
-                Product { x: &x, weights: second, start: Start::Bias, y: &y }.run(job.level);
+                Product { x: &x, weights: second, panels: second.all(), start: Start::Bias, y: &y }
+                    .run(job.level);
                 Close::<'_, T, C> { rows: &live, hidden, cell: PhantomData }.run(job.level);
             }
             x.clear();
@@ -410,7 +421,8 @@ unsafe fn rows_backward<C: Cell, T: Element>(
             y.clear();
             y.extend(rows_here.iter().map(|&b| job.d_h.at(b as usize * state)));
             let start = if projected { Start::Bias } else { Start::Y };
-            Product { x: &x, weights: &job.back.first, start, y: &y }.run(job.level);
+            Product { x: &x, weights: &job.back.first, panels: job.back.first.all(), start, y: &y }
+                .run(job.level);
         }
     }
     Ok(())

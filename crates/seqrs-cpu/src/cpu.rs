@@ -127,7 +127,13 @@ impl<T: Element> Cpu<T> {
                         let weights = &weights.0;
                         T::product(
                             self.level,
-                            Product { x: &x, weights, start: Start::Bias, y: &y },
+                            Product {
+                                x: &x,
+                                weights,
+                                panels: weights.all(),
+                                start: Start::Bias,
+                                y: &y,
+                            },
                         );
                     }
                 }

@@ -1,8 +1,9 @@
 //! One layer over all steps.
 //!
 //! Rows do not depend on each other, and directions neither: each worker takes some rows of
-//! one direction through all steps, and never waits for another. What does not depend on
-//! the state (x W_ih^T) is computed for a run of steps at once, as many as stay in cache.
+//! one direction through all steps, and never waits for another. Only where rows are too few
+//! for that, workers share the units of the same rows (see `crew.rs`). What does not depend
+//! on the state (x W_ih^T) is computed for a run of steps at once, as many as stay in cache.
 
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -17,8 +18,10 @@ use seqrs_core::steps::{Direction, Steps};
 use seqrs_core::{Error, interrupt};
 
 use crate::cpu::Cpu;
+use crate::crew::{self, Crew, Member, Share};
 use crate::lanes::Element;
 use crate::level::Level;
+use crate::pack::Panels;
 use crate::product::{Product, Start};
 use crate::step::{Finish, Open, Row, Step};
 use crate::team;
@@ -29,6 +32,20 @@ const AHEAD: usize = 512 << 10;
 
 /// Multiply-adds that are worth a second thread: some tens of microseconds.
 pub(crate) const WORTH_A_THREAD: usize = 1 << 20;
+
+/// Steps that are worth the wait until the helpers of a crew run.
+const WORTH_MEETING: usize = 16;
+
+/// Multiply-adds of each member that are worth a meeting: about a microsecond.
+const WORTH_A_MEETING: usize = 40 << 10;
+
+/// Rows that keep the multipliers busy while the weights come from L2 ...
+const ROWS: usize = 4;
+/// ... and from beyond.
+const ROWS_BEYOND_L2: usize = 12;
+
+/// Bytes of weights that stay in a core's L2 from one step to the next.
+const L2: usize = 3 << 19;
 
 /// A pointer that may go to another thread.
 #[derive(Clone, Copy)]
@@ -98,6 +115,24 @@ pub(crate) fn parts<T: Element>(cpu: &Cpu<T>, shape: &Shape, steps: &Steps) -> u
     threads.div_ceil(shape.directions)
 }
 
+/// Into how many ranges to cut the rows of each direction, and how many workers share one.
+///
+/// Rows are independent, so ranges of them need no meetings; but a worker whose rows are few
+/// spends its time on reading weights, and half of the weights are read in half the time.
+fn shares<T: Element>(cpu: &Cpu<T>, shape: &Shape, steps: &Steps) -> (usize, usize) {
+    let workers = parts(cpu, shape, steps);
+    let recurrent = shape.gate_columns() * shape.state;
+    let enough = if recurrent * size_of::<T>() > L2 { ROWS_BEYOND_L2 } else { ROWS };
+    let ranges = (steps.batch() / enough).clamp(1, workers);
+    let crew = workers / ranges;
+    let rows = steps.batch().div_ceil(ranges);
+    if steps.time() < WORTH_MEETING || rows * recurrent / crew < WORTH_A_MEETING {
+        (workers, 1)
+    } else {
+        (ranges, if crew::is_rested() { crew } else { 1 })
+    }
+}
+
 pub(crate) fn forward<C: Cell, T: Element>(
     cpu: &Cpu<T>,
     run: Forward<'_, Cpu<T>>,
@@ -145,16 +180,26 @@ where
             }
         })
         .collect();
-    let ranges = split_rows(run.steps, parts(cpu, run.shape, run.steps));
-    let mut results = vec![Ok(()); jobs.len() * ranges.len()];
+    let (parts, crew) = shares(cpu, run.shape, run.steps);
+    let ranges = split_rows(run.steps, parts);
     let pairs = jobs.iter().flat_map(|job| ranges.iter().map(move |range| (job, range)));
+    let mut rooms: Vec<Room<T>> = pairs
+        .clone()
+        .map(|(job, range)| Room::new::<C>(job, range.clone()))
+        .collect::<Result<_, Error>>()?;
+    let crews: Vec<Crew> = rooms.iter().map(|_| Crew::new(crew - 1)).collect();
+    let views: Vec<Bench<T>> = rooms.iter_mut().map(Room::view).collect();
+    let mut results = vec![Ok(()); views.len() * crew];
+    let workers = pairs.zip(&views).zip(&crews).flat_map(|(((job, range), bench), crew)| {
+        (0..crew.len()).map(move |k| (job, range, bench, crew.member(k)))
+    });
     team::run(
-        pairs
+        workers
             .zip(&mut results)
-            .map(|((job, range), result)| {
+            .map(|((job, range, bench, member), result)| {
                 move || {
-                    // SAFETY: each worker has rows and columns of its own.
-                    *result = unsafe { rows_forward::<C, T>(job, range) };
+                    // SAFETY: each crew has rows and columns of its own, and room for them.
+                    *result = unsafe { rows_forward::<C, T>(job, range, bench, member) };
                     if result.is_err() {
                         job.stop.store(true, Ordering::Relaxed);
                     }
@@ -162,53 +207,104 @@ where
             })
             .collect(),
     );
+    crews.into_iter().for_each(Crew::disband);
     results.into_iter().collect()
 }
 
-/// Takes the rows of `range` through all steps.
+/// What a crew works with, for the rows of one range.
+struct Room<T> {
+    /// Steps that gates are computed ahead for.
+    chunk: usize,
+    places: Vec<T>,
+    gx: Vec<T>,
+    operand: Option<Vec<T>>,
+    opened: Option<Vec<T>>,
+    unprojected: Option<Vec<T>>,
+}
+
+impl<T: Element> Room<T> {
+    fn new<C: Cell>(job: &Job<'_, T>, range: Range<usize>) -> Result<Self, Error> {
+        let Shape { hidden, state, ref weight_hr, .. } = *job.shape;
+        let (rows, time) = (range.len(), job.steps.time());
+        let columns = C::GATES * hidden;
+        let two_products = C::FIRST_GATES < C::GATES;
+        let opened = <C::Opened<f32> as Bundle<f32>>::NAMES.len() * hidden;
+        let chunk = (AHEAD / (rows * columns * size_of::<T>()).max(1)).clamp(1, time.max(1));
+        let optional =
+            |needed: bool, len| needed.then(|| zeros("workspace of a layer", len)).transpose();
+        let mut places = zeros("states", 2 * rows * state)?;
+        for (k, b) in range.enumerate() {
+            // SAFETY: row b of this direction's h, while no worker runs.
+            let h = unsafe { std::slice::from_raw_parts(job.h.at(b * state), state) };
+            places[k * state..][..state].copy_from_slice(h);
+        }
+        Ok(Self {
+            chunk,
+            places,
+            gx: zeros("inputs of the gates", chunk.min(time) * rows * columns)?,
+            operand: optional(two_products, rows * hidden)?,
+            opened: optional(two_products, rows * opened)?,
+            unprojected: optional(weight_hr.is_some(), rows * hidden)?,
+        })
+    }
+
+    fn view(&mut self) -> Bench<T> {
+        Bench {
+            chunk: self.chunk,
+            places: Shared(self.places.as_mut_ptr()),
+            gx: Shared(self.gx.as_mut_ptr()),
+            operand: Shared::of(&mut self.operand),
+            opened: Shared::of(&mut self.opened),
+            unprojected: Shared::of(&mut self.unprojected),
+        }
+    }
+}
+
+/// A [`Room`] as the members of a crew see it.
+struct Bench<T> {
+    chunk: usize,
+    /// Two places for the hidden state of each row, used in turn, as a step reads all of h'
+    /// while it writes h. A row's turn changes only when it is live.
+    places: Shared<T>,
+    /// Gates from the input, of a chunk of steps.
+    gx: Shared<T>,
+    /// Between the products of a cell that has two.
+    operand: Shared<T>,
+    opened: Shared<T>,
+    /// The output before the projection.
+    unprojected: Shared<T>,
+}
+
+/// Takes the rows of `range` through all steps: one member of a crew does its share of the
+/// panels of every product. Every product needs all of what the one before it wrote, so
+/// before each of them the members meet.
 ///
 /// # Safety
-/// Nobody else uses these rows of the job's direction.
+/// Nobody but the crew uses these rows of the job's direction and this bench.
 unsafe fn rows_forward<C: Cell, T: Element>(
     job: &Job<'_, T>,
     range: &Range<usize>,
+    bench: &Bench<T>,
+    mut member: Member<'_>,
 ) -> Result<(), Error> {
-    let Shape { hidden, state, ref weight_hr, .. } = *job.shape;
+    let Shape { hidden, state, .. } = *job.shape;
     let columns = C::GATES * hidden;
     let (rows, time) = (range.len(), job.steps.time());
-    let two_products = C::FIRST_GATES < C::GATES;
     let opened_len = <C::Opened<f32> as Bundle<f32>>::NAMES.len() * hidden;
-
-    // Two places for the hidden state of each row, used in turn, as a step reads all of h'
-    // while it writes h. A row's turn changes only when it is live.
-    let mut places = zeros::<T>("states", 2 * rows * state)?;
-    for (k, b) in range.clone().enumerate() {
-        // SAFETY: row b of this direction's h.
-        let h = unsafe { std::slice::from_raw_parts(job.h.at(b * state), state) };
-        places[k * state..][..state].copy_from_slice(h);
-    }
-    let places = Shared(places.as_mut_ptr());
+    let Bench { chunk, places, gx, operand, opened, unprojected: m } = *bench;
+    let weights = job.weights;
     let mut turn = vec![0; rows];
-
-    let mut operand = optional::<T>(two_products, rows * hidden)?;
-    let mut opened = optional::<T>(two_products, rows * opened_len)?;
-    let mut unprojected = optional::<T>(weight_hr.is_some(), rows * hidden)?;
-    let operand = Shared::of(&mut operand);
-    let opened = Shared::of(&mut opened);
-    let m = Shared::of(&mut unprojected);
-
-    let chunk = (AHEAD / (rows * columns * size_of::<T>()).max(1)).clamp(1, time.max(1));
-    let mut gx = zeros::<T>("inputs of the gates", chunk.min(time) * rows * columns)?;
-    let gx_start = Shared(gx.as_mut_ptr());
     let mut inputs: Vec<*const T> = Vec::with_capacity(chunk * rows);
     let mut gates: Vec<*mut T> = Vec::with_capacity(chunk * rows);
     let mut live: Vec<Row<T>> = Vec::with_capacity(rows);
     let mut downwards = false;
 
     for first in (0..time).step_by(chunk) {
-        interrupt::check()?;
-        if job.stop.load(Ordering::Relaxed) {
-            return Ok(());
+        if member.leads() {
+            interrupt::check()?;
+            if job.stop.load(Ordering::Relaxed) {
+                return Ok(());
+            }
         }
         let steps = first..(first + chunk).min(time);
         inputs.clear();
@@ -219,12 +315,15 @@ unsafe fn rows_forward<C: Cell, T: Element>(
             for (item, &b) in items.zip(rows) {
                 let x = job.x_place.offset(item, t, b as usize);
                 inputs.push(job.x[x..x + job.shape.input].as_ptr());
-                gates.push(gx_start.at(gates.len() * columns));
+                gates.push(gx.at(gates.len() * columns));
             }
         }
+        let Some(share) = member.meet() else { return Ok(()) };
         // SAFETY: each x was sliced; each gx is a run of the buffer of its own.
         unsafe {
-            Product { x: &inputs, weights: &job.weights.input, start: Start::Bias, y: &gates }
+            let panels = share.range(weights.input.count());
+            let start = Start::Bias;
+            Product { x: &inputs, weights: &weights.input, panels, start, y: &gates }
                 .run(job.level);
         }
         let mut next = 0;
@@ -251,15 +350,16 @@ unsafe fn rows_forward<C: Cell, T: Element>(
                 turn[row] = 1 - turn[row];
                 next += 1;
             }
-            let weights = job.weights;
-            // SAFETY: the rows above lie in buffers of this worker, or in this worker's
-            // rows of the job's; h and h_new are different places.
+            let Some(share) = member.meet() else { return Ok(()) };
+            // SAFETY: the rows above lie in the crew's buffers, or in its rows of the job's;
+            // h and h_new are different places, and members write different units.
             unsafe {
                 if let Some(second) = &weights.second {
-                    step::<C, T, Open>(job, &live, &weights.first, downwards);
-                    step::<C, T, Finish>(job, &live, second, downwards);
+                    step::<C, T, Open>(job, &live, &weights.first, share, downwards);
+                    let Some(share) = member.meet() else { return Ok(()) };
+                    step::<C, T, Finish>(job, &live, second, share, downwards);
                 } else {
-                    step::<C, T, Finish>(job, &live, &weights.first, downwards);
+                    step::<C, T, Finish>(job, &live, &weights.first, share, downwards);
                 }
             }
             downwards = !downwards;
@@ -271,22 +371,37 @@ unsafe fn rows_forward<C: Cell, T: Element>(
                     .map(|&b| b as usize - range.start)
                     .map(|row| places.at((turn[row] * rows + row) * state))
                     .collect();
-                // SAFETY: m and the places are buffers of this worker.
+                let Some(share) = member.meet() else { return Ok(()) };
+                let panels = share.range(projection.count());
+                let mine = projection.columns_of(&panels);
+                // SAFETY: m and the places are the crew's, and members write different
+                // columns.
                 unsafe {
-                    Product { x: &x, weights: projection, start: Start::Bias, y: &h }
-                        .run(job.level);
+                    let start = Start::Bias;
+                    Product { x: &x, weights: projection, panels, start, y: &h }.run(job.level);
                 }
                 for ((item, &b), h) in items.zip(rows_here).zip(h) {
                     let y = job.y.at(job.y_place.offset(item, t, b as usize));
-                    // SAFETY: the output of this worker's row.
-                    unsafe { std::ptr::copy_nonoverlapping(h, y, state) };
+                    // SAFETY: this member's columns of the output of the crew's row.
+                    unsafe {
+                        std::ptr::copy_nonoverlapping(
+                            h.add(mine.start),
+                            y.add(mine.start),
+                            mine.len(),
+                        );
+                    }
                 }
             }
         }
     }
+    if !member.leads() {
+        member.finish();
+        return Ok(());
+    }
+    member.finish();
     for (k, b) in range.clone().enumerate() {
         let from = places.at((turn[k] * rows + k) * state);
-        // SAFETY: row b of this direction's h, from a place of this worker.
+        // SAFETY: row b of this direction's h, from a place of this crew, which is done.
         unsafe { std::ptr::copy_nonoverlapping(from, job.h.at(b * state), state) };
     }
     Ok(())
@@ -297,21 +412,18 @@ unsafe fn rows_forward<C: Cell, T: Element>(
 unsafe fn step<C: Cell, T: Element, S: crate::step::Stage>(
     job: &Job<'_, T>,
     rows: &[Row<T>],
-    weights: &crate::pack::Panels<T>,
+    weights: &Panels<T>,
+    share: Share,
     downwards: bool,
 ) {
     let step = Step::<'_, T, C, S> {
         rows,
         weights,
+        panels: share.range(weights.count()),
         hidden: job.shape.hidden,
         downwards,
         cell: PhantomData,
     };
     // SAFETY: by the caller.
     unsafe { step.run(job.level) };
-}
-
-/// A buffer, if it is needed.
-fn optional<T: Element>(needed: bool, len: usize) -> Result<Option<Vec<T>>, Error> {
-    needed.then(|| zeros("workspace", len)).transpose()
 }

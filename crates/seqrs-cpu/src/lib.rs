@@ -15,6 +15,7 @@ pub mod team;
 mod backward;
 mod compiled;
 mod cpu;
+mod crew;
 mod forward;
 mod kernel;
 mod outer;

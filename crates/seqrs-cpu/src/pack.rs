@@ -13,6 +13,8 @@
 //! order; a recurrent step puts the gates of the same units side by side, one register
 //! each, so that the cell can run on the sums before they leave the registers.
 
+use std::ops::Range;
+
 use seqrs_core::Error;
 use seqrs_core::memory::zeros;
 
@@ -127,9 +129,20 @@ impl<T: Element> Panels<T> {
         self.depth
     }
 
+    /// The columns of plain panels.
+    pub(crate) fn columns_of(&self, panels: &Range<usize>) -> Range<usize> {
+        let end = |p: usize| (p * self.row).min(self.columns);
+        end(panels.start)..end(panels.end)
+    }
+
     /// Number of panels.
     pub(crate) fn count(&self) -> usize {
         (self.numbers.len() - LINE / size_of::<T>()) / self.len()
+    }
+
+    /// All panels.
+    pub(crate) fn all(&self) -> Range<usize> {
+        0..self.count()
     }
 
     /// Panel `p`, its bias first.

@@ -4,6 +4,8 @@
 //! in a tape, in a buffer of states. For each block of rows the panels go by once; a
 //! panel's tiles follow each other, so its weights come from the cache.
 
+use std::ops::Range;
+
 use crate::kernel::{add_products, most_rows, tiles, with_rows};
 use crate::lanes::{Element, Simd};
 use crate::level::{Kernel, Level};
@@ -25,6 +27,8 @@ pub(crate) enum Start {
 pub(crate) struct Product<'a, T> {
     pub(crate) x: &'a [*const T],
     pub(crate) weights: &'a Panels<T>,
+    /// The panels whose columns of y are computed.
+    pub(crate) panels: Range<usize>,
     pub(crate) start: Start,
     pub(crate) y: &'a [*mut T],
 }
@@ -32,7 +36,7 @@ pub(crate) struct Product<'a, T> {
 impl<T: Element> Product<'_, T> {
     /// # Safety
     /// Every x is readable for the weights' depth and every y writable (and readable) for
-    /// their columns; no y overlaps another y or an x, and nobody else uses them.
+    /// the columns of the panels; no y overlaps another y or an x, and nobody else uses them.
     pub(crate) unsafe fn run(self, level: Level) {
         assert_eq!(self.x.len(), self.y.len(), "a row of y for every row of x");
         level.dispatch(self);
@@ -46,7 +50,7 @@ impl<T: Element> Kernel<T> for Product<'_, T> {
     fn run<V: Simd<Elem = T>>(self) {
         let row = PANEL * V::WIDTH;
         for (x, y) in self.x.chunks(BLOCK).zip(self.y.chunks(BLOCK)) {
-            for p in 0..self.weights.count() {
+            for p in self.panels.clone() {
                 let panel = self.weights.panel(p);
                 let columns = (self.weights.columns() - p * row).min(row);
                 for tile in tiles(x.len(), most_rows::<V>(PANEL)) {

@@ -225,6 +225,8 @@ impl Stage for Finish {
 pub(crate) struct Step<'a, T, C, S> {
     pub(crate) rows: &'a [Row<T>],
     pub(crate) weights: &'a Panels<T>,
+    /// The panels whose units are computed.
+    pub(crate) panels: std::ops::Range<usize>,
     pub(crate) hidden: usize,
     /// Whether to walk the panels from the last to the first.
     pub(crate) downwards: bool,
@@ -246,10 +248,10 @@ impl<T: Element, C: Cell, S: Stage> Kernel<T> for Step<'_, T, C, S> {
 
     #[inline(always)]
     fn run<V: Simd<Elem = T>>(self) {
-        let count = self.weights.count();
+        let std::ops::Range { start, end } = self.panels;
         // A loop and no closure: a closure would be compiled without the instruction set.
-        for k in 0..count {
-            let p = if self.downwards { count - 1 - k } else { k };
+        for k in start..end {
+            let p = if self.downwards { start + end - 1 - k } else { k };
             let panel = self.weights.panel(p);
             // SAFETY: `Step::run` passes on what its caller vouches for.
             unsafe {

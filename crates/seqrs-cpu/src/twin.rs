@@ -15,7 +15,10 @@ use seqrs_core::rows::{Place, Rows, RowsMut};
 use seqrs_core::spec::Options;
 use seqrs_core::{Spec, Steps, sequence};
 
+use std::sync::atomic::Ordering;
+
 use crate::Cpu;
+use crate::crew;
 use crate::lanes::single::Single;
 use crate::lanes::{Element, Simd};
 use crate::level::Level;
@@ -207,5 +210,44 @@ proptest! {
     #[test]
     fn every_level_gives_the_bits_of_the_naive_twin_in_f64(case in cases()) {
         compare::<f64>(&case, |v| v, 1e-12);
+    }
+}
+
+/// Few rows and many units, the case that workers share by units.
+#[test]
+fn a_crew_gives_the_bits_of_one_worker() {
+    let before = crew::SHARED.load(Ordering::Relaxed);
+    // A crew may be in need of a rest, or its helpers late.
+    for round in 0..200 {
+        for (k, cell) in CellKind::ALL.into_iter().enumerate() {
+            for (batch, both) in [(1, false), (3, false), (2, true)] {
+                let mut options = Options::new(cell, 9, 211);
+                options.bidirectional = both;
+                options.proj_size = if cell == CellKind::Lstm && batch == 1 { 131 } else { 0 };
+                let time = 60;
+                let live = |b: usize| (0..time).map(|t| t % (b + 5) != 3).collect();
+                let live = (0..batch).map(live).collect();
+                let case = Case { options, time, live, seed: k as u64, with_d_y: true };
+                threads_agree(&case, [2, 3, 5]);
+            }
+        }
+        if round > 1 && crew::SHARED.load(Ordering::Relaxed) > before {
+            return;
+        }
+    }
+    panic!("no crew has come together");
+}
+
+fn threads_agree(case: &Case, threads: [usize; 3]) {
+    let of = |threads| {
+        let cpu = Cpu::<f32>::with(Level::detect(), threads);
+        outcome(&cpu, case, |v| v as f32, f64::from)
+    };
+    let bits = |list: &[f64]| list.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+    let one = of(1);
+    for threads in threads {
+        for ((name, one), (_, more)) in one.values.iter().zip(&of(threads).values) {
+            assert_eq!(bits(one), bits(more), "{threads} threads, {name}, {case:?}");
+        }
     }
 }
