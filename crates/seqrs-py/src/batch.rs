@@ -4,14 +4,13 @@
 //! Where every row is live it is copied as it is and read in place; otherwise only its
 //! live rows are copied, one after the other, so that padding is never read.
 
-use numpy::Element;
 use pyo3::prelude::*;
 use seqrs::number::Number;
 use seqrs::sequential::Input;
 use seqrs_core::rows::{Place, Rows};
 use seqrs_core::{Error, Steps, memory};
 
-use crate::arrays::{self, Array, copied, room, shape_words};
+use crate::arrays::{self, Array, Plain, copied, room, shape_words};
 use crate::entry;
 use crate::errors;
 
@@ -166,7 +165,7 @@ pub(crate) struct Live<'a, 'py> {
 
 /// Reads x and which of its rows are live. `axes` are those it must have; where `or_rows`
 /// is set, (B, F) is one step of B rows.
-pub(crate) fn read<T: Number + Element>(
+pub(crate) fn read<T: Number + Plain>(
     name: &str,
     x: &Bound<'_, PyAny>,
     reads: Reads,
@@ -220,7 +219,7 @@ fn layout_of(
 }
 
 /// Copies an array of this layout, or only its live rows of `width` elements.
-fn copy_live<T: Element + Copy>(
+fn copy_live<T: Plain>(
     py: Python<'_>,
     name: &str,
     array: &Array<'_, T>,
@@ -244,7 +243,7 @@ fn copy_live<T: Element + Copy>(
 }
 
 /// Reads an array of numbers that must have this layout and width.
-pub(crate) fn read_numbers<T: Number + Element>(
+pub(crate) fn read_numbers<T: Number + Plain>(
     name: &str,
     given: &Bound<'_, PyAny>,
     steps: &Steps,
@@ -332,14 +331,14 @@ pub(crate) fn read_live(py: Python<'_>, live: Live<'_, '_>, layout: Layout) -> P
             let array = arrays::booleans("mask", mask)?;
             check_shape(py, "mask", array.shape(), &layout.shape(None))?;
             let (mask, place) = (array.numbers(), layout.place(1));
-            Steps::from_mask(time, batch, |t, b| mask[place.offset(0, t, b)])
+            Steps::from_mask(time, batch, |t, b| mask[place.offset(0, t, b)] != 0)
         }
     };
     steps.map_err(|error| errors::raise(py, error))
 }
 
 /// Results spread over an array of this layout.
-pub(crate) fn spread<'py, T: Number + Element>(
+pub(crate) fn spread<'py, T: Number + Plain>(
     py: Python<'py>,
     layout: Layout,
     steps: &Steps,
