@@ -16,6 +16,7 @@ use pyo3::exceptions::{PyBufferError, PyMemoryError, PyRuntimeError, PyTypeError
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
+use pyo3::types::IntoPyDict;
 use seqrs_core::Error;
 
 use crate::errors;
@@ -202,9 +203,11 @@ fn of_type<'py, T: Plain>(
     }
     let array = match same && array.is_c_contiguous() && array.is_aligned() {
         true => array,
-        false => array
-            .call_method1(intern!(py, "astype"), (&wanted, intern!(py, "C")))?
-            .cast_into::<PyUntypedArray>()?,
+        false => quietly(py, || {
+            Ok(array
+                .call_method1(intern!(py, "astype"), (&wanted, intern!(py, "C")))?
+                .cast_into::<PyUntypedArray>()?)
+        })?,
     };
     // Of a subclass that has its own idea of `astype`.
     let fits = array.dtype().is_equiv_to(&wanted) && array.is_c_contiguous() && array.is_aligned();
@@ -212,6 +215,19 @@ fn of_type<'py, T: Plain>(
         return Err(errors::dtype(py, name, expected, array.get_type()));
     }
     Ok(Array { array, element: PhantomData })
+}
+
+/// Runs `convert` without NumPy's warnings. A number beyond the range of `f32` becomes an
+/// infinity, as IEEE 754 says; whether it is in padding, which must not matter, NumPy cannot
+/// know.
+fn quietly<R>(py: Python<'_>, convert: impl FnOnce() -> PyResult<R>) -> PyResult<R> {
+    static ERRSTATE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let options = [(intern!(py, "all"), intern!(py, "ignore"))].into_py_dict(py)?;
+    let state = ERRSTATE.import(py, "numpy", "errstate")?.call((), Some(&options))?;
+    state.call_method0(intern!(py, "__enter__"))?;
+    let converted = convert();
+    state.call_method1(intern!(py, "__exit__"), (py.None(), py.None(), py.None()))?;
+    converted
 }
 
 /// The numbers as a new array of this shape.

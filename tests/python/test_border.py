@@ -1,0 +1,46 @@
+"""What crosses the border between Python and the compiled part: arrays, paths and positions."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import seqrs
+from cases import assert_same, character_model, id_batches
+from tolerances import assert_same_bits
+
+
+class TestMasks:
+    def test_any_byte_but_zero_is_true(self) -> None:
+        layer = seqrs.LSTM(3, 5)
+        x = np.ones((2, 4, 3), np.float32)
+        bytes_ = np.array([[255, 2, 0, 128], [1, 0, 64, 3]], np.uint8)
+        expected = layer(x, mask=bytes_ != 0)[0]
+        assert_same_bits(layer(x, mask=bytes_.view(bool))[0], expected)
+        assert_same_bits(layer(x, mask=np.asfortranarray(bytes_).view(bool))[0], expected)
+        strided = np.repeat(bytes_, 2, axis=1)[:, ::2].view(bool)
+        assert_same_bits(layer(x, mask=strided)[0], expected)
+
+
+class TestNumbersBeyondTheDtype:
+    def test_in_padding_they_have_no_influence_and_raise_nothing(self) -> None:
+        layer = seqrs.GRU(3, 5)
+        x = np.zeros((2, 4, 3))
+        expected = layer(x, lengths=[4, 2])[0]
+        x[1, 2:] = 1e300
+        with warnings.catch_warnings(), np.errstate(all="raise"):
+            warnings.simplefilter("error")
+            assert_same_bits(layer(x, lengths=[4, 2])[0], expected)
+
+    def test_in_live_steps_they_are_infinite(self) -> None:
+        layer = seqrs.Activation("relu")
+        assert layer(np.array([[[1e300, 1.0]]]))[0].tolist() == [[[1e300, 1.0]]]
+        norm = seqrs.Linear(1, 1)
+        norm.load_state_dict({"weight": [[1.0]], "bias": [0.0]})
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert norm(np.array([[[1e300], [2.0]]]))[0].tolist() == [[[np.inf], [2.0]]]
