@@ -44,3 +44,38 @@ class TestNumbersBeyondTheDtype:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             assert norm(np.array([[[1e300], [2.0]]]))[0].tolist() == [[[np.inf], [2.0]]]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="paths are bytes on POSIX alone")
+class TestPathsThatAreNotUtf8:
+    NAME = os.fsdecode(b"caf\xe9.safetensors")
+
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        folder = tmp_path / os.fsdecode(b"caf\xe9")
+        try:
+            folder.mkdir()
+        except OSError:
+            pytest.skip("this file system takes no such names")
+        return folder
+
+    def test_layers_and_models(self, folder: Path) -> None:
+        for value in (seqrs.LSTM(2, 3), character_model()):
+            value.save(folder / self.NAME)
+            assert seqrs.load(folder / self.NAME) == value
+            assert seqrs.load(str(folder / self.NAME)) == value
+        assert os.listdir(os.fsencode(folder)) == [b"caf\xe9.safetensors"]
+        with pytest.raises(seqrs.ModelFileNotFoundError, match="none"):
+            seqrs.load(folder / os.fsdecode(b"none\xe9"))
+
+    def test_checkpoints(self, folder: Path) -> None:
+        batches = id_batches(2)
+        runs: list[Any] = []
+        for epochs, resume in ((1, False), (2, True)):
+            model = character_model()
+            trainer = seqrs.Trainer(model)
+            trainer.fit(batches, epochs, progress=False, checkpoint=folder, resume=resume)
+            runs.append(model)
+        whole = character_model()
+        seqrs.Trainer(whole).fit(batches, 2, progress=False)
+        assert_same(runs[1].state_dict(), whole.state_dict())

@@ -1,5 +1,6 @@
 //! The handle of one layer.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -408,10 +409,10 @@ impl PyLayer {
     }
 
     /// Writes a model file.
-    fn save(&self, py: Python<'_>, path: &str) -> PyResult<()> {
+    fn save(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
         guard(py, || {
             let layer = self.get();
-            compute(py, || crate::files::save_layer(&layer, path))
+            compute(py, || crate::files::save_layer(&layer, &path))
         })
     }
 }

@@ -1,5 +1,6 @@
 //! The handle of a model: layers that others may hold too.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use pyo3::prelude::*;
@@ -253,10 +254,10 @@ impl PyModel {
     }
 
     /// Writes a model file.
-    fn save(&self, py: Python<'_>, path: &str) -> PyResult<()> {
+    fn save(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
         guard(py, || {
             let network = self.any(py)?;
-            compute(py, || with_network!(&network, network => network.model.save(path)))
+            compute(py, || with_network!(&network, network => network.model.save(&path)))
         })
     }
 }

@@ -1,5 +1,6 @@
 //! The handle of a trainer.
 
+use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, TryLockError};
 
 use pyo3::prelude::*;
@@ -277,23 +278,23 @@ impl PyTrainer {
     }
 
     /// Writes everything that the rest of the run depends on, and `extra_json` with it.
-    fn checkpoint(&self, py: Python<'_>, path: &str, extra_json: &str) -> PyResult<()> {
+    fn checkpoint(&self, py: Python<'_>, path: PathBuf, extra_json: &str) -> PyResult<()> {
         guard(py, || {
             let extra = serde_json::from_str(extra_json).map_err(|error| {
                 errors::raise(py, Error::option("extra_json", "a JSON text", error))
             })?;
             with_trainer!(&mut *self.lock(py)?, trainer => {
                 take_up(py, trainer, self.model.get())?;
-                compute(py, || trainer.checkpoint(path, &extra))
+                compute(py, || trainer.checkpoint(&path, &extra))
             })
         })
     }
 
     /// Goes back to what `checkpoint` wrote; gives `extra_json`.
-    fn restore(&self, py: Python<'_>, path: &str) -> PyResult<String> {
+    fn restore(&self, py: Python<'_>, path: PathBuf) -> PyResult<String> {
         guard(py, || {
             with_trainer!(&mut *self.lock(py)?, trainer => {
-                let extra = compute(py, || trainer.restore(path))?;
+                let extra = compute(py, || trainer.restore(&path))?;
                 self.model.get().put(py, trainer.model.layers());
                 Ok(extra.to_string())
             })
