@@ -9,6 +9,7 @@ use seqrs_cpu::Cpu;
 use crate::layer::{Layer, LayerSpec};
 use crate::number::Number;
 use crate::random::Stream;
+use crate::room::copied;
 use crate::sequential::{Input, Sequential};
 
 /// How the next id is chosen from the logits.
@@ -132,7 +133,7 @@ pub fn generate<T: Number>(
     let mut state = model.initial_state(1)?;
     let mut stream = Stream::new(sampling.seed, 0);
     let mut ids = Vec::new();
-    let mut input = prompt.to_vec();
+    let mut input = copied("prompt", prompt)?;
     for step in 0..steps {
         interrupt::check()?;
         let rows = Rows { data: &input[..], place: Place::packed(1) };
@@ -143,6 +144,10 @@ pub fn generate<T: Number>(
         let id = sampling.choose(logits, stream.uniform()).ok_or_else(|| {
             let expected = "numbers below infinity, one of them finite";
             Error::numerical(format!("logits of step {step}"), expected, "others")
+        })?;
+        ids.try_reserve(1).map_err(|_| Error::OutOfMemory {
+            what: "generated ids".to_owned(),
+            bytes: (ids.len() as u128 + 1) * size_of::<i64>() as u128,
         })?;
         ids.push(id as i64);
         input = vec![id as i64];

@@ -29,8 +29,9 @@
 //! ```
 //!
 //! A step that fails, for whatever reason, leaves the model, the optimiser and all counters
-//! as they were: the one thing that changes them, the update, comes last and cannot fail;
-//! with truncated back-propagation, where there are several, a copy is worked on.
+//! as they were: the one thing that changes them, the update, comes last, has the memory that
+//! it needs before it begins, and is not interrupted; with truncated back-propagation, where
+//! there are several, a copy is worked on.
 
 use seqrs_core::rows::{Place, Rows};
 use seqrs_core::{Error, Steps, interrupt, memory};
@@ -44,6 +45,7 @@ use crate::model_tape::OutputRef;
 use crate::number::Number;
 use crate::optimizers::{Optimizer, OptimizerSpec};
 use crate::random::mix;
+use crate::room::{copied_states, room};
 use crate::sequential::{Input, ModelState, Rank, Sequential};
 use crate::targets::{Gathered, Outputs, Target};
 
@@ -219,8 +221,8 @@ impl<T: Number> Trainer<T> {
             sum = self.chunk(cpu, x, target, steps, &mut state)?;
         } else {
             // Wrong targets at the end are found before the beginning is learnt.
-            target.gather(&self.outputs(&steps), width)?;
-            let mut work = self.clone();
+            target.gather(&self.outputs(&steps)?, width)?;
+            let mut work = self.copied()?;
             for from in (0..steps.time()).step_by(chunk) {
                 let part = steps.slice(from, (from + chunk).min(steps.time()));
                 let x = match x {
@@ -260,10 +262,10 @@ impl<T: Number> Trainer<T> {
         if count == 0 {
             return Ok(Evaluation { loss: 0.0, count, state });
         }
-        let outputs = self.outputs(steps);
+        let outputs = self.outputs(steps)?;
         let target = target.gather(&outputs, width)?;
         let output = self.model.infer(cpu, x, steps, &mut state)?;
-        let numbers = chosen(&output.numbers, width, &outputs);
+        let numbers = chosen(&output.numbers, width, &outputs)?;
         let numbers = numbers.as_deref().unwrap_or(&output.numbers);
         let loss = self.options.loss.value(cpu, numbers, width, target.packed())?;
         Ok(Evaluation { loss, count, state })
@@ -287,7 +289,7 @@ impl<T: Number> Trainer<T> {
             // Ids go to an embedding, whose width is known: the model will refuse them.
             (None, Input::Ids(_)) => 1,
         };
-        Ok((self.outputs(steps).len(), width))
+        Ok((self.outputs(steps)?.len(), width))
     }
 
     fn state_for(
@@ -301,11 +303,17 @@ impl<T: Number> Trainer<T> {
         }
     }
 
-    fn outputs<'s>(&self, steps: &'s Steps) -> Outputs<'s> {
+    fn outputs<'s>(&self, steps: &'s Steps) -> Result<Outputs<'s>, Error> {
         match self.model.output_rank() {
-            Rank::Steps => Outputs::steps(steps),
+            Rank::Steps => Ok(Outputs::steps(steps)),
             Rank::Rows => Outputs::rows(steps),
         }
+    }
+
+    /// A copy; [`Clone`] is for those who know that there is memory for one.
+    pub(crate) fn copied(&self) -> Result<Self, Error> {
+        let (model, sizes) = (self.model.clone(), self.sizes.clone());
+        Ok(Self { model, options: self.options, optimizer: self.optimizer.copied()?, sizes })
     }
 
     /// One update, on these steps as a whole; none if none of them is live.
@@ -317,7 +325,7 @@ impl<T: Number> Trainer<T> {
         steps: Steps,
         state: &mut ModelState<T>,
     ) -> Result<Chunk, Error> {
-        let outputs = self.outputs(&steps);
+        let outputs = self.outputs(&steps)?;
         if outputs.len() == 0 {
             return Ok(Chunk::default());
         }
@@ -325,7 +333,7 @@ impl<T: Number> Trainer<T> {
         let (_, width) = self.check(&x, &target, &steps)?;
         let target = target.gather(&outputs, width)?;
         let draw = mix(self.options.seed, update);
-        let mut after = state.clone();
+        let mut after = copied_states(state)?;
         let tape = self.model.record(cpu, x, steps.clone(), &mut after, Some(draw))?;
         let (total, d_y) = self.loss_of(cpu, tape.output(), &outputs, &target)?;
         if !total.is_finite() {
@@ -336,14 +344,15 @@ impl<T: Number> Trainer<T> {
         let mut d_state = self.model.initial_state(steps.batch())?;
         let mut gradients = self.model.backward(cpu, &tape, Some(&d_y), &mut d_state, false)?;
         drop(tape);
-        let grad_norm = global_norm(cpu, &gradients.layers);
+        let grad_norm = global_norm(cpu, &gradients.layers)?;
         if !grad_norm.is_finite() {
             return Err(self.not_finite(&gradients.layers, update));
         }
-        self.options.clipping().apply(cpu, &mut gradients.layers, grad_norm);
+        self.options.clipping().apply(cpu, &mut gradients.layers, grad_norm)?;
         interrupt::check()?;
+        self.model.layers_mut().iter_mut().try_for_each(Layer::unshare)?;
         let parameters = self.model.layers_mut().iter_mut().map(Layer::numbers_mut);
-        self.optimizer.update(cpu, parameters, &gradients.layers);
+        self.optimizer.update(cpu, parameters, &gradients.layers)?;
         *state = after;
         Ok(Chunk { total, grad_norm })
     }
@@ -357,7 +366,7 @@ impl<T: Number> Trainer<T> {
         target: &Gathered<T>,
     ) -> Result<(f64, Vec<T>), Error> {
         let (loss, width) = (self.options.loss, output.width);
-        let Some(numbers) = chosen(output.numbers, width, outputs) else {
+        let Some(numbers) = chosen(output.numbers, width, outputs)? else {
             return loss.total_and_gradient(cpu, output.numbers, width, target.packed());
         };
         let (total, d_chosen) = loss.total_and_gradient(cpu, &numbers, width, target.packed())?;
@@ -420,12 +429,18 @@ fn later<'a, S: ?Sized>(rows: Rows<'a, S>, steps: &Steps, from: usize) -> Rows<'
 }
 
 /// The rows that have a target, if not all have one.
-fn chosen<T: Number>(numbers: &[T], width: usize, outputs: &Outputs<'_>) -> Option<Vec<T>> {
+fn chosen<T: Number>(
+    numbers: &[T],
+    width: usize,
+    outputs: &Outputs<'_>,
+) -> Result<Option<Vec<T>>, Error> {
     match outputs {
         Outputs::Rows(rows) if rows.len() * width < numbers.len() => {
-            Some(rows.iter().flat_map(|&b| &numbers[b * width..][..width]).copied().collect())
+            let mut chosen = room("outputs with a target", rows.len() * width)?;
+            rows.iter().for_each(|&b| chosen.extend_from_slice(&numbers[b * width..][..width]));
+            Ok(Some(chosen))
         }
-        _ => None,
+        _ => Ok(None),
     }
 }
 
