@@ -68,12 +68,23 @@ fn signal_came() -> bool {
         return false;
     }
     LAST_LOOK.set(Some(now));
-    let raised = Python::try_attach(|py| py.check_signals().err()).flatten();
+    let came = look().is_err();
     // Waiting for the GIL is not work.
     LAST_LOOK.set(Some(Instant::now()));
-    let came = raised.is_some();
-    if came {
-        PENDING.set(raised);
-    }
     came
+}
+
+/// Looks for signals at once, however long ago the last look was: for a computation that is
+/// about to do what cannot be undone.
+///
+/// # Errors
+/// [`Error::Interrupted`] if a signal handler raised.
+pub(crate) fn look() -> Result<(), Error> {
+    match Python::try_attach(|py| py.check_signals().err()).flatten() {
+        None => Ok(()),
+        raised => {
+            PENDING.set(raised);
+            Err(Error::Interrupted)
+        }
+    }
 }

@@ -210,6 +210,24 @@ impl<T: Number> Trainer<T> {
         steps: Steps,
         state: Option<ModelState<T>>,
     ) -> Result<StepResult<T>, Error> {
+        self.step_if(cpu, x, target, steps, state, || Ok(()))
+    }
+
+    /// As [`Trainer::step`], for a caller who may change their mind until the last moment:
+    /// `agreed` is asked when everything is ready and the update is all that is left to do,
+    /// which nothing interrupts.
+    ///
+    /// # Errors
+    /// As [`Trainer::step`], and those of `agreed`. Nothing has changed then.
+    pub fn step_if(
+        &mut self,
+        cpu: &Cpu<T>,
+        x: Input<'_, T>,
+        target: Target<'_, T>,
+        steps: Steps,
+        state: Option<ModelState<T>>,
+        agreed: impl FnOnce() -> Result<(), Error>,
+    ) -> Result<StepResult<T>, Error> {
         let (count, width) = self.check(&x, &target, &steps)?;
         let mut state = self.state_for(state, steps.batch())?;
         if count == 0 {
@@ -218,7 +236,7 @@ impl<T: Number> Trainer<T> {
         let chunk = self.options.bptt.unwrap_or(usize::MAX).min(steps.time());
         let mut sum = Chunk::default();
         if chunk == steps.time() {
-            sum = self.chunk(cpu, x, target, steps, &mut state)?;
+            sum = self.chunk(cpu, x, target, steps, &mut state, agreed)?;
         } else {
             // Wrong targets at the end are found before the beginning is learnt.
             target.gather(&self.outputs(&steps)?, width)?;
@@ -233,10 +251,11 @@ impl<T: Number> Trainer<T> {
                     Target::Numbers(rows, w) => Target::Numbers(later(rows, &steps, from), w),
                     Target::Ids(rows) => Target::Ids(later(rows, &steps, from)),
                 };
-                let found = work.chunk(cpu, x, target, part, &mut state)?;
+                let found = work.chunk(cpu, x, target, part, &mut state, || Ok(()))?;
                 sum.total += found.total;
                 sum.grad_norm = sum.grad_norm.max(found.grad_norm);
             }
+            agreed()?;
             *self = work;
         }
         let loss = self.options.loss;
@@ -324,6 +343,7 @@ impl<T: Number> Trainer<T> {
         target: Target<'_, T>,
         steps: Steps,
         state: &mut ModelState<T>,
+        agreed: impl FnOnce() -> Result<(), Error>,
     ) -> Result<Chunk, Error> {
         let outputs = self.outputs(&steps)?;
         if outputs.len() == 0 {
@@ -351,6 +371,7 @@ impl<T: Number> Trainer<T> {
         self.options.clipping().apply(cpu, &mut gradients.layers, grad_norm)?;
         interrupt::check()?;
         self.model.layers_mut().iter_mut().try_for_each(Layer::unshare)?;
+        agreed()?;
         let parameters = self.model.layers_mut().iter_mut().map(Layer::numbers_mut);
         self.optimizer.update(cpu, parameters, &gradients.layers)?;
         *state = after;
@@ -645,6 +666,23 @@ mod tests {
         );
         assert_eq!(result, Err(Error::Interrupted));
         assert_eq!(content(&trainer), before);
+    }
+
+    #[test]
+    fn who_does_not_agree_keeps_everything_as_it_was() {
+        let (x, y) = (ids(1), ids(2));
+        for options in [options(), options().bptt(2)] {
+            let mut trainer = Trainer::<f32>::new(model(), options).unwrap();
+            let mut step = |agreed: fn() -> Result<(), Error>| {
+                let before = content(&trainer);
+                let (x, y) = (input(&x), target(&y));
+                let result = trainer.step_if(&cpu(1), x, y, lengths(), None, agreed);
+                (result, before == content(&trainer))
+            };
+            assert_eq!(step(|| Err(Error::Interrupted)), (Err(Error::Interrupted), true));
+            let (done, same) = step(|| Ok(()));
+            assert!(done.is_ok() && !same);
+        }
     }
 
     #[test]
