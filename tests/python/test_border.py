@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -79,3 +80,59 @@ class TestPathsThatAreNotUtf8:
         whole = character_model()
         seqrs.Trainer(whole).fit(batches, 2, progress=False)
         assert_same(runs[1].state_dict(), whole.state_dict())
+
+
+class TestPositions:
+    """A message says where something is wrong by indices of the caller's own array."""
+
+    @pytest.mark.parametrize("batch_first", [True, False])
+    def test_ids_and_targets_of_a_sequence(self, batch_first: bool) -> None:
+        layers = [
+            seqrs.Embedding(9, 3),
+            seqrs.GRU(3, 4, batch_first=batch_first),
+            seqrs.Linear(4, 9),
+        ]
+        model = seqrs.Sequential(layers)
+        trainer = seqrs.Trainer(model)
+        good = np.zeros((2, 3) if batch_first else (3, 2), np.int64)
+        bad = good.copy()
+        at = (1, 2) if batch_first else (2, 1)
+        bad[at] = 9
+        place = re.escape(f"[{at[0]}, {at[1]}]")
+        for attempt in (
+            lambda: model(bad),
+            lambda: model.forward(bad),
+            lambda: trainer.step(bad, good),
+        ):
+            with pytest.raises(seqrs.ShapeError, match=rf"^x{place}: .*an id in 0\.\.9, got 9"):
+                attempt()
+        with pytest.raises(seqrs.ShapeError, match=rf"^y{place}: .*a class in 0\.\.9, got 9"):
+            trainer.step(good, bad)
+        assert trainer.steps_done == 0
+        # Where it is not live it is not looked at.
+        lengths = [3, 2]
+        trainer.step(bad, bad, lengths)
+        assert trainer.steps_done == 1
+
+    def test_ids_of_a_step(self) -> None:
+        model = character_model(vocab=9)
+        with pytest.raises(seqrs.ShapeError, match=r"^x_t\[1\]: .*got 9"):
+            model.step([0, 9])
+
+    def test_one_target_a_row(self) -> None:
+        model = seqrs.Sequential([seqrs.Embedding(9, 3), seqrs.Last(), seqrs.Linear(3, 4)])
+        trainer = seqrs.Trainer(model)
+        ids = np.zeros((3, 2), np.int64)
+        with pytest.raises(seqrs.ShapeError, match=r"^y\[2\]: .*a class in 0\.\.4, got -1"):
+            trainer.step(ids, [0, 3, -1])
+        # A row without a live step has no target.
+        trainer.step(ids, [0, 3, -1], lengths=[1, 2, 0])
+
+    def test_shares(self) -> None:
+        layer = seqrs.Linear(2, 3)
+        trainer = seqrs.Trainer(layer, loss=seqrs.BinaryCrossEntropy())
+        y = np.zeros((2, 4, 3))
+        y[1, 2, 0] = np.nan
+        with pytest.raises(seqrs.ShapeError, match=r"^y\[1, 2, 0\]: .*in \[0, 1\], got NaN"):
+            trainer.step(np.zeros((2, 4, 2)), y)
+        trainer.step(np.zeros((2, 4, 2)), y, lengths=[4, 2])

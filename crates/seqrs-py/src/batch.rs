@@ -6,6 +6,7 @@
 
 use pyo3::prelude::*;
 use seqrs::number::Number;
+use seqrs::pace::for_each_item;
 use seqrs::sequential::Input;
 use seqrs_core::rows::{Place, Rows};
 use seqrs_core::{Error, Steps, memory};
@@ -13,6 +14,7 @@ use seqrs_core::{Error, Steps, memory};
 use crate::arrays::{self, Array, Plain, copied, room, shape_words};
 use crate::entry;
 use crate::errors;
+use crate::ranges::Named;
 
 /// The axes before the last one.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -75,6 +77,15 @@ impl Layout {
         shape
     }
 
+    /// The indices of step t of row b.
+    pub(crate) fn indices(&self, t: usize, b: usize) -> Vec<usize> {
+        match self.axes {
+            Axes::BatchFirst => vec![b, t],
+            Axes::TimeFirst => vec![t, b],
+            Axes::Rows => vec![b],
+        }
+    }
+
     /// Where each step's row of `width` numbers begins.
     pub(crate) fn place(&self, width: usize) -> Place {
         match self.axes {
@@ -111,10 +122,10 @@ impl Layout {
         }
         let mut padded = self.zeros(width)?;
         let place = self.place(width);
-        steps.for_each(|item, t, b| {
+        for_each_item(steps, width, |item, t, b| {
             padded[place.offset(item, t, b)..][..width]
                 .copy_from_slice(&packed[item * width..][..width]);
-        });
+        })?;
         Ok(padded)
     }
 }
@@ -152,8 +163,8 @@ impl<T> Given<T> {
 pub(crate) enum Reads {
     /// So many numbers, or any number of them.
     Numbers(Option<usize>),
-    /// One id.
-    Ids,
+    /// One id, in 0 to so many.
+    Ids(usize),
 }
 
 /// The lengths or the mask, as the caller gave them.
@@ -175,11 +186,13 @@ pub(crate) fn read<T: Number + Plain>(
 ) -> PyResult<(Given<T>, Steps, Layout)> {
     let py = x.py();
     match reads {
-        Reads::Ids => {
+        Reads::Ids(below) => {
             let ids = arrays::integers(name, x)?;
             let layout = layout_of(py, name, ids.shape(), axes, false, &[])?;
             let steps = read_live(py, live, layout)?;
-            Ok((Given::Ids(copy_live(py, name, &ids, &steps, layout, 1)?), steps, layout))
+            let ids = copy_live(py, name, &ids, &steps, layout, 1)?;
+            Named { name, steps: &steps, layout }.check_ids(py, &ids, below, "an id")?;
+            Ok((Given::Ids(ids), steps, layout))
         }
         Reads::Numbers(width) => {
             let numbers = arrays::real::<T>(name, x)?;
@@ -280,9 +293,9 @@ pub(crate) fn packed<T: Copy>(copied: Copied<T>, steps: &Steps) -> Result<Vec<T>
         return Ok(data);
     }
     let mut rows = room("rows", data.len())?;
-    steps.for_each(|item, t, b| {
+    for_each_item(steps, width, |item, t, b| {
         rows.extend_from_slice(&data[place.offset(item, t, b)..][..width]);
-    });
+    })?;
     Ok(rows)
 }
 
@@ -317,7 +330,7 @@ pub(crate) fn read_live(py: Python<'_>, live: Live<'_, '_>, layout: Layout) -> P
         (Some(lengths), None) => {
             let array = arrays::integers("lengths", lengths)?;
             check_shape(py, "lengths", array.shape(), &[batch])?;
-            let mut lengths = Vec::with_capacity(batch);
+            let mut lengths = room("lengths", batch).map_err(|error| errors::raise(py, error))?;
             for (b, &length) in array.numbers().iter().enumerate() {
                 let Ok(length) = usize::try_from(length) else {
                     let expected = format!("an integer in 0..={time} (the number of steps)");

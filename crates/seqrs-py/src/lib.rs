@@ -17,6 +17,7 @@ mod layer;
 mod loss;
 mod model;
 mod network;
+mod ranges;
 mod state;
 mod tape;
 mod threads;

@@ -61,9 +61,9 @@ pub(crate) struct Call<'a, 'py> {
 
 /// What a model reads at each step.
 pub(crate) fn reads<T: Number>(model: &Sequential<T>) -> Reads {
-    match model.takes_ids() {
-        true => Reads::Ids,
-        false => Reads::Numbers(model.input_width()),
+    match model.layers().first() {
+        Some(Layer::Embedding(table)) => Reads::Ids(table.options().num_embeddings),
+        _ => Reads::Numbers(model.input_width()),
     }
 }
 

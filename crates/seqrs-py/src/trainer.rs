@@ -18,6 +18,7 @@ use crate::layer::{Given, Kept};
 use crate::loss;
 use crate::model::PyModel;
 use crate::network::{cpu, reads, takes_rows};
+use crate::ranges::Named;
 use crate::state::{self, Holder};
 
 enum AnyTrainer {
@@ -108,23 +109,35 @@ impl<T: Kept> Batch<T> {
         let axes = Axes::of_sequence(batch_first);
         let (x, steps, layout) =
             batch::read::<T>("x", x, reads(model), axes, takes_rows(model), live)?;
-        let rows;
-        let (y_steps, y_layout) = match model.output_rank() {
-            Rank::Steps => (&steps, layout),
+        let (rows, live_rows);
+        let (y_steps, y_live, y_layout) = match model.output_rank() {
+            Rank::Steps => (&steps, &steps, layout),
             Rank::Rows => {
-                rows = Steps::dense(1, layout.batch).map_err(|error| errors::raise(py, error))?;
-                (&rows, Layout::of_rows(layout.batch))
+                let raise = |error| errors::raise(py, error);
+                rows = Steps::dense(1, layout.batch).map_err(raise)?;
+                // A row without a live step has no target.
+                let live = steps.live_steps();
+                live_rows = Steps::from_mask(1, layout.batch, |_, b| live[b] > 0).map_err(raise)?;
+                (&rows, &live_rows, Layout::of_rows(layout.batch))
             }
         };
-        let y = match trainer.options().loss.wants_classes() {
-            true => Y::Ids(batch::read_ids("y", y, y_steps, y_layout)?),
+        let width = match (&x, model.output_width()) {
+            (_, Some(width)) => width,
+            (X::Numbers(x), None) => x.width,
+            (X::Ids(_), None) => 1,
+        };
+        let named = Named { name: "y", steps: y_live, layout: y_layout };
+        let loss = &trainer.options().loss;
+        let y = match loss.wants_classes() {
+            true => {
+                let classes = batch::read_ids("y", y, y_steps, y_layout)?;
+                named.check_classes(py, &classes, width)?;
+                Y::Ids(classes)
+            }
             false => {
-                let width = match (&x, model.output_width()) {
-                    (_, Some(width)) => width,
-                    (X::Numbers(x), None) => x.width,
-                    (X::Ids(_), None) => 1,
-                };
-                Y::Numbers(batch::read_numbers("y", y, y_steps, y_layout, width)?)
+                let numbers = batch::read_numbers("y", y, y_steps, y_layout, width)?;
+                named.check_targets(py, loss, &numbers)?;
+                Y::Numbers(numbers)
             }
         };
         Ok(Self { x, y, steps, layout })
