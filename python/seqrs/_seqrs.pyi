@@ -11,12 +11,14 @@ __all__ = [
     "Tape",
     "Trainer",
     "__version__",
+    "asked_threads",
     "generate",
     "get_num_threads",
     "info",
     "load",
     "loss_gradient",
     "loss_value",
+    "restore_threads",
     "set_num_threads",
 ]
 
@@ -157,6 +159,7 @@ class Trainer:
     def checkpoint(self, path: str, extra_json: str) -> None: ...
     def restore(self, path: str) -> str: ...
 
+def asked_threads() -> int: ...
 def generate(
     model: Model,
     prompt: npt.ArrayLike,
@@ -183,4 +186,5 @@ def loss_value(
     lengths: npt.ArrayLike | None,
     mask: npt.ArrayLike | None,
 ) -> float: ...
+def restore_threads(asked: int) -> None: ...
 def set_num_threads(n: int) -> None: ...

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import seqrs
-from cases import assert_same, character_model, id_batches
+from cases import assert_same, character_model, id_batches, python
 from tolerances import assert_same_bits
 
 
@@ -136,3 +136,27 @@ class TestPositions:
         with pytest.raises(seqrs.ShapeError, match=r"^y\[1, 2, 0\]: .*in \[0, 1\], got NaN"):
             trainer.step(np.zeros((2, 4, 2)), y)
         trainer.step(np.zeros((2, 4, 2)), y, lengths=[4, 2])
+
+
+class TestThreads:
+    @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs affinity and fork")
+    def test_a_default_is_put_back_as_a_default(self) -> None:
+        code = """
+import os, seqrs
+from cases import in_child
+def on_one_processor():
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    return seqrs.get_num_threads()
+before = seqrs.get_num_threads()
+with seqrs.num_threads(7):
+    assert in_child(on_one_processor) == seqrs.get_num_threads() == 7
+    with seqrs.num_threads(5):
+        assert seqrs.get_num_threads() == 5
+    assert seqrs.get_num_threads() == 7
+assert seqrs.get_num_threads() == before
+print(in_child(on_one_processor))
+"""
+        clean = {"SEQRS_NUM_THREADS": "", "OMP_NUM_THREADS": ""}
+        unset = f"import os\nfor name in {list(clean)}: os.environ.pop(name, None)\n"
+        found = python(unset + code)
+        assert found.stdout.strip() == "1", found.stderr
