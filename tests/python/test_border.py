@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import pickle
 import re
 import warnings
 from pathlib import Path
@@ -160,3 +162,82 @@ print(in_child(on_one_processor))
         unset = f"import os\nfor name in {list(clean)}: os.environ.pop(name, None)\n"
         found = python(unset + code)
         assert found.stdout.strip() == "1", found.stderr
+
+
+class Tagged(seqrs.Linear):
+    """A user's subclass, which adds attributes."""
+
+
+class TaggedModel(seqrs.Sequential):
+    """The same of a model."""
+
+
+COPIES = [
+    pytest.param(copy.copy, id="copy"),
+    pytest.param(copy.deepcopy, id="deepcopy"),
+    pytest.param(lambda value: pickle.loads(pickle.dumps(value)), id="pickle"),
+]
+
+
+class TestCopies:
+    @pytest.mark.parametrize("copied", COPIES[1:])
+    def test_a_layer_beside_its_model_is_still_its_layer(self, copied: Any) -> None:
+        model = character_model()
+        pair = copied((model, model.layers[1], model))
+        assert pair[1] is pair[0].layers[1]
+        assert pair[2] is pair[0]
+        assert pair[0] == model
+        assert pair[0] is not model
+
+    @pytest.mark.parametrize("copied", COPIES)
+    def test_attributes_of_a_subclass_come_along(self, copied: Any) -> None:
+        layer = Tagged(2, 3)
+        layer.tag, layer.self = ["ours"], layer  # type: ignore[attr-defined]
+        model = TaggedModel([layer])
+        model.name = "theirs"  # type: ignore[attr-defined]
+        other = copied(model)
+        assert type(other) is TaggedModel
+        assert other == model
+        assert other.name == "theirs"
+        assert type(other[0]) is Tagged
+        assert other[0].tag == ["ours"]
+        if copied is not copy.copy:
+            assert other[0].tag is not layer.tag  # type: ignore[attr-defined]
+            assert other[0].self is other[0]
+
+    def test_a_layer_without_attributes_has_none(self) -> None:
+        layer = pickle.loads(pickle.dumps(seqrs.LSTM(2, 3)))
+        assert not hasattr(layer, "__dict__")
+
+
+class TestWords:
+    def test_loading_tells_what_was_left_out(self) -> None:
+        layer = seqrs.Linear(2, 3)
+        assert layer.load_state_dict(layer.state_dict()) == ([], [])
+        found = layer.load_state_dict({"bias": [1, 2, 3], "more": 1, "b": 2}, strict=False)
+        assert isinstance(found, seqrs.IncompatibleKeys)
+        assert found.missing_keys == ["weight"]
+        assert found.unexpected_keys == ["more", "b"]
+        model = character_model()
+        keys = model.load_state_dict({"9.weight": 1}, strict=False)
+        assert keys == (list(model.state_dict()), ["9.weight"])
+
+    def test_a_summary_says_what_every_layer_gives(self) -> None:
+        layers = [
+            seqrs.LSTM(4, 6, bidirectional=True),
+            seqrs.Dropout(0.1),
+            seqrs.Last(),
+            seqrs.Linear(12, 5),
+            seqrs.Activation("softmax"),
+        ]
+        lines = seqrs.Sequential(layers).summary().splitlines()[2:7]
+        sizes = [re.sub(r"^\d\s+\S+\(.*?\)", "", line).split()[0] for line in lines]
+        assert sizes == ["12", "12", "12", "5", "5"]
+
+    def test_the_module_shows_what_is_for_users(self) -> None:
+        names = dir(seqrs)
+        assert {"TrainStep", "Trainer", "data"} <= set(names)
+        assert not {"Any", "TYPE_CHECKING", "annotations"} & set(names)
+        model = character_model()
+        (x, y), *_ = id_batches(1)
+        assert isinstance(seqrs.Trainer(model).step(x, y), seqrs.TrainStep)
