@@ -21,7 +21,7 @@ PROMISED, SLACK = 0.2, 0.15
 
 
 def interrupted(job: Callable[[], object], seconds: float) -> tuple[bool, float]:
-    """Whether `job` was done, and how long after SIGINT, sent so many seconds from now, it ended."""
+    """Whether `job` was done, and how long after SIGINT, sent in so many seconds, it ended."""
     sent = 0.0
     done = False
 
@@ -51,7 +51,7 @@ def one_thread() -> Iterator[None]:
         yield
 
 
-X = np.zeros((1, 50_000, 1000), np.float32)  # zeros: no memory before it is copied
+X = np.zeros((1, 75_000, 1000), np.float32)  # zeros: no memory before it is copied
 #: Each takes a second or more.
 JOBS: dict[str, Callable[[], object]] = {
     "normal numbers are drawn": lambda: seqrs.Embedding(100_000, 800),
@@ -66,7 +66,7 @@ JOBS: dict[str, Callable[[], object]] = {
 def test_it_is_heard_in_time(name: str) -> None:
     tries = []
     for _ in range(3):
-        done, seconds = interrupted(JOBS[name], 0.4)
+        done, seconds = interrupted(JOBS[name], 0.25)
         assert not done
         tries.append(seconds)
         if seconds < PROMISED:
