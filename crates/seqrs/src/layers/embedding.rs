@@ -157,3 +157,25 @@ impl<T: Number> EmbeddingLayer<T> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use seqrs_core::interrupt;
+
+    use super::*;
+
+    #[test]
+    fn an_interrupt_ends_drawing_reading_and_learning() {
+        let layer = EmbeddingLayer::<f32>::new(Embedding::new(3, 1 << 10)).unwrap();
+        let steps = Steps::dense(1 << 20, 1).unwrap();
+        let ids = vec![0; 1 << 20];
+        let d_y = vec![0.0; 1 << 20];
+        let stopped = |run: &dyn Fn() -> Result<(), Error>| {
+            assert_eq!(interrupt::scope(|| true, run), Err(Error::Interrupted));
+        };
+        stopped(&|| EmbeddingLayer::<f32>::new(Embedding::new(3, 4)).map(drop));
+        let place = seqrs_core::rows::Place::packed(1);
+        stopped(&|| layer.gather(Rows { data: &ids, place }, &steps).map(drop));
+        stopped(&|| layer.backward(&[1; 1 << 10], &d_y, &mut vec![0.0; 3 << 10]));
+    }
+}

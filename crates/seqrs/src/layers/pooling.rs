@@ -167,6 +167,31 @@ mod tests {
     }
 
     #[test]
+    fn an_interrupt_ends_every_way_there_and_back() {
+        let (steps, width) = (Steps::dense(1 << 10, 1).unwrap(), 1 << 10);
+        let (row, x) = (vec![1.0_f32; width], vec![1.0_f32; width << 10]);
+        seqrs_core::interrupt::scope(
+            || true,
+            || {
+                assert_eq!(mean(&steps, &x, width), Err(Error::Interrupted));
+                assert_eq!(mean_back(&steps, &row, width), Err(Error::Interrupted));
+                assert_eq!(max(&steps, &x, width), Err(Error::Interrupted));
+            },
+        );
+        // These look at no more than a row a sequence.
+        let (steps, row) = (Steps::dense(1, 1 << 10).unwrap(), &x);
+        let from = vec![Some(0); row.len()];
+        seqrs_core::interrupt::scope(
+            || true,
+            || {
+                assert_eq!(last(&steps, &x, width, false), Err(Error::Interrupted));
+                assert_eq!(last_back(&steps, row, width, false), Err(Error::Interrupted));
+                assert_eq!(max_back(&steps, &from, row, width), Err(Error::Interrupted));
+            },
+        );
+    }
+
+    #[test]
     fn last_takes_each_direction_where_it_ended() {
         assert_eq!(last(&steps(), &X, 2, false).unwrap(), [5.0, 6.0, -7.0, 8.0, 0.0, 0.0]);
         assert_eq!(last(&steps(), &X, 2, true).unwrap(), [5.0, 4.0, -7.0, 2.0, 0.0, 0.0]);
