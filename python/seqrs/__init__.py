@@ -31,6 +31,7 @@ from .layers import (
     Dropout,
     Embedding,
     Gradients,
+    IncompatibleKeys,
     Last,
     Layer,
     LayerNorm,
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
     from . import callbacks, checkpoints, data, reference, schedules
     from .callbacks import CSVLogger, EarlyStopping, ModelCheckpoint
     from .generation import generate
-    from .training import Trainer
+    from .training import Trainer, TrainStep
 
 __all__ = [
     "GRU",
@@ -70,6 +71,7 @@ __all__ = [
     "Embedding",
     "Gradients",
     "Huber",
+    "IncompatibleKeys",
     "InternalError",
     "Last",
     "Layer",
@@ -89,6 +91,7 @@ __all__ = [
     "ShapeError",
     "StateError",
     "Tape",
+    "TrainStep",
     "Trainer",
     "__version__",
     "callbacks",
@@ -109,6 +112,7 @@ _LATER = {
     "CSVLogger": "callbacks",
     "EarlyStopping": "callbacks",
     "ModelCheckpoint": "callbacks",
+    "TrainStep": "training",
     "Trainer": "training",
     "callbacks": "",
     "checkpoints": "",
@@ -134,4 +138,6 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LATER})
+    # What the module needs for itself is nobody's to look for.
+    hidden = {"Any", "TYPE_CHECKING", "annotations"}
+    return sorted({*globals(), *_LATER} - hidden)

@@ -8,6 +8,7 @@ Letters: B rows, T steps, F features of a step.
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar, overload
@@ -30,6 +31,7 @@ __all__ = [
     "Dropout",
     "Embedding",
     "Gradients",
+    "IncompatibleKeys",
     "Last",
     "Layer",
     "LayerNorm",
@@ -54,6 +56,15 @@ class Gradients(NamedTuple):
     x: Array | None
     state: Any
     params: dict[str, Array]
+
+
+class IncompatibleKeys(NamedTuple):
+    """The names that `load_state_dict(mapping, strict=False)` had no use for."""
+
+    #: Parameters without an array in the mapping; they stay as they were.
+    missing_keys: list[str]
+    #: Names in the mapping of no parameter.
+    unexpected_keys: list[str]
 
 
 class Option(Generic[T]):
@@ -191,7 +202,11 @@ class Layer:
 
     @property
     def dtype(self) -> str:
-        """ "float32" or "float64"; of a layer without parameters, the dtype of what it is given."""
+        """ "float32" or "float64".
+
+        A layer without parameters says "float32", and computes float32 and float16 in float32 and
+        everything else in float64.
+        """
         return self._handle.dtype
 
     @property
@@ -213,7 +228,9 @@ class Layer:
         """Copies of the parameters, with PyTorch's names, shapes and order."""
         return self._handle.state_dict()
 
-    def load_state_dict(self, mapping: Mapping[str, npt.ArrayLike], strict: bool = True) -> None:
+    def load_state_dict(
+        self, mapping: Mapping[str, npt.ArrayLike], strict: bool = True
+    ) -> IncompatibleKeys:
         """Takes over parameters by name; either all of them or, if one does not fit, none.
 
         Args:
@@ -221,11 +238,15 @@ class Layer:
             strict: whether the names must be exactly this layer's. If not, those of other names
                 are left out, and parameters without an array stay.
 
+        Returns:
+            Both kinds of names, none of either when strict.
+
         Raises:
             ShapeError: a name or shape does not fit; says which.
             DTypeError: an array does not hold real numbers.
         """
-        self._handle.load_state_dict(checked_mapping(mapping), flag("strict", strict))
+        names = self._handle.load_state_dict(checked_mapping(mapping), flag("strict", strict))
+        return IncompatibleKeys(*names)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes one safetensors file, which `seqrs.load` gives back as a layer.
@@ -250,13 +271,19 @@ class Layer:
         return type(self) is type(other) and self._handle.equals(other._handle)
 
     def __copy__(self) -> Self:
-        return _wrap(type(self), self._handle.clone())
+        layer = _wrap(type(self), self._handle.clone())
+        take_attributes(layer, own_attributes(self))
+        return layer
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        return self.__copy__()
+        layer = _wrap(type(self), self._handle.clone())
+        # Before the attributes, which may lead back to the layer.
+        memo[id(self)] = layer
+        take_attributes(layer, copy.deepcopy(own_attributes(self), memo))
+        return layer
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _from_bytes, (type(self), self._handle.to_bytes())
+        return _from_bytes, (type(self), self._handle.to_bytes()), own_attributes(self)
 
 
 LayerT = TypeVar("LayerT", bound=Layer)
@@ -270,6 +297,18 @@ def _wrap(cls: type[LayerT], handle: _seqrs.Layer) -> LayerT:
 
 def _from_bytes(cls: type[LayerT], data: bytes) -> LayerT:
     return _wrap(cls, _seqrs.Layer.from_bytes(data))
+
+
+def own_attributes(value: object) -> dict[str, Any] | None:
+    """What a user's subclass of a layer or model has added to it; None if nothing."""
+    # Ours have slots alone; a subclass that says nothing of slots has a dictionary.
+    return getattr(value, "__dict__", None) or None
+
+
+def take_attributes(value: object, attributes: dict[str, Any] | None) -> None:
+    """Gives a copy what `own_attributes` found."""
+    if attributes is not None:
+        vars(value).update(attributes)
 
 
 def wrapped(handle: _seqrs.Layer) -> Layer:

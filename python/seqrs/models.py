@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
@@ -13,11 +14,14 @@ from .errors import ModelFileError, ModelFileNotFoundError
 from .layers import (
     Embedding,
     Gradients,
+    IncompatibleKeys,
     Layer,
     Tape,
     checked_mapping,
     checked_path,
     checked_tape,
+    own_attributes,
+    take_attributes,
     wrapped,
 )
 from .options import flag, integer
@@ -212,7 +216,9 @@ class Sequential:
         """Copies of all parameters, named `{index of the layer}.{parameter}`."""
         return self._handle.state_dict()
 
-    def load_state_dict(self, mapping: Mapping[str, npt.ArrayLike], strict: bool = True) -> None:
+    def load_state_dict(
+        self, mapping: Mapping[str, npt.ArrayLike], strict: bool = True
+    ) -> IncompatibleKeys:
         """Takes over parameters by name; either all of them or, if one does not fit, none.
 
         Args:
@@ -220,11 +226,15 @@ class Sequential:
             strict: whether the names must be exactly this model's. If not, those of other names
                 are left out, and parameters without an array stay.
 
+        Returns:
+            Both kinds of names, none of either when strict.
+
         Raises:
             ShapeError: a name or shape does not fit; says which.
             DTypeError: an array does not hold real numbers.
         """
-        self._handle.load_state_dict(checked_mapping(mapping), flag("strict", strict))
+        names = self._handle.load_state_dict(checked_mapping(mapping), flag("strict", strict))
+        return IncompatibleKeys(*names)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes one safetensors file, which `seqrs.load` gives back as a model.
@@ -238,10 +248,12 @@ class Sequential:
         itemsize = np.dtype(self.dtype).itemsize
         lines = [["", "layer", "output", "parameters", "multiply-adds/step", "state bytes/row"]]
         total = [0, 0, 0]
+        size: int | None = None
         for k, layer in enumerate(self._layers):
             counts = [layer.num_parameters, _multiply_adds(layer), _state_size(layer) * itemsize]
             total = [a + b for a, b in zip(total, counts, strict=True)]
-            size = layer.output_size
+            # A layer that has no size of its own gives what it is given.
+            size = layer.output_size or size
             output = "" if size is None else str(size)
             lines.append([str(k), _brief(layer), output, *(f"{n:,}" for n in counts)])
         lines.append(["", "total", "", *(f"{n:,}" for n in total)])
@@ -268,13 +280,19 @@ class Sequential:
         return type(self) is type(other) and self._layers == other._layers
 
     def __copy__(self) -> Self:
-        return self._of(tuple(layer.__copy__() for layer in self._layers))
+        model = self._of(tuple(copy.copy(layer) for layer in self._layers))
+        take_attributes(model, own_attributes(self))
+        return model
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        return self.__copy__()
+        # A layer that is copied beside the model is, there too, the model's own.
+        model = self._of(tuple(copy.deepcopy(layer, memo) for layer in self._layers))
+        memo[id(self)] = model
+        take_attributes(model, copy.deepcopy(own_attributes(self), memo))
+        return model
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuilt, (type(self), self._layers)
+        return _rebuilt, (type(self), self._layers), own_attributes(self)
 
     @classmethod
     def _of(cls, layers: tuple[Layer, ...]) -> Self:

@@ -46,12 +46,14 @@ def num_threads(n: int) -> Iterator[None]:
     The number belongs to the process, so other Python threads see it too.
     """
     n = integer("n", n, 1, _MOST_THREADS)
-    before = _seqrs.get_num_threads()
+    # What was asked for, not what is in use: a default goes on following the environment and,
+    # in a forked child, the child's affinity.
+    before = _seqrs.asked_threads()
     _seqrs.set_num_threads(n)
     try:
         yield
     finally:
-        _seqrs.set_num_threads(before)
+        _seqrs.restore_threads(before)
 
 
 def info() -> dict[str, Any]:

@@ -208,3 +208,43 @@ if __name__ == "__main__":
 """
         found = python(code, timeout=SECONDS + 10)
         assert found.stdout.strip() == "True", found.stderr
+
+    def test_a_trainer_that_was_working(self) -> None:
+        """It is lost to the child, which is told so; a new trainer of the same model works."""
+        layers = [seqrs.LSTM(48, 128, 2), seqrs.Linear(128, 8)]
+        trainer = seqrs.Trainer(seqrs.Sequential(layers, seed=0), loss=seqrs.MSE())
+        x, y = np.tile(X, (8, 8, 1)), np.tile(Y, (8, 8, 1))
+        done = threading.Event()
+        problems: list[str] = []
+
+        def keep_busy() -> None:
+            try:
+                while not done.is_set():
+                    trainer.step(x, y)
+            except BaseException as error:
+                problems.append(repr(error))
+
+        def job() -> tuple[str, int]:
+            message = "none"
+            for attempt in (lambda: trainer.step(X, Y), lambda: trainer.steps_done):
+                try:
+                    attempt()
+                except seqrs.StateError as error:
+                    message = str(error)
+            fresh = seqrs.Trainer(trainer.model, loss=seqrs.MSE())
+            fresh.step(X, Y)
+            return message, fresh.steps_done
+
+        busy = threading.Thread(target=keep_busy)
+        busy.start()
+        try:
+            # Almost always in the middle of a step, and never certainly.
+            found = {in_child(job, SECONDS) for _ in range(5)}
+        finally:
+            done.set()
+            busy.join(SECONDS)
+        assert not problems
+        expected = "trainer: expected one that was idle when this process was forked, or a new one"
+        got = "one that was working then in the parent process"
+        assert (f"{expected}, got {got}", 1) in found
+        assert found <= {(f"{expected}, got {got}", 1), ("none", 1)}

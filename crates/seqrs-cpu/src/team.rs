@@ -83,6 +83,16 @@ pub fn set_num_threads(threads: usize) -> Result<(), Error> {
     Ok(())
 }
 
+/// What [`set_num_threads`] asked for, or 0 if nothing was asked.
+pub fn asked() -> usize {
+    ASKED.load(Ordering::Relaxed)
+}
+
+/// Goes back to what [`asked`] gave.
+pub fn restore(asked: usize) {
+    ASKED.store(asked, Ordering::Relaxed);
+}
+
 fn look_up_num_threads() -> Result<usize, Error> {
     const OURS: &str = "SEQRS_NUM_THREADS";
     match env::var_os(OURS) {

@@ -16,6 +16,7 @@ use pyo3::exceptions::{PyBufferError, PyMemoryError, PyRuntimeError, PyTypeError
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
+use pyo3::types::IntoPyDict;
 use seqrs_core::Error;
 
 use crate::errors;
@@ -24,13 +25,29 @@ use crate::errors;
 /// less time than to make it free ours.
 const COPIED_BYTES: usize = 16 * 1024;
 
+/// An element type all of whose bit patterns are values, so that whatever NumPy's memory holds
+/// is one. `bool` is none: NumPy lets a byte of a boolean array be anything.
+///
+/// # Safety
+/// There is no bit pattern that is not a value of the type.
+pub(crate) unsafe trait Plain: Element + Copy {}
+
+// SAFETY: every 32 bits are a number, a NaN or an infinity.
+unsafe impl Plain for f32 {}
+// SAFETY: every 64 bits are a number, a NaN or an infinity.
+unsafe impl Plain for f64 {}
+// SAFETY: every 64 bits are an integer.
+unsafe impl Plain for i64 {}
+// SAFETY: every 8 bits are an integer.
+unsafe impl Plain for u8 {}
+
 /// A C-contiguous, aligned array of `T`.
 pub(crate) struct Array<'py, T> {
     array: Bound<'py, PyUntypedArray>,
     element: PhantomData<T>,
 }
 
-impl<T: Element + Copy> Array<'_, T> {
+impl<T: Plain> Array<'_, T> {
     /// Its axes.
     pub(crate) fn shape(&self) -> &[usize] {
         self.array.shape()
@@ -44,7 +61,7 @@ impl<T: Element + Copy> Array<'_, T> {
             return &[];
         }
         // SAFETY: `Array` is only made of arrays of this dtype, in `of_type`, so the memory
-        // holds numbers of type T, valid for every bit pattern.
+        // holds numbers of type T, and every bit pattern is one, by `Plain`.
         let array = unsafe { array.cast_unchecked::<PyArrayDyn<T>>() };
         // SAFETY: `of_type` saw the array contiguous and aligned. It is read with the GIL
         // held and no call into Python in between, so no Python code writes to it.
@@ -56,7 +73,7 @@ impl<T: Element + Copy> Array<'_, T> {
 ///
 /// # Errors
 /// `DTypeError` for complex, boolean and other data, `ShapeError` for what is no array.
-pub(crate) fn real<'py, T: Element + Copy>(
+pub(crate) fn real<'py, T: Plain>(
     name: &str,
     given: &Bound<'py, PyAny>,
 ) -> PyResult<Array<'py, T>> {
@@ -88,13 +105,14 @@ pub(crate) fn integers<'py>(name: &str, given: &Bound<'py, PyAny>) -> PyResult<A
     of_type(name, array, "integers", |kind| matches!(kind, b'i' | b'u'))
 }
 
-/// `given` as booleans: booleans, or integers that are 0 or 1.
+/// `given` as bytes of which those that are not 0 mean true: booleans, or integers that are 0
+/// or 1.
 ///
 /// # Errors
 /// `DTypeError` for other data, `ShapeError` for other integers and what is no array.
-pub(crate) fn booleans<'py>(name: &str, given: &Bound<'py, PyAny>) -> PyResult<Array<'py, bool>> {
+pub(crate) fn booleans<'py>(name: &str, given: &Bound<'py, PyAny>) -> PyResult<Array<'py, u8>> {
     let py = given.py();
-    let array = any(name, given)?;
+    let mut array = any(name, given)?;
     let nothing = array.is_empty() && !given.is_instance_of::<PyUntypedArray>();
     if matches!(array.dtype().kind(), b'i' | b'u') && !array.is_empty() {
         for bound in ["min", "max"] {
@@ -104,8 +122,13 @@ pub(crate) fn booleans<'py>(name: &str, given: &Bound<'py, PyAny>) -> PyResult<A
             }
         }
     }
+    if array.dtype().kind() == b'b' {
+        array = array
+            .call_method1(intern!(py, "view"), (numpy::dtype::<u8>(py),))?
+            .cast_into::<PyUntypedArray>()?;
+    }
     of_type(name, array, "booleans or integers 0 and 1", |kind| {
-        matches!(kind, b'b' | b'i' | b'u') || nothing
+        matches!(kind, b'i' | b'u') || nothing
     })
 }
 
@@ -165,7 +188,7 @@ fn kind_of(given: &Bound<'_, PyAny>) -> String {
 }
 
 /// `array` with elements of type `T`, contiguous, if its kind is accepted.
-fn of_type<'py, T: Element>(
+fn of_type<'py, T: Plain>(
     name: &str,
     array: Bound<'py, PyUntypedArray>,
     expected: &str,
@@ -180,9 +203,11 @@ fn of_type<'py, T: Element>(
     }
     let array = match same && array.is_c_contiguous() && array.is_aligned() {
         true => array,
-        false => array
-            .call_method1(intern!(py, "astype"), (&wanted, intern!(py, "C")))?
-            .cast_into::<PyUntypedArray>()?,
+        false => quietly(py, || {
+            Ok(array
+                .call_method1(intern!(py, "astype"), (&wanted, intern!(py, "C")))?
+                .cast_into::<PyUntypedArray>()?)
+        })?,
     };
     // Of a subclass that has its own idea of `astype`.
     let fits = array.dtype().is_equiv_to(&wanted) && array.is_c_contiguous() && array.is_aligned();
@@ -190,6 +215,19 @@ fn of_type<'py, T: Element>(
         return Err(errors::dtype(py, name, expected, array.get_type()));
     }
     Ok(Array { array, element: PhantomData })
+}
+
+/// Runs `convert` without NumPy's warnings. A number beyond the range of `f32` becomes an
+/// infinity, as IEEE 754 says; whether it is in padding, which must not matter, NumPy cannot
+/// know.
+fn quietly<R>(py: Python<'_>, convert: impl FnOnce() -> PyResult<R>) -> PyResult<R> {
+    static ERRSTATE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let options = [(intern!(py, "all"), intern!(py, "ignore"))].into_py_dict(py)?;
+    let state = ERRSTATE.import(py, "numpy", "errstate")?.call((), Some(&options))?;
+    state.call_method0(intern!(py, "__enter__"))?;
+    let converted = convert();
+    state.call_method1(intern!(py, "__exit__"), (py.None(), py.None(), py.None()))?;
+    converted
 }
 
 /// The numbers as a new array of this shape.

@@ -4,16 +4,17 @@
 //! Where every row is live it is copied as it is and read in place; otherwise only its
 //! live rows are copied, one after the other, so that padding is never read.
 
-use numpy::Element;
 use pyo3::prelude::*;
 use seqrs::number::Number;
+use seqrs::pace::for_each_item;
 use seqrs::sequential::Input;
 use seqrs_core::rows::{Place, Rows};
 use seqrs_core::{Error, Steps, memory};
 
-use crate::arrays::{self, Array, copied, room, shape_words};
+use crate::arrays::{self, Array, Plain, copied, room, shape_words};
 use crate::entry;
 use crate::errors;
+use crate::ranges::Named;
 
 /// The axes before the last one.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -76,6 +77,15 @@ impl Layout {
         shape
     }
 
+    /// The indices of step t of row b.
+    pub(crate) fn indices(&self, t: usize, b: usize) -> Vec<usize> {
+        match self.axes {
+            Axes::BatchFirst => vec![b, t],
+            Axes::TimeFirst => vec![t, b],
+            Axes::Rows => vec![b],
+        }
+    }
+
     /// Where each step's row of `width` numbers begins.
     pub(crate) fn place(&self, width: usize) -> Place {
         match self.axes {
@@ -112,10 +122,10 @@ impl Layout {
         }
         let mut padded = self.zeros(width)?;
         let place = self.place(width);
-        steps.for_each(|item, t, b| {
+        for_each_item(steps, width, |item, t, b| {
             padded[place.offset(item, t, b)..][..width]
                 .copy_from_slice(&packed[item * width..][..width]);
-        });
+        })?;
         Ok(padded)
     }
 }
@@ -153,8 +163,8 @@ impl<T> Given<T> {
 pub(crate) enum Reads {
     /// So many numbers, or any number of them.
     Numbers(Option<usize>),
-    /// One id.
-    Ids,
+    /// One id, in 0 to so many.
+    Ids(usize),
 }
 
 /// The lengths or the mask, as the caller gave them.
@@ -166,7 +176,7 @@ pub(crate) struct Live<'a, 'py> {
 
 /// Reads x and which of its rows are live. `axes` are those it must have; where `or_rows`
 /// is set, (B, F) is one step of B rows.
-pub(crate) fn read<T: Number + Element>(
+pub(crate) fn read<T: Number + Plain>(
     name: &str,
     x: &Bound<'_, PyAny>,
     reads: Reads,
@@ -176,11 +186,13 @@ pub(crate) fn read<T: Number + Element>(
 ) -> PyResult<(Given<T>, Steps, Layout)> {
     let py = x.py();
     match reads {
-        Reads::Ids => {
+        Reads::Ids(below) => {
             let ids = arrays::integers(name, x)?;
             let layout = layout_of(py, name, ids.shape(), axes, false, &[])?;
             let steps = read_live(py, live, layout)?;
-            Ok((Given::Ids(copy_live(py, name, &ids, &steps, layout, 1)?), steps, layout))
+            let ids = copy_live(py, name, &ids, &steps, layout, 1)?;
+            Named { name, steps: &steps, layout }.check_ids(py, &ids, below, "an id")?;
+            Ok((Given::Ids(ids), steps, layout))
         }
         Reads::Numbers(width) => {
             let numbers = arrays::real::<T>(name, x)?;
@@ -220,7 +232,7 @@ fn layout_of(
 }
 
 /// Copies an array of this layout, or only its live rows of `width` elements.
-fn copy_live<T: Element + Copy>(
+fn copy_live<T: Plain>(
     py: Python<'_>,
     name: &str,
     array: &Array<'_, T>,
@@ -244,7 +256,7 @@ fn copy_live<T: Element + Copy>(
 }
 
 /// Reads an array of numbers that must have this layout and width.
-pub(crate) fn read_numbers<T: Number + Element>(
+pub(crate) fn read_numbers<T: Number + Plain>(
     name: &str,
     given: &Bound<'_, PyAny>,
     steps: &Steps,
@@ -281,9 +293,9 @@ pub(crate) fn packed<T: Copy>(copied: Copied<T>, steps: &Steps) -> Result<Vec<T>
         return Ok(data);
     }
     let mut rows = room("rows", data.len())?;
-    steps.for_each(|item, t, b| {
+    for_each_item(steps, width, |item, t, b| {
         rows.extend_from_slice(&data[place.offset(item, t, b)..][..width]);
-    });
+    })?;
     Ok(rows)
 }
 
@@ -318,7 +330,7 @@ pub(crate) fn read_live(py: Python<'_>, live: Live<'_, '_>, layout: Layout) -> P
         (Some(lengths), None) => {
             let array = arrays::integers("lengths", lengths)?;
             check_shape(py, "lengths", array.shape(), &[batch])?;
-            let mut lengths = Vec::with_capacity(batch);
+            let mut lengths = room("lengths", batch).map_err(|error| errors::raise(py, error))?;
             for (b, &length) in array.numbers().iter().enumerate() {
                 let Ok(length) = usize::try_from(length) else {
                     let expected = format!("an integer in 0..={time} (the number of steps)");
@@ -332,14 +344,14 @@ pub(crate) fn read_live(py: Python<'_>, live: Live<'_, '_>, layout: Layout) -> P
             let array = arrays::booleans("mask", mask)?;
             check_shape(py, "mask", array.shape(), &layout.shape(None))?;
             let (mask, place) = (array.numbers(), layout.place(1));
-            Steps::from_mask(time, batch, |t, b| mask[place.offset(0, t, b)])
+            Steps::from_mask(time, batch, |t, b| mask[place.offset(0, t, b)] != 0)
         }
     };
     steps.map_err(|error| errors::raise(py, error))
 }
 
 /// Results spread over an array of this layout.
-pub(crate) fn spread<'py, T: Number + Element>(
+pub(crate) fn spread<'py, T: Number + Plain>(
     py: Python<'py>,
     layout: Layout,
     steps: &Steps,

@@ -24,6 +24,8 @@ thread_local! {
 
 /// Runs the body of a function that Python calls.
 pub(crate) fn guard<R>(py: Python<'_>, body: impl FnOnce() -> PyResult<R>) -> PyResult<R> {
+    // Python has looked right before the call.
+    LAST_LOOK.set(Some(Instant::now()));
     match catch_unwind(AssertUnwindSafe(body)) {
         Ok(result) => result,
         Err(panic) => {
@@ -46,7 +48,6 @@ pub(crate) fn compute<R: Send>(
     py: Python<'_>,
     work: impl FnOnce() -> Result<R, Error> + Send,
 ) -> PyResult<R> {
-    LAST_LOOK.set(None);
     py.detach(|| interrupt::scope(signal_came, work)).map_err(|error| raise(py, error))
 }
 
@@ -58,22 +59,28 @@ pub(crate) fn pending_interrupt() -> Option<PyErr> {
 /// Whether a signal handler raised. Only the main thread runs handlers, so any other is
 /// never interrupted, as in Python itself.
 fn signal_came() -> bool {
-    let now = Instant::now();
-    let Some(last) = LAST_LOOK.get() else {
-        // Work that ends within the first period never takes the GIL back.
-        LAST_LOOK.set(Some(now));
-        return false;
-    };
-    if now.duration_since(last) < SIGNAL_PERIOD {
+    // A call that ends within the first period, copying its arrays included, never takes the
+    // GIL back.
+    if LAST_LOOK.get().is_some_and(|last| last.elapsed() < SIGNAL_PERIOD) {
         return false;
     }
-    LAST_LOOK.set(Some(now));
-    let raised = Python::try_attach(|py| py.check_signals().err()).flatten();
+    let came = look().is_err();
     // Waiting for the GIL is not work.
     LAST_LOOK.set(Some(Instant::now()));
-    let came = raised.is_some();
-    if came {
-        PENDING.set(raised);
-    }
     came
+}
+
+/// Looks for signals at once, however long ago the last look was: for a computation that is
+/// about to do what cannot be undone.
+///
+/// # Errors
+/// [`Error::Interrupted`] if a signal handler raised.
+pub(crate) fn look() -> Result<(), Error> {
+    match Python::try_attach(|py| py.check_signals().err()).flatten() {
+        None => Ok(()),
+        raised => {
+            PENDING.set(raised);
+            Err(Error::Interrupted)
+        }
+    }
 }

@@ -1,5 +1,7 @@
 //! Model files.
 
+use std::path::{Path, PathBuf};
+
 use pyo3::prelude::*;
 use seqrs::files::{self, AnyModel, LoadOptions};
 use seqrs_core::Error;
@@ -10,10 +12,10 @@ use crate::model::PyModel;
 
 /// Reads a model file: a `Layer` or a `Model`.
 #[pyfunction]
-pub(crate) fn load(py: Python<'_>, path: &str, allow_nonfinite: bool) -> PyResult<Py<PyAny>> {
+pub(crate) fn load(py: Python<'_>, path: PathBuf, allow_nonfinite: bool) -> PyResult<Py<PyAny>> {
     guard(py, || {
         let options = LoadOptions { allow_nonfinite };
-        match compute(py, || files::load_with(path, &options))? {
+        match compute(py, || files::load_with(&path, &options))? {
             AnyModel::LayerF32(layer) => handle(py, f32::keep(layer)),
             AnyModel::LayerF64(layer) => handle(py, f64::keep(layer)),
             AnyModel::SequentialF32(model) => {
@@ -48,7 +50,7 @@ pub(crate) fn layer_of_bytes(bytes: &[u8]) -> Result<AnyLayer, Error> {
 }
 
 /// Writes a layer's model file.
-pub(crate) fn save_layer(layer: &AnyLayer, path: &str) -> Result<(), Error> {
+pub(crate) fn save_layer(layer: &AnyLayer, path: &Path) -> Result<(), Error> {
     match layer {
         AnyLayer::F32(layer) | AnyLayer::Either(layer) => layer.save(path),
         AnyLayer::F64(layer) => layer.save(path),

@@ -1,5 +1,6 @@
 //! The handle of one layer.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -260,17 +261,6 @@ impl PyLayer {
         guard(py, || Ok(with_network!(self.any(py)?, network => network.model.output_width())))
     }
 
-    /// Another number after every change.
-    #[getter]
-    fn version(&self, py: Python<'_>) -> PyResult<u64> {
-        guard(py, || {
-            Ok(match self.get() {
-                AnyLayer::F32(layer) | AnyLayer::Either(layer) => layer.version(),
-                AnyLayer::F64(layer) => layer.version(),
-            })
-        })
-    }
-
     /// A hash of structure and parameters.
     #[getter]
     fn fingerprint(&self, py: Python<'_>) -> PyResult<String> {
@@ -363,18 +353,23 @@ impl PyLayer {
         guard(py, || with_network!(self.any(py)?, network => network.state_dict(py)))
     }
 
-    /// Takes over parameters by name.
-    fn load_state_dict(&self, mapping: &Bound<'_, PyDict>, strict: bool) -> PyResult<()> {
+    /// Takes over parameters by name; gives the names of parameters that are missing, and of
+    /// arrays that are of no parameter.
+    fn load_state_dict(
+        &self,
+        mapping: &Bound<'_, PyDict>,
+        strict: bool,
+    ) -> PyResult<(Vec<String>, Vec<String>)> {
         let py = mapping.py();
         guard(py, || {
             with_network!(self.any(py)?, network => {
-                let numbers = weights::read(&network.model, Holder::Layer, mapping, strict)?;
-                for (layer, numbers) in network.model.layers().iter().zip(numbers) {
+                let found = weights::read(&network.model, Holder::Layer, mapping, strict)?;
+                for (layer, numbers) in network.model.layers().iter().zip(found.layers) {
                     let mut layer = layer.clone();
                     layer.set_numbers(numbers).map_err(|error| errors::raise(py, error))?;
                     self.set(Kept::keep(layer));
                 }
-                Ok(())
+                Ok((found.missing, found.unexpected))
             })
         })
     }
@@ -408,10 +403,10 @@ impl PyLayer {
     }
 
     /// Writes a model file.
-    fn save(&self, py: Python<'_>, path: &str) -> PyResult<()> {
+    fn save(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
         guard(py, || {
             let layer = self.get();
-            compute(py, || crate::files::save_layer(&layer, path))
+            compute(py, || crate::files::save_layer(&layer, &path))
         })
     }
 }

@@ -17,6 +17,7 @@ mod layer;
 mod loss;
 mod model;
 mod network;
+mod ranges;
 mod state;
 mod tape;
 mod threads;
@@ -39,6 +40,8 @@ fn _seqrs(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(loss::loss_gradient, module)?)?;
     module.add_function(wrap_pyfunction!(threads::set_num_threads, module)?)?;
     module.add_function(wrap_pyfunction!(threads::get_num_threads, module)?)?;
+    module.add_function(wrap_pyfunction!(threads::asked_threads, module)?)?;
+    module.add_function(wrap_pyfunction!(threads::restore_threads, module)?)?;
     module.add_function(wrap_pyfunction!(threads::info, module)?)?;
     Ok(())
 }

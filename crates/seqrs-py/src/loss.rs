@@ -6,11 +6,12 @@ use seqrs::targets::Packed;
 use seqrs_core::{Error, Steps};
 
 use crate::arrays::{self, shape_words};
-use crate::batch::{self, Axes, Copied, Given as X, Layout, Live, Reads};
+use crate::batch::{self, Axes, Given as X, Layout, Live, Reads};
 use crate::entry::{compute, guard};
 use crate::errors;
 use crate::layer::Given;
 use crate::network::{Elem, cpu};
+use crate::ranges::Named;
 
 /// A loss from its description.
 pub(crate) fn parse(py: Python<'_>, json: &str) -> PyResult<Loss> {
@@ -91,16 +92,17 @@ impl<T: Elem> Pair<T> {
             let got = shape_words(&layout.shape(Some(0)));
             return Err(errors::shape(py, "y_pred", "at least 1 number in the last axis", got));
         }
-        let pack = |error| errors::raise(py, error);
+        let named = Named { name: "y", steps: &steps, layout };
         let targets = if loss.wants_classes() {
             let classes = batch::read_ids("y", y, &steps, layout)?;
-            check_classes(py, &classes, &steps, layout, width)?;
-            Targets::Ids(batch::packed(classes, &steps).map_err(pack)?)
+            named.check_classes(py, &classes, width)?;
+            Targets::Ids(compute(py, || batch::packed(classes, &steps))?)
         } else {
             let numbers = batch::read_numbers("y", y, &steps, layout, width)?;
-            Targets::Numbers(batch::packed(numbers, &steps).map_err(pack)?)
+            named.check_targets(py, loss, &numbers)?;
+            Targets::Numbers(compute(py, || batch::packed(numbers, &steps))?)
         };
-        let outputs = batch::packed(outputs, &steps).map_err(pack)?;
+        let outputs = compute(py, || batch::packed(outputs, &steps))?;
         Ok(Self { outputs, width, targets, steps, layout })
     }
 
@@ -125,28 +127,4 @@ impl<T: Elem> Pair<T> {
         })?;
         batch::spread(py, self.layout, &self.steps, gradient, self.width)
     }
-}
-
-/// Names the first class that is none, by its place in the caller's array.
-fn check_classes(
-    py: Python<'_>,
-    classes: &Copied<i64>,
-    steps: &Steps,
-    layout: Layout,
-    width: usize,
-) -> PyResult<()> {
-    let mut wrong = None;
-    steps.for_each(|item, t, b| {
-        let class = classes.data[classes.place.offset(item, t, b)];
-        if wrong.is_none() && !usize::try_from(class).is_ok_and(|class| class < width) {
-            wrong = Some((t, b, class));
-        }
-    });
-    let Some((t, b, class)) = wrong else { return Ok(()) };
-    let what = match layout.axes {
-        Axes::BatchFirst => format!("y[{b}, {t}]"),
-        Axes::TimeFirst => format!("y[{t}, {b}]"),
-        Axes::Rows => format!("y[{b}]"),
-    };
-    Err(errors::shape(py, what, format!("a class in 0..{width}"), class))
 }

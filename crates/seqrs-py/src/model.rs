@@ -1,9 +1,10 @@
 //! The handle of a model: layers that others may hold too.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyList};
+use pyo3::types::{PyDict, PyList};
 use seqrs::number::DType;
 use seqrs::{Layer, Sequential};
 use seqrs_core::Error;
@@ -226,37 +227,32 @@ impl PyModel {
         guard(py, || with_network!(self.any(py)?, network => network.state_dict(py)))
     }
 
-    /// Takes over parameters by name.
-    fn load_state_dict(&self, mapping: &Bound<'_, PyDict>, strict: bool) -> PyResult<()> {
+    /// Takes over parameters by name; gives the names of parameters that are missing, and of
+    /// arrays that are of no parameter.
+    fn load_state_dict(
+        &self,
+        mapping: &Bound<'_, PyDict>,
+        strict: bool,
+    ) -> PyResult<(Vec<String>, Vec<String>)> {
         let py = mapping.py();
         guard(py, || {
             with_network!(self.any(py)?, network => {
-                let numbers = weights::read(&network.model, Holder::Model, mapping, strict)?;
+                let found = weights::read(&network.model, Holder::Model, mapping, strict)?;
                 let mut layers = network.model.layers().to_vec();
-                for (layer, numbers) in layers.iter_mut().zip(numbers) {
+                for (layer, numbers) in layers.iter_mut().zip(found.layers) {
                     layer.set_numbers(numbers).map_err(|error| errors::raise(py, error))?;
                 }
                 self.put(py, &layers);
-                Ok(())
+                Ok((found.missing, found.unexpected))
             })
         })
     }
 
-    /// The model as a model file.
-    fn to_bytes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
-        guard(py, || {
-            let network = self.any(py)?;
-            let bytes =
-                compute(py, || with_network!(&network, network => network.model.to_bytes()))?;
-            Ok(PyBytes::new(py, &bytes))
-        })
-    }
-
     /// Writes a model file.
-    fn save(&self, py: Python<'_>, path: &str) -> PyResult<()> {
+    fn save(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
         guard(py, || {
             let network = self.any(py)?;
-            compute(py, || with_network!(&network, network => network.model.save(path)))
+            compute(py, || with_network!(&network, network => network.model.save(&path)))
         })
     }
 }

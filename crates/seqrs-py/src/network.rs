@@ -1,6 +1,5 @@
 //! What layers and models compute for Python. A layer alone is a model of one layer.
 
-use numpy::Element;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use seqrs::model_tape::ModelTape;
@@ -11,7 +10,7 @@ use seqrs_core::rows::RowsMut;
 use seqrs_core::{Error, Steps};
 use seqrs_cpu::Cpu;
 
-use crate::arrays;
+use crate::arrays::{self, Plain};
 use crate::batch::{self, Axes, Given, Layout, Live, Reads};
 use crate::entry::compute;
 use crate::errors;
@@ -19,7 +18,7 @@ use crate::state::{self, Holder};
 use crate::tape::{AnyTape, Tape};
 
 /// The number types that cross the border.
-pub(crate) trait Elem: Number + Element {
+pub(crate) trait Elem: Number + Plain {
     /// Wraps a tape.
     fn any(tape: ModelTape<Self>) -> AnyTape;
     /// The tape, if it is of this type.
@@ -62,9 +61,9 @@ pub(crate) struct Call<'a, 'py> {
 
 /// What a model reads at each step.
 pub(crate) fn reads<T: Number>(model: &Sequential<T>) -> Reads {
-    match model.takes_ids() {
-        true => Reads::Ids,
-        false => Reads::Numbers(model.input_width()),
+    match model.layers().first() {
+        Some(Layer::Embedding(table)) => Reads::Ids(table.options().num_embeddings),
+        _ => Reads::Numbers(model.input_width()),
     }
 }
 

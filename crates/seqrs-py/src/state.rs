@@ -3,7 +3,6 @@
 //! A recurrent layer's state is h, or (h, c) for an LSTM; a model's is a tuple with one of
 //! these for each recurrent layer. Alone, a layer without a state has None.
 
-use numpy::Element;
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
 use seqrs::number::Number;
@@ -12,7 +11,7 @@ use seqrs::{Layer, Sequential};
 use seqrs_core::backend::State;
 use seqrs_core::spec::Spec;
 
-use crate::arrays::{self, copied};
+use crate::arrays::{self, Plain, copied};
 use crate::batch::check_shape;
 use crate::errors;
 
@@ -32,7 +31,7 @@ fn stacks<T: Number>(model: &Sequential<T>) -> impl Iterator<Item = &Spec> {
 }
 
 /// The state that Python gave, named `name` in messages; zeros where it gave none.
-pub(crate) fn read<T: Number + Element>(
+pub(crate) fn read<T: Number + Plain>(
     py: Python<'_>,
     name: &str,
     given: Option<&Bound<'_, PyAny>>,
@@ -80,7 +79,7 @@ fn sequence<'py>(given: &Bound<'py, PyAny>) -> Option<Vec<Bound<'py, PyAny>>> {
 }
 
 /// Reads one layer's state over the zeros in `state`.
-fn read_one<T: Number + Element>(
+fn read_one<T: Number + Plain>(
     name: &str,
     given: &Bound<'_, PyAny>,
     stack: &Spec,
@@ -107,7 +106,7 @@ fn read_one<T: Number + Element>(
     read_part(&format!("{name}: c"), &parts[1], &[slots, batch, hidden], c)
 }
 
-fn read_part<T: Number + Element>(
+fn read_part<T: Number + Plain>(
     name: &str,
     given: &Bound<'_, PyAny>,
     shape: &[usize],
@@ -121,7 +120,7 @@ fn read_part<T: Number + Element>(
 }
 
 /// A state in Python's form.
-pub(crate) fn write<T: Number + Element>(
+pub(crate) fn write<T: Number + Plain>(
     py: Python<'_>,
     state: ModelState<T>,
     model: &Sequential<T>,
@@ -138,7 +137,7 @@ pub(crate) fn write<T: Number + Element>(
     }
 }
 
-fn write_one<'py, T: Number + Element>(
+fn write_one<'py, T: Number + Plain>(
     py: Python<'py>,
     state: State<Vec<T>>,
     stack: &Spec,

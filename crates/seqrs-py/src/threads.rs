@@ -21,6 +21,21 @@ pub(crate) fn get_num_threads(py: Python<'_>) -> PyResult<usize> {
     guard(py, || team::num_threads().map_err(|error| raise(py, error)))
 }
 
+/// What `set_num_threads` was last given, or 0 if it was not called.
+#[pyfunction]
+pub(crate) fn asked_threads(py: Python<'_>) -> PyResult<usize> {
+    guard(py, || Ok(team::asked()))
+}
+
+/// Goes back to what `asked_threads` gave.
+#[pyfunction]
+pub(crate) fn restore_threads(py: Python<'_>, asked: usize) -> PyResult<()> {
+    guard(py, || {
+        team::restore(asked);
+        Ok(())
+    })
+}
+
 /// The version, the instruction sets and the threads.
 #[pyfunction]
 pub(crate) fn info(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {

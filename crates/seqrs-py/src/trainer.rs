@@ -1,5 +1,8 @@
 //! The handle of a trainer.
 
+use std::path::PathBuf;
+use std::process;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, TryLockError};
 
 use pyo3::prelude::*;
@@ -9,12 +12,13 @@ use seqrs::{Layer, OptimizerSpec, Target, Trainer, TrainerOptions};
 use seqrs_core::{Error, Steps};
 
 use crate::batch::{self, Axes, Copied, Given as X, Layout, Live};
-use crate::entry::{compute, guard};
+use crate::entry::{compute, guard, look};
 use crate::errors;
 use crate::layer::{Given, Kept};
 use crate::loss;
 use crate::model::PyModel;
 use crate::network::{cpu, reads, takes_rows};
+use crate::ranges::Named;
 use crate::state::{self, Holder};
 
 enum AnyTrainer {
@@ -39,21 +43,43 @@ macro_rules! with_trainer {
 pub(crate) struct PyTrainer {
     model: Py<PyModel>,
     /// Locked for the length of a call, and never waited for.
-    trainer: Mutex<AnyTrainer>,
+    inside: Mutex<Inside>,
+    /// The process whose call took the lock last.
+    worker: AtomicU32,
 }
 
+struct Inside {
+    trainer: AnyTrainer,
+    /// What the last step that was done gave.
+    last: Option<Done>,
+}
+
+/// Loss, norm of the gradient, final state.
+type Done = (f64, f64, Py<PyAny>);
+
 impl PyTrainer {
-    fn lock(&self, py: Python<'_>) -> PyResult<MutexGuard<'_, AnyTrainer>> {
-        match self.trainer.try_lock() {
-            Ok(guard) => Ok(guard),
+    fn lock(&self, py: Python<'_>) -> PyResult<MutexGuard<'_, Inside>> {
+        let guard = match self.inside.try_lock() {
+            Ok(guard) => guard,
             // A panic has left the parameters of the model alone, and the trainer takes
             // them up again at the next step.
-            Err(TryLockError::Poisoned(poisoned)) => Ok(poisoned.into_inner()),
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => {
-                let got = "a second one while the first is running";
-                Err(errors::state(py, "trainer", "one call at a time", got))
+                let (expected, got) = match self.worker.load(Ordering::Relaxed) == process::id() {
+                    true => ("one call at a time", "a second one while the first is running"),
+                    // The thread that holds the lock is not there in this process, and how far
+                    // it had changed the optimiser nobody knows.
+                    false => (
+                        "one that was idle when this process was forked, or a new one",
+                        "one that was working then in the parent process",
+                    ),
+                };
+                return Err(errors::state(py, "trainer", expected, got));
             }
-        }
+        };
+        // The GIL is held since the lock was taken, so no fork comes between the two.
+        self.worker.store(process::id(), Ordering::Relaxed);
+        Ok(guard)
     }
 }
 
@@ -83,23 +109,35 @@ impl<T: Kept> Batch<T> {
         let axes = Axes::of_sequence(batch_first);
         let (x, steps, layout) =
             batch::read::<T>("x", x, reads(model), axes, takes_rows(model), live)?;
-        let rows;
-        let (y_steps, y_layout) = match model.output_rank() {
-            Rank::Steps => (&steps, layout),
+        let (rows, live_rows);
+        let (y_steps, y_live, y_layout) = match model.output_rank() {
+            Rank::Steps => (&steps, &steps, layout),
             Rank::Rows => {
-                rows = Steps::dense(1, layout.batch).map_err(|error| errors::raise(py, error))?;
-                (&rows, Layout::of_rows(layout.batch))
+                let raise = |error| errors::raise(py, error);
+                rows = Steps::dense(1, layout.batch).map_err(raise)?;
+                // A row without a live step has no target.
+                let live = steps.live_steps();
+                live_rows = Steps::from_mask(1, layout.batch, |_, b| live[b] > 0).map_err(raise)?;
+                (&rows, &live_rows, Layout::of_rows(layout.batch))
             }
         };
-        let y = match trainer.options().loss.wants_classes() {
-            true => Y::Ids(batch::read_ids("y", y, y_steps, y_layout)?),
+        let width = match (&x, model.output_width()) {
+            (_, Some(width)) => width,
+            (X::Numbers(x), None) => x.width,
+            (X::Ids(_), None) => 1,
+        };
+        let named = Named { name: "y", steps: y_live, layout: y_layout };
+        let loss = &trainer.options().loss;
+        let y = match loss.wants_classes() {
+            true => {
+                let classes = batch::read_ids("y", y, y_steps, y_layout)?;
+                named.check_classes(py, &classes, width)?;
+                Y::Ids(classes)
+            }
             false => {
-                let width = match (&x, model.output_width()) {
-                    (_, Some(width)) => width,
-                    (X::Numbers(x), None) => x.width,
-                    (X::Ids(_), None) => 1,
-                };
-                Y::Numbers(batch::read_numbers("y", y, y_steps, y_layout, width)?)
+                let numbers = batch::read_numbers("y", y, y_steps, y_layout, width)?;
+                named.check_targets(py, loss, &numbers)?;
+                Y::Numbers(numbers)
             }
         };
         Ok(Self { x, y, steps, layout })
@@ -137,7 +175,7 @@ fn step<T: Kept>(
     trainer: &mut Trainer<T>,
     model: &PyModel,
     args: &Args<'_, '_>,
-) -> PyResult<(f64, f64, Py<PyAny>)> {
+) -> PyResult<Done> {
     take_up(py, trainer, model)?;
     let batch = Batch::read(trainer, args.x, args.y, args.live, args.batch_first)?;
     let rows = batch.layout.batch;
@@ -147,7 +185,9 @@ fn step<T: Kept>(
     };
     let cpu = cpu::<T>(py)?;
     let result = compute(py, || {
-        trainer.step(&cpu, batch.x.input(), batch.target(), batch.steps.clone(), state)
+        let (x, y) = (batch.x.input(), batch.target());
+        // Until here Ctrl-C leaves everything as it was; from here on the step is done.
+        trainer.step_if(&cpu, x, y, batch.steps.clone(), state, look)
     })?;
     model.put(py, trainer.model.layers());
     let state = state::write(py, result.state, &trainer.model, rows, Holder::Model)?;
@@ -212,7 +252,8 @@ impl PyTrainer {
                     AnyTrainer::F64(Box::new(Trainer::new(model, options).map_err(raise)?))
                 }
             };
-            Ok(Self { model, trainer: Mutex::new(trainer) })
+            let inside = Mutex::new(Inside { trainer, last: None });
+            Ok(Self { model, inside, worker: AtomicU32::new(process::id()) })
         })
     }
 
@@ -226,13 +267,27 @@ impl PyTrainer {
         mask: Given<'_, 'py>,
         state: Given<'_, 'py>,
         batch_first: bool,
-    ) -> PyResult<(f64, f64, Py<PyAny>)> {
+    ) -> PyResult<Done> {
         let py = x.py();
         guard(py, || {
             let args = Args { x, y, live: Live { lengths, mask }, state, batch_first };
-            with_trainer!(&mut *self.lock(py)?, trainer => {
+            let inside = &mut *self.lock(py)?;
+            let (loss, norm, state) = with_trainer!(&mut inside.trainer, trainer => {
                 step(py, trainer, self.model.get(), &args)
-            })
+            })?;
+            inside.last = Some((loss, norm, state.clone_ref(py)));
+            Ok((loss, norm, state))
+        })
+    }
+
+    /// What the last step that was done gave, for a caller who was interrupted between the
+    /// step and taking its result; None before the first.
+    #[getter]
+    fn last_step(&self, py: Python<'_>) -> PyResult<Option<Done>> {
+        guard(py, || {
+            let inside = self.lock(py)?;
+            let last = inside.last.as_ref();
+            Ok(last.map(|(loss, norm, state)| (*loss, *norm, state.clone_ref(py))))
         })
     }
 
@@ -250,7 +305,7 @@ impl PyTrainer {
         let py = x.py();
         guard(py, || {
             let args = Args { x, y, live: Live { lengths, mask }, state, batch_first };
-            with_trainer!(&mut *self.lock(py)?, trainer => {
+            with_trainer!(&mut self.lock(py)?.trainer, trainer => {
                 evaluate(py, trainer, self.model.get(), &args)
             })
         })
@@ -259,7 +314,7 @@ impl PyTrainer {
     /// Shows the schedule a metric.
     fn observe(&self, py: Python<'_>, metric: f64) -> PyResult<()> {
         guard(py, || {
-            with_trainer!(&mut *self.lock(py)?, trainer => trainer.observe(metric));
+            with_trainer!(&mut self.lock(py)?.trainer, trainer => trainer.observe(metric));
             Ok(())
         })
     }
@@ -267,34 +322,36 @@ impl PyTrainer {
     /// The learning rate of the next update.
     #[getter]
     fn lr(&self, py: Python<'_>) -> PyResult<f64> {
-        guard(py, || Ok(with_trainer!(&*self.lock(py)?, trainer => trainer.learning_rate())))
+        guard(py, || Ok(with_trainer!(&self.lock(py)?.trainer, trainer => trainer.learning_rate())))
     }
 
     /// Updates done.
     #[getter]
     fn steps_done(&self, py: Python<'_>) -> PyResult<u64> {
-        guard(py, || Ok(with_trainer!(&*self.lock(py)?, trainer => trainer.steps_done())))
+        guard(py, || Ok(with_trainer!(&self.lock(py)?.trainer, trainer => trainer.steps_done())))
     }
 
     /// Writes everything that the rest of the run depends on, and `extra_json` with it.
-    fn checkpoint(&self, py: Python<'_>, path: &str, extra_json: &str) -> PyResult<()> {
+    fn checkpoint(&self, py: Python<'_>, path: PathBuf, extra_json: &str) -> PyResult<()> {
         guard(py, || {
             let extra = serde_json::from_str(extra_json).map_err(|error| {
                 errors::raise(py, Error::option("extra_json", "a JSON text", error))
             })?;
-            with_trainer!(&mut *self.lock(py)?, trainer => {
+            with_trainer!(&mut self.lock(py)?.trainer, trainer => {
                 take_up(py, trainer, self.model.get())?;
-                compute(py, || trainer.checkpoint(path, &extra))
+                compute(py, || trainer.checkpoint(&path, &extra))
             })
         })
     }
 
     /// Goes back to what `checkpoint` wrote; gives `extra_json`.
-    fn restore(&self, py: Python<'_>, path: &str) -> PyResult<String> {
+    fn restore(&self, py: Python<'_>, path: PathBuf) -> PyResult<String> {
         guard(py, || {
-            with_trainer!(&mut *self.lock(py)?, trainer => {
-                let extra = compute(py, || trainer.restore(path))?;
+            let inside = &mut *self.lock(py)?;
+            with_trainer!(&mut inside.trainer, trainer => {
+                let extra = compute(py, || trainer.restore(&path))?;
                 self.model.get().put(py, trainer.model.layers());
+                inside.last = None;
                 Ok(extra.to_string())
             })
         })

@@ -12,6 +12,16 @@ use crate::state::Holder;
 /// At most so many names in a message.
 const SHOWN: usize = 6;
 
+/// What a mapping has for a model.
+pub(crate) struct Found<T> {
+    /// The new numbers of each layer.
+    pub(crate) layers: Vec<Vec<T>>,
+    /// Parameters that the mapping does not name.
+    pub(crate) missing: Vec<String>,
+    /// Names of no parameter.
+    pub(crate) unexpected: Vec<String>,
+}
+
 /// The new numbers of each layer of `model`. Nothing is changed here, so that one array that
 /// does not fit leaves all as it was.
 ///
@@ -22,7 +32,7 @@ pub(crate) fn read<T: Elem>(
     holder: Holder,
     mapping: &Bound<'_, PyDict>,
     strict: bool,
-) -> PyResult<Vec<Vec<T>>> {
+) -> PyResult<Found<T>> {
     let py = mapping.py();
     let mut unexpected: Vec<String> = mapping.keys().extract()?;
     let mut missing = Vec::new();
@@ -73,7 +83,7 @@ pub(crate) fn read<T: Elem>(
         }
         layers.push(numbers);
     }
-    Ok(layers)
+    Ok(Found { layers, missing, unexpected })
 }
 
 /// The two forms of the GRU are different functions. Their weights differ by `bias_hh`, so

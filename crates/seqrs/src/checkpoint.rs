@@ -37,6 +37,7 @@ use crate::layer::Layer;
 use crate::number::Number;
 use crate::optimizers::Optimizer;
 use crate::printable::printable;
+use crate::room::{more_room, room};
 use crate::schedules::Progress;
 use crate::sequential::Sequential;
 use crate::trainer::Trainer;
@@ -119,15 +120,12 @@ impl<T: Number> Trainer<T> {
         .into();
         let mut header = Header { metadata, tensors };
 
-        let mut data = Vec::new();
-        data.try_reserve_exact(end as usize).map_err(|_| Error::OutOfMemory {
-            what: "checkpoint".to_string(),
-            bytes: u128::from(end),
-        })?;
+        let mut data = room("checkpoint", end as usize)?;
         runs.iter().flat_map(|run| run.numbers).for_each(|n| n.append_le(&mut data));
         let checksum = checksum(&header, &data)?;
         header.metadata.insert("checksum".to_string(), checksum);
         let mut bytes = header.to_bytes()?;
+        more_room("checkpoint", &mut bytes, data.len())?;
         bytes.extend_from_slice(&data);
         Ok(bytes)
     }
@@ -176,7 +174,7 @@ impl<T: Number> Trainer<T> {
         }
         let extra = parse(&entry(&header, "extra")?, "extra")?;
 
-        let mut restored = self.clone();
+        let mut restored = self.copied()?;
         restored.options.seed = training.seed;
         restored.optimizer.updates = training.updates;
         restored.optimizer.progress = training.schedule;
@@ -209,7 +207,8 @@ impl<T: Number> Trainer<T> {
                 return Err(Error::model_file(what, describe(&expected), describe(found)));
             }
             let bytes = &data[begin as usize..end as usize];
-            let values: Vec<T> = bytes.chunks_exact(T::BYTES).map(T::from_le).collect();
+            let mut values: Vec<T> = room("checkpoint", run.numbers.len())?;
+            values.extend(bytes.chunks_exact(T::BYTES).map(T::from_le));
             if let Some(&value) = values.iter().find(|value| run.is_parameter && !value.is_finite())
             {
                 let what = format!("tensor {name}");
@@ -223,6 +222,7 @@ impl<T: Number> Trainer<T> {
 
         let mut numbers = numbers.into_iter();
         let Self { model, optimizer: Optimizer { moments, .. }, .. } = self;
+        model.layers_mut().iter_mut().try_for_each(Layer::unshare)?;
         let layers = model.layers_mut().iter_mut().map(Layer::numbers_mut);
         let moments = moments.iter_mut().flatten().map(Vec::as_mut_slice);
         for run in layers.chain(moments) {

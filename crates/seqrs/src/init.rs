@@ -2,7 +2,7 @@
 //! and an f64 layer with one seed start from the same numbers.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::OnceLock;
 
 use seqrs_core::memory::zeros;
 use seqrs_core::spec::{Role, Spec};
@@ -13,6 +13,7 @@ use seqrs_cpu::team;
 
 use crate::layers::by_rows::dot;
 use crate::number::Number;
+use crate::pace::NUMBERS_PER_LOOK;
 use crate::random::Stream;
 
 /// Uniform in [-a, a) with a = sqrt(6 / (fan in + fan out)) (Glorot and Bengio 2010).
@@ -21,16 +22,23 @@ pub(crate) fn glorot<T: Number>(
     fan_in: usize,
     fan_out: usize,
     numbers: &mut [T],
-) {
+) -> Result<(), Error> {
     let a = (6.0 / (fan_in as f64 + fan_out as f64)).sqrt();
-    for number in numbers {
-        *number = T::from_f64(a * (2.0 * stream.uniform() - 1.0));
-    }
+    fill(numbers, || a * (2.0 * stream.uniform() - 1.0))
 }
 
 /// Normal with mean 0 and deviation 1.
-pub(crate) fn normal<T: Number>(stream: &mut Stream, numbers: &mut [T]) {
-    numbers.iter_mut().for_each(|number| *number = T::from_f64(stream.normal()));
+pub(crate) fn normal<T: Number>(stream: &mut Stream, numbers: &mut [T]) -> Result<(), Error> {
+    fill(numbers, || stream.normal())
+}
+
+/// One number after the other, until the caller wants to stop.
+fn fill<T: Number>(numbers: &mut [T], mut draw: impl FnMut() -> f64) -> Result<(), Error> {
+    for numbers in numbers.chunks_mut(NUMBERS_PER_LOOK) {
+        interrupt::check()?;
+        numbers.iter_mut().for_each(|number| *number = T::from_f64(draw()));
+    }
+    Ok(())
 }
 
 /// The parameters of a recurrent layer: for each gate `weight_ih` Glorot uniform (fan in I,
@@ -51,14 +59,16 @@ pub(crate) fn recurrent<T: Number>(
         let stream = |gate: usize| Stream::new(seed, (index * 4 + gate) as u64);
         let gates = range.clone().step_by(hidden * columns).enumerate();
         match parameter.role {
-            Role::WeightIh => gates.for_each(|(gate, start)| {
-                let block = &mut numbers[start..start + hidden * columns];
-                glorot(&mut stream(gate), columns, hidden, block);
-            }),
+            Role::WeightIh => {
+                for (gate, start) in gates {
+                    let block = &mut numbers[start..start + hidden * columns];
+                    glorot(&mut stream(gate), columns, hidden, block)?;
+                }
+            }
             Role::WeightHh => orthogonal
                 .extend(gates.map(|(gate, at)| (stream(gate), at..at + hidden * columns, columns))),
             Role::WeightHr => {
-                glorot(&mut stream(0), columns, parameter.shape[0], &mut numbers[range]);
+                glorot(&mut stream(0), columns, parameter.shape[0], &mut numbers[range])?;
             }
             Role::BiasIh if spec.cell() == seqrs_core::cell::CellKind::Lstm => {
                 // The second of the gates i, f, g, o.
@@ -98,47 +108,51 @@ fn orthogonal_blocks<T: Number>(
         shares[share].push(job);
     }
     // Only the calling thread knows whether to stop, and tells the others.
-    let stopped = &AtomicBool::new(false);
+    let failed = &OnceLock::new();
     let tasks = shares.into_iter().map(|share| {
         move || {
             for (mut stream, block, columns) in share {
-                let values = orthogonal(&mut stream, block.len() / columns, columns, stopped);
-                for (number, value) in block.iter_mut().zip(values) {
-                    *number = T::from_f64(value);
+                if let Err(error) = orthogonal(&mut stream, block, columns, failed) {
+                    // If two fail, one of the errors is as good as the other.
+                    let _ = failed.set(error);
+                    return;
                 }
             }
         }
     });
     team::run(tasks.collect());
-    match stopped.load(Ordering::Relaxed) {
-        true => Err(Error::Interrupted),
-        false => Ok(()),
-    }
+    failed.get().map_or(Ok(()), |error| Err(error.clone()))
 }
 
-/// A (rows, columns) matrix with orthonormal rows, or columns if there are more rows: the Q
-/// of the QR decomposition of a matrix of normal numbers with the diagonal of R positive,
-/// hence uniform among all such (Mezzadri 2007). Worth nothing once `stopped`.
-fn orthogonal(stream: &mut Stream, rows: usize, columns: usize, stopped: &AtomicBool) -> Vec<f64> {
+/// Fills `block` with a matrix, `columns` wide, that has orthonormal rows, or columns if there
+/// are more rows: the Q of the QR decomposition of a matrix of normal numbers with the diagonal
+/// of R positive, hence uniform among all such (Mezzadri 2007). Ends early once another has
+/// `failed`.
+fn orthogonal<T: Number>(
+    stream: &mut Stream,
+    block: &mut [T],
+    columns: usize,
+    failed: &OnceLock<Error>,
+) -> Result<(), Error> {
+    let rows = block.len() / columns;
     let (count, length) = (rows.min(columns), rows.max(columns));
-    let mut vectors = vec![0.0; count * length];
-    normal(stream, &mut vectors);
+    let mut vectors = zeros("orthogonal parameters", count * length)?;
+    normal(stream, &mut vectors)?;
     for start in (0..vectors.len()).step_by(PANEL * length) {
-        if interrupt::check().is_err() {
-            stopped.store(true, Ordering::Relaxed);
-        }
-        if stopped.load(Ordering::Relaxed) {
-            return vectors;
+        interrupt::check()?;
+        if failed.get().is_some() {
+            return Ok(());
         }
         let (before, panel) = vectors.split_at_mut(start);
         let end = panel.len().min(PANEL * length);
         let panel = &mut panel[..end];
         Level::detect().dispatch(GramSchmidt { before, panel, length });
     }
-    if rows <= columns {
-        return vectors;
+    for (at, number) in block.iter_mut().enumerate() {
+        let at = if rows <= columns { at } else { at % columns * length + at / columns };
+        *number = T::from_f64(vectors[at]);
     }
-    (0..rows * columns).map(|at| vectors[at % columns * length + at / columns]).collect()
+    Ok(())
 }
 
 /// Makes the vectors of a panel, of `length` numbers each, orthonormal among themselves and to
@@ -210,8 +224,8 @@ mod tests {
     #[test]
     fn orthogonal_matrices_are_orthogonal_in_their_shorter_dimension() {
         for (rows, columns) in [(1, 1), (5, 5), (64, 64), (100, 100), (20, 7), (7, 20)] {
-            let never = AtomicBool::new(false);
-            let m = orthogonal(&mut Stream::new(3, 1), rows, columns, &never);
+            let mut m = vec![0.0; rows * columns];
+            orthogonal(&mut Stream::new(3, 1), &mut m, columns, &OnceLock::new()).unwrap();
             let (count, length) = (rows.min(columns), rows.max(columns));
             let at = |vector: usize, k: usize| match rows <= columns {
                 true => m[vector * columns + k],

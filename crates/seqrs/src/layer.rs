@@ -353,6 +353,12 @@ impl<T: Number> Layer<T> {
         with_parameters!(self, parameters => parameters.make_mut(), else &mut [])
     }
 
+    /// Takes a copy of the numbers where a clone shares them, so that
+    /// [`Layer::numbers_mut`] needs no memory.
+    pub(crate) fn unshare(&mut self) -> Result<(), Error> {
+        with_parameters!(self, parameters => parameters.unshare(), else Ok(()))
+    }
+
     /// A number that is another one after every change of the parameters, and that no
     /// other layer of this process has unless it shares them; 0 without parameters.
     pub fn version(&self) -> u64 {

@@ -36,6 +36,7 @@ pub mod losses;
 pub mod model_tape;
 pub mod number;
 pub mod optimizers;
+pub mod pace;
 pub mod parameters;
 pub mod random;
 pub mod sampling;
@@ -46,6 +47,7 @@ pub mod trainer;
 
 mod init;
 mod printable;
+mod room;
 #[cfg(test)]
 mod scratch;
 mod spread;

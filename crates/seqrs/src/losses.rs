@@ -38,6 +38,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::number::Number;
 use crate::optimizers::finite_above_0;
+use crate::room::room;
 use crate::spread::{PIECE, spread};
 use crate::targets::{Packed, class_range};
 
@@ -163,7 +164,8 @@ impl Loss {
     /// # Errors
     /// [`Error::Shape`] if the sizes do not fit, a class is not in `0..width`, or a target of
     /// [`BinaryCrossEntropy`] is not in [0, 1];
-    /// [`Error::DType`] if the loss takes the other kind of targets.
+    /// [`Error::DType`] if the loss takes the other kind of targets; [`Error::OutOfMemory`],
+    /// [`Error::Interrupted`].
     pub fn value<T: Number>(
         &self,
         cpu: &Cpu<T>,
@@ -172,14 +174,14 @@ impl Loss {
         target: Packed<'_, T>,
     ) -> Result<f64, Error> {
         let terms = self.check_sizes(output, width, target)?;
-        let total = self.run(cpu, output, width, target, None);
+        let total = self.run(cpu, output, width, target, None)?;
         Ok(self.reduce(total, terms))
     }
 
     /// The loss of `output`, packed rows of `width` numbers, and its gradient there.
     ///
     /// # Errors
-    /// As [`Loss::value`], and [`Error::OutOfMemory`].
+    /// As [`Loss::value`].
     pub fn value_and_gradient<T: Number>(
         &self,
         cpu: &Cpu<T>,
@@ -205,7 +207,7 @@ impl Loss {
             Reduction::Sum => 1.0,
         };
         let mut gradient = memory::zeros("gradient of the loss", output.len())?;
-        let total = self.run(cpu, output, width, target, Some((&mut gradient, scale)));
+        let total = self.run(cpu, output, width, target, Some((&mut gradient, scale)))?;
         Ok((total, gradient))
     }
 
@@ -281,7 +283,7 @@ impl Loss {
         width: usize,
         target: Packed<'_, T>,
         gradient: Gradient<'_, T>,
-    ) -> f64 {
+    ) -> Result<f64, Error> {
         match (*self, target) {
             (Self::CrossEntropy(_), Packed::Ids(classes)) => {
                 in_pieces(cpu, x, width, gradient, |items, x, gradient| {
@@ -334,10 +336,10 @@ fn pointwise<T: Number>(
     y: &[T],
     gradient: Gradient<'_, T>,
     term: impl Fn(f64, f64) -> (f64, f64) + Sync,
-) -> f64 {
+) -> Result<f64, Error> {
     in_pieces(cpu, x, 1, gradient, |items, x, gradient| {
         let y = &y[items];
-        match gradient {
+        Ok(match gradient {
             None => x.iter().zip(y).map(|(&x, &y)| term(x.to_f64(), y.to_f64()).0).sum(),
             Some((gradient, scale)) => {
                 let mut sum = 0.0;
@@ -348,7 +350,7 @@ fn pointwise<T: Number>(
                 }
                 sum
             }
-        }
+        })
     })
 }
 
@@ -363,12 +365,12 @@ fn cross_entropy<T: Number>(
     width: usize,
     classes: &[i64],
     gradient: Gradient<'_, T>,
-) -> f64 {
+) -> Result<f64, Error> {
     let (mut gradient, scale) = match gradient {
         None => (None, 0.0),
         Some((gradient, scale)) => (Some(gradient), scale),
     };
-    let mut exponentials = vec![<T as num_traits::Zero>::zero(); width];
+    let mut exponentials = memory::zeros::<T>("exponentials of a row", width)?;
     let mut total = 0.0;
     for (item, (x, &class)) in x.chunks_exact(width).zip(classes).enumerate() {
         let class = class as usize;
@@ -393,7 +395,7 @@ fn cross_entropy<T: Number>(
             row[class] = T::from_f64(-r * factor);
         }
     }
-    total
+    Ok(total)
 }
 
 /// Where to write the gradient of a run of rows, and what to multiply it with.
@@ -405,28 +407,25 @@ fn in_pieces<T: Number>(
     x: &[T],
     width: usize,
     gradient: Gradient<'_, T>,
-    work: impl Fn(Range<usize>, &[T], Gradient<'_, T>) -> f64 + Sync,
-) -> f64 {
+    work: impl Fn(Range<usize>, &[T], Gradient<'_, T>) -> Result<f64, Error> + Sync,
+) -> Result<f64, Error> {
     let rows = (PIECE / width).max(1);
-    let mut sums = vec![0.0; (x.len() / width).div_ceil(rows)];
+    let mut sums = memory::zeros("sums of the loss", (x.len() / width).div_ceil(rows))?;
     let (gradient, scale) = match gradient {
         None => (None, 0.0),
         Some((gradient, scale)) => (Some(gradient), scale),
     };
     let mut gradients = gradient.map(|gradient| gradient.chunks_mut(rows * width));
-    let pieces: Vec<_> = x
-        .chunks(rows * width)
-        .zip(&mut sums)
-        .enumerate()
-        .map(|(k, (x, sum))| {
-            let gradient = gradients.as_mut().and_then(Iterator::next).map(|g| (g, scale));
-            (k * rows..k * rows + x.len() / width, x, gradient, sum)
-        })
-        .collect();
+    let mut pieces = room("pieces of the loss", sums.len())?;
+    pieces.extend(x.chunks(rows * width).zip(&mut sums).enumerate().map(|(k, (x, sum))| {
+        let gradient = gradients.as_mut().and_then(Iterator::next).map(|g| (g, scale));
+        (k * rows..k * rows + x.len() / width, x, gradient, sum)
+    }));
     spread(pieces, x.len(), cpu.threads(), |(items, x, gradient, sum)| {
-        *sum = work(items, x, gradient);
-    });
-    sums.iter().fold(0.0, |total, sum| total + sum)
+        **sum = work(items.clone(), x, gradient.take())?;
+        Ok(())
+    })?;
+    Ok(sums.iter().fold(0.0, |total, sum| total + sum))
 }
 
 #[cfg(test)]

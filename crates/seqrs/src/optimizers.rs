@@ -25,9 +25,11 @@ use seqrs_core::{Error, memory};
 use seqrs_cpu::Cpu;
 use serde::{Deserialize, Serialize};
 
+use crate::clipping::pieces_of;
 use crate::number::Number;
+use crate::room::{copied, room};
 use crate::schedules::{Progress, Schedule};
-use crate::spread::{PIECE, spread};
+use crate::spread::{PIECE, spread_all};
 
 /// An optimiser and its options.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -222,7 +224,7 @@ fn share(name: &str, value: f64) -> Result<(), Error> {
 ///
 /// let mut optimizer = Optimizer::new(Sgd::new(0.5), &[2])?;
 /// let mut parameters = [1.0, 2.0];
-/// optimizer.update(&Cpu::new()?, [&mut parameters[..]], &[vec![1.0, -1.0]]);
+/// optimizer.update(&Cpu::new()?, [&mut parameters[..]], &[vec![1.0, -1.0]])?;
 /// assert_eq!(parameters, [0.5, 2.5]);
 /// # Ok::<(), seqrs::Error>(())
 /// ```
@@ -252,6 +254,15 @@ impl<T: Number> Optimizer<T> {
         Ok(Self { spec, moments, updates: 0, progress: Progress::default() })
     }
 
+    /// A copy; [`Clone`] is for those who know that there is memory for one.
+    pub(crate) fn copied(&self) -> Result<Self, Error> {
+        let copy = |moment: &Vec<Vec<T>>| -> Result<Vec<Vec<T>>, Error> {
+            moment.iter().map(|run| copied("state of the optimiser", run)).collect()
+        };
+        let moments = self.moments.iter().map(copy).collect::<Result<_, _>>()?;
+        Ok(Self { spec: self.spec, moments, updates: self.updates, progress: self.progress })
+    }
+
     /// Its options.
     pub fn spec(&self) -> &OptimizerSpec {
         &self.spec
@@ -275,6 +286,9 @@ impl<T: Number> Optimizer<T> {
     /// Changes the parameters, once. Every number is computed by itself, so nothing depends
     /// on the number of threads.
     ///
+    /// # Errors
+    /// [`Error::OutOfMemory`]; nothing has changed then, and nothing else can go wrong.
+    ///
     /// # Panics
     /// If the sizes are not those the optimiser was made for.
     pub fn update<'p>(
@@ -282,7 +296,8 @@ impl<T: Number> Optimizer<T> {
         cpu: &Cpu<T>,
         parameters: impl IntoIterator<Item = &'p mut [T]>,
         gradients: &[Vec<T>],
-    ) {
+    ) -> Result<(), Error> {
+        let mut pieces = room("pieces of an update", pieces_of(gradients))?;
         let rule = Rule::new(&self.spec, self.learning_rate(), self.updates + 1);
         let (first, second) = match self.moments.as_mut_slice() {
             [] => Default::default(),
@@ -292,7 +307,6 @@ impl<T: Number> Optimizer<T> {
         let first = or_empty(first.iter_mut().map(Vec::as_mut_slice));
         let second = or_empty(second.iter_mut().map(Vec::as_mut_slice));
         let mut gradients = gradients.iter();
-        let mut pieces = Vec::new();
         let mut numbers = 0;
         for ((p, a), b) in parameters.into_iter().zip(first).zip(second) {
             let g = gradients.next().expect("a gradient for each run of parameters");
@@ -303,8 +317,9 @@ impl<T: Number> Optimizer<T> {
             let (a, b) = (or_empty(a.chunks_mut(PIECE)), or_empty(b.chunks_mut(PIECE)));
             pieces.extend(p.zip(g).zip(a).zip(b));
         }
-        spread(pieces, numbers, cpu.threads(), |(((p, g), a), b)| rule.apply(p, g, a, b));
+        spread_all(pieces, numbers, cpu.threads(), |(((p, g), a), b)| rule.apply(p, g, a, b));
         self.updates += 1;
+        Ok(())
     }
 }
 
@@ -482,11 +497,8 @@ mod tests {
             let mut p = [p0[..2].to_vec(), vec![], p0[2..].to_vec()];
             let mut optimizer = Optimizer::new(spec, &[2, 0, 4]).unwrap();
             for g in &gradients {
-                optimizer.update(
-                    &cpu(1),
-                    runs(&mut p),
-                    &[g[..2].to_vec(), vec![], g[2..].to_vec()],
-                );
+                let g = [g[..2].to_vec(), vec![], g[2..].to_vec()];
+                optimizer.update(&cpu(1), runs(&mut p), &g).unwrap();
             }
             assert_eq!(optimizer.updates(), 10);
             for (k, p) in p.iter().flatten().enumerate() {
@@ -507,7 +519,7 @@ mod tests {
             let run = |threads| {
                 let (mut p, mut optimizer) = (p.clone(), Optimizer::new(spec, &sizes).unwrap());
                 for _ in 0..2 {
-                    optimizer.update(&cpu(threads), runs(&mut p), &g);
+                    optimizer.update(&cpu(threads), runs(&mut p), &g).unwrap();
                 }
                 (p, optimizer)
             };

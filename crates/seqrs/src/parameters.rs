@@ -14,6 +14,8 @@ use once_cell::race::OnceBox;
 use seqrs_core::Error;
 use seqrs_cpu::level::Level;
 
+use crate::room::copied;
+
 /// Version 0 is left for layers that have no parameters.
 static NEXT_VERSION: AtomicU64 = AtomicU64::new(1);
 
@@ -88,6 +90,23 @@ impl<T, P> Parameters<T, P> {
         *self = Self::new(numbers);
     }
 
+    /// Takes a copy of the numbers where a clone shares them, so that
+    /// [`Parameters::make_mut`] needs no memory. The numbers are the same, so the version is.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub(crate) fn unshare(&mut self) -> Result<(), Error>
+    where
+        T: Copy,
+    {
+        if Arc::get_mut(&mut self.shared).is_none() {
+            let numbers = copied("parameters", self.numbers())?;
+            let version = self.version();
+            self.shared = Arc::new(Shared { numbers, version, packed: OnceBox::new() });
+        }
+        Ok(())
+    }
+
     /// The numbers to be changed, as a new version: in place if no clone shares them, else
     /// a copy.
     pub fn make_mut(&mut self) -> &mut [T]
@@ -143,6 +162,19 @@ mod tests {
         assert_eq!(a.version(), b.version());
         a.make_mut()[0] = 5;
         assert_eq!((a.numbers(), b.numbers()), (&[5, 2][..], &[1, 2][..]));
+        assert_ne!(a.version(), b.version());
+    }
+
+    #[test]
+    fn what_is_unshared_is_the_same_until_it_changes() {
+        let mut a = Parameters::<i32, i32>::new(vec![1, 2]);
+        let b = a.clone();
+        a.unshare().unwrap();
+        assert_eq!((a.numbers(), a.version()), (b.numbers(), b.version()));
+        let place = a.numbers().as_ptr();
+        assert_ne!(place, b.numbers().as_ptr());
+        a.make_mut()[0] = 5;
+        assert_eq!((a.numbers().as_ptr(), b.numbers()), (place, &[1, 2][..]));
         assert_ne!(a.version(), b.version());
     }
 

@@ -9,6 +9,7 @@ use seqrs_cpu::Cpu;
 use crate::layer::{Layer, LayerSpec};
 use crate::number::Number;
 use crate::random::Stream;
+use crate::room::{copied, room};
 use crate::sequential::{Input, Sequential};
 
 /// How the next id is chosen from the logits.
@@ -52,21 +53,23 @@ impl Sampling {
 
     /// The id that these logits give with a number drawn from [0, 1). Ties go to the lower
     /// id. None if the logits make no distribution.
-    fn choose<T: Number>(&self, logits: &[T], uniform: f64) -> Option<usize> {
+    fn choose<T: Number>(&self, logits: &[T], uniform: f64) -> Result<Option<usize>, Error> {
         let logit = |id: usize| Number::to_f64(logits[id]);
         if (0..logits.len()).any(|id| logit(id).is_nan() || logit(id) == f64::INFINITY) {
-            return None;
+            return Ok(None);
         }
         let likelier =
             |&a: &usize, &b: &usize| -> Ordering { logit(b).total_cmp(&logit(a)).then(a.cmp(&b)) };
-        let best = (0..logits.len()).min_by(likelier).filter(|&id| logit(id).is_finite())?;
+        let best = (0..logits.len()).min_by(likelier).filter(|&id| logit(id).is_finite());
+        let Some(best) = best else { return Ok(None) };
         if self.temperature == 0.0 {
-            return Some(best);
+            return Ok(Some(best));
         }
         let weight = |id: usize| ((logit(id) - logit(best)) / self.temperature).exp();
         let sum = |ids: &[usize]| ids.iter().map(|&id| weight(id)).sum::<f64>();
 
-        let mut ids: Vec<usize> = (0..logits.len()).collect();
+        let mut ids = room("ids to choose from", logits.len())?;
+        ids.extend(0..logits.len());
         if let Some(k) = self.top_k.filter(|&k| k < ids.len()) {
             ids.select_nth_unstable_by(k, likelier);
             ids.truncate(k);
@@ -92,7 +95,7 @@ impl Sampling {
             covered > drawn
         });
         // Rounding may leave the sum at the number drawn.
-        Some(*chosen.unwrap_or(&best))
+        Ok(Some(*chosen.unwrap_or(&best)))
     }
 }
 
@@ -132,7 +135,7 @@ pub fn generate<T: Number>(
     let mut state = model.initial_state(1)?;
     let mut stream = Stream::new(sampling.seed, 0);
     let mut ids = Vec::new();
-    let mut input = prompt.to_vec();
+    let mut input = copied("prompt", prompt)?;
     for step in 0..steps {
         interrupt::check()?;
         let rows = Rows { data: &input[..], place: Place::packed(1) };
@@ -140,9 +143,13 @@ pub fn generate<T: Number>(
         let output = model.infer(cpu, Input::Ids(rows), &time, &mut state)?;
         let logits = &output.numbers[output.numbers.len() - output.width..];
         stream.seek(2 * step as u64);
-        let id = sampling.choose(logits, stream.uniform()).ok_or_else(|| {
+        let id = sampling.choose(logits, stream.uniform())?.ok_or_else(|| {
             let expected = "numbers below infinity, one of them finite";
             Error::numerical(format!("logits of step {step}"), expected, "others")
+        })?;
+        ids.try_reserve(1).map_err(|_| Error::OutOfMemory {
+            what: "generated ids".to_owned(),
+            bytes: (ids.len() as u128 + 1) * size_of::<i64>() as u128,
         })?;
         ids.push(id as i64);
         input = vec![id as i64];
@@ -240,7 +247,7 @@ mod tests {
         let mut count = [0; 4];
         for k in 0..draws {
             let uniform = (f64::from(k) + 0.5) / f64::from(draws);
-            count[sampling.choose(&logits, uniform).unwrap()] += 1;
+            count[sampling.choose(&logits, uniform).unwrap().unwrap()] += 1;
         }
         for (count, weight) in count.iter().zip(weights) {
             let expected = weight / total * f64::from(draws);
@@ -252,7 +259,7 @@ mod tests {
     fn what_is_no_distribution_chooses_nothing() {
         let sampling = Sampling::default();
         for logits in [[f64::NAN, 0.0], [f64::INFINITY, 0.0], [f64::NEG_INFINITY; 2]] {
-            assert_eq!(sampling.choose(&logits, 0.5), None);
+            assert_eq!(sampling.choose(&logits, 0.5), Ok(None));
         }
     }
 
@@ -269,7 +276,7 @@ mod tests {
             prop_assert_eq!(all.choose(&logits, uniform), plain.choose(&logits, uniform));
 
             let filtered = Sampling { top_k: Some(k), top_p: Some(p), ..plain };
-            let id = filtered.choose(&logits, uniform).unwrap();
+            let id = filtered.choose(&logits, uniform).unwrap().unwrap();
             let above = logits.iter().filter(|&&logit| logit > logits[id]);
             prop_assert!(above.clone().count() < k);
             // The ids above the chosen one did not reach p by themselves.

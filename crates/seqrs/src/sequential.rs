@@ -17,6 +17,7 @@ use crate::layers::recurrent::{Recurrent, check_rows};
 use crate::model_tape::{ModelGradients, ModelTape, Record};
 use crate::number::Number;
 use crate::random::mix;
+use crate::room::{copied_states, owned};
 
 /// What a model reads: a row of numbers, or an id, for each item (live step of a row).
 #[derive(Clone, Copy, Debug)]
@@ -327,7 +328,7 @@ impl<T: Number> Sequential<T> {
     ) -> Result<Output<T>, Error> {
         let links = self.chain_for(&x, steps)?;
         self.check_state(state, steps.batch())?;
-        let mut new = state.clone();
+        let mut new = copied_states(state)?;
         let (mut width, mut rank) = (0, Rank::Steps);
         // What the layers before gave; none before the first.
         let mut flow: Option<Vec<T>> = None;
@@ -377,7 +378,7 @@ impl<T: Number> Sequential<T> {
     ) -> Result<ModelTape<T>, Error> {
         let links = self.chain_for(&x, &steps)?;
         self.check_state(state, steps.batch())?;
-        let mut new = state.clone();
+        let mut new = copied_states(state)?;
         // A recurrent layer keeps its input itself.
         let packed = match (x, &self.layers[0]) {
             (Input::Numbers(rows, width), first) if !matches!(first, Layer::Recurrent(_)) => {
@@ -461,7 +462,7 @@ impl<T: Number> Sequential<T> {
             return Err(Error::shape("d_y", expected, d_y.len()));
         }
         self.check_state(d_state, tape.steps.batch())?;
-        let mut d_new = d_state.clone();
+        let mut d_new = copied_states(d_state)?;
         let zeros = |layer: &Layer<T>| memory::zeros("gradients", layer.num_parameters());
         let mut gradients = self.layers.iter().map(zeros).collect::<Result<Vec<_>, _>>()?;
         let mut flow = d_y.map(Cow::Borrowed);
@@ -490,7 +491,7 @@ impl<T: Number> Sequential<T> {
         }
         let x = match (want_d_x, first) {
             (true, Some(width)) => Some(match flow {
-                Some(d_x) => d_x.into_owned(),
+                Some(d_x) => owned("gradient of the input", d_x)?,
                 None => memory::zeros("gradient of the input", tape.steps.items() * width)?,
             }),
             _ => None,
@@ -520,16 +521,16 @@ fn infer_rows<T: Number>(
     Ok(match layer {
         Layer::Linear(layer) => layer.forward(cpu, &x)?,
         Layer::LayerNorm(layer) => {
-            layer.infer(cpu, &mut x);
+            layer.infer(cpu, &mut x)?;
             x
         }
         Layer::Activation(function) => {
-            function.forward(cpu, &mut x, width);
+            function.forward(cpu, &mut x, width)?;
             x
         }
-        Layer::Last => pooling::last(steps, &x, width, link.both_ways),
-        Layer::MeanPool => pooling::mean(steps, &x, width),
-        Layer::MaxPool => pooling::max(steps, &x, width).0,
+        Layer::Last => pooling::last(steps, &x, width, link.both_ways)?,
+        Layer::MeanPool => pooling::mean(steps, &x, width)?,
+        Layer::MaxPool => pooling::max(steps, &x, width)?.0,
         Layer::Dropout(_) => x,
         // The chain has ids before an embedding, and the caller takes recurrent layers.
         Layer::Embedding(_) | Layer::Recurrent(_) => unreachable!("reads no rows"),
@@ -555,13 +556,13 @@ fn record_rows<T: Number>(
         }
         Layer::Activation(function) => {
             let mut y = cpu.copy(x)?;
-            function.forward(cpu, &mut y, width);
+            function.forward(cpu, &mut y, width)?;
             Record::Rows { y }
         }
         Layer::Dropout(dropout) => match draw {
             Some((draw, k)) if dropout.p > 0.0 => {
                 let places = match link.rank {
-                    Rank::Steps => Places::of_steps(steps),
+                    Rank::Steps => Places::of_steps(steps)?,
                     Rank::Rows => Places::All(steps.batch()),
                 };
                 let mask = dropout::mask(cpu, draw, (k, 0), dropout.p, &places, width)?;
@@ -569,10 +570,10 @@ fn record_rows<T: Number>(
             }
             _ => Record::Passed,
         },
-        Layer::Last => Record::Rows { y: pooling::last(steps, x, width, link.both_ways) },
-        Layer::MeanPool => Record::Rows { y: pooling::mean(steps, x, width) },
+        Layer::Last => Record::Rows { y: pooling::last(steps, x, width, link.both_ways)? },
+        Layer::MeanPool => Record::Rows { y: pooling::mean(steps, x, width)? },
         Layer::MaxPool => {
-            let (y, from) = pooling::max(steps, x, width);
+            let (y, from) = pooling::max(steps, x, width)?;
             Record::MaxPool { from, y }
         }
         Layer::Embedding(_) | Layer::Recurrent(_) => unreachable!("reads no rows"),
@@ -595,30 +596,30 @@ fn backward_rows<T: Number>(
     let width = link.input.unwrap_or(1);
     Ok(match (layer, record) {
         (Layer::Embedding(layer), Record::Embedding { ids, .. }) => {
-            layer.backward(ids, &d_y, d_numbers);
+            layer.backward(ids, &d_y, d_numbers)?;
             None
         }
         (Layer::Linear(layer), Record::Rows { .. }) => {
             layer.backward(cpu, x, &d_y, d_numbers, want_d_x)?
         }
         (Layer::LayerNorm(layer), Record::LayerNorm { kept, .. }) => {
-            let mut d = d_y.into_owned();
-            layer.backward(cpu, kept, &mut d, d_numbers);
+            let mut d = owned("gradient of a layer", d_y)?;
+            layer.backward(cpu, kept, &mut d, d_numbers)?;
             Some(d)
         }
         (Layer::Activation(function), Record::Rows { y }) => {
-            let mut d = d_y.into_owned();
-            function.backward(cpu, y, &mut d, width);
+            let mut d = owned("gradient of a layer", d_y)?;
+            function.backward(cpu, y, &mut d, width)?;
             Some(d)
         }
-        (Layer::Dropout(_), Record::Passed) => Some(d_y.into_owned()),
+        (Layer::Dropout(_), Record::Passed) => Some(owned("gradient of a layer", d_y)?),
         (Layer::Dropout(_), Record::Dropped { mask, .. }) => Some(cpu.times(&d_y, mask)?),
         (Layer::Last, Record::Rows { .. }) => {
-            Some(pooling::last_back(steps, &d_y, width, link.both_ways))
+            Some(pooling::last_back(steps, &d_y, width, link.both_ways)?)
         }
-        (Layer::MeanPool, Record::Rows { .. }) => Some(pooling::mean_back(steps, &d_y, width)),
+        (Layer::MeanPool, Record::Rows { .. }) => Some(pooling::mean_back(steps, &d_y, width)?),
         (Layer::MaxPool, Record::MaxPool { from, .. }) => {
-            Some(pooling::max_back(steps, from, &d_y, width))
+            Some(pooling::max_back(steps, from, &d_y, width)?)
         }
         (layer, _) => {
             let expected = format!("the record of a layer like {}", layer.name());

@@ -4,6 +4,8 @@ use seqrs_core::rows::{Place, Rows};
 use seqrs_core::{Error, Steps};
 
 use crate::number::Number;
+use crate::pace::for_each_item;
+use crate::room::room;
 
 /// The targets of a batch: one row of numbers, or one class, for every output of the model.
 ///
@@ -58,9 +60,11 @@ impl<'a> Outputs<'a> {
 
     /// One for each row that has a live step; the others have seen nothing that could have
     /// led to their output.
-    pub(crate) fn rows(steps: &Steps) -> Self {
+    pub(crate) fn rows(steps: &Steps) -> Result<Self, Error> {
         let live = steps.live_steps();
-        Self::Rows((0..steps.batch()).filter(|&b| live[b] > 0).collect())
+        let mut rows = room("rows with a target", steps.batch())?;
+        rows.extend((0..steps.batch()).filter(|&b| live[b] > 0));
+        Ok(Self::Rows(rows))
     }
 
     /// How many there are.
@@ -71,13 +75,20 @@ impl<'a> Outputs<'a> {
         }
     }
 
-    /// Offset of each row of `place`, and how a message calls it.
-    fn visit(&self, place: Place, mut visit: impl FnMut(usize, Position)) {
+    /// Offset of each row of `place`, of `width` numbers, and how a message calls it.
+    fn visit(
+        &self,
+        place: Place,
+        width: usize,
+        mut visit: impl FnMut(usize, Position),
+    ) -> Result<(), Error> {
         match self {
-            Self::Steps(steps) => steps
-                .for_each(|item, t, b| visit(place.offset(item, t, b), Position::Step { b, t })),
+            Self::Steps(steps) => for_each_item(steps, width, |item, t, b| {
+                visit(place.offset(item, t, b), Position::Step { b, t });
+            }),
             Self::Rows(rows) => {
                 rows.iter().for_each(|&b| visit(place.offset(b, 0, b), Position::Row { b }));
+                Ok(())
             }
         }
     }
@@ -104,13 +115,13 @@ impl<T: Number> Target<'_, T> {
     /// numbers to be `width` wide.
     ///
     /// # Errors
-    /// [`Error::Shape`].
+    /// [`Error::Shape`], [`Error::OutOfMemory`], [`Error::Interrupted`].
     pub(crate) fn gather(&self, outputs: &Outputs<'_>, width: usize) -> Result<Gathered<T>, Error> {
         match *self {
             Self::Ids(ids) => {
-                let mut gathered = Vec::with_capacity(outputs.len());
+                let mut gathered = room("targets", outputs.len())?;
                 let mut wrong = None;
-                outputs.visit(ids.place, |offset, position| {
+                outputs.visit(ids.place, 1, |offset, position| {
                     let id = ids.data.get(offset).copied();
                     let class = id.filter(|&id| usize::try_from(id).is_ok_and(|id| id < width));
                     match class {
@@ -118,7 +129,7 @@ impl<T: Number> Target<'_, T> {
                         None if wrong.is_none() => wrong = Some((position, id)),
                         None => {}
                     }
-                });
+                })?;
                 match wrong {
                     None => Ok(Gathered::Ids(gathered)),
                     Some((position, Some(id))) => {
@@ -132,14 +143,14 @@ impl<T: Number> Target<'_, T> {
                 Err(Error::shape("target", expected, got))
             }
             Self::Numbers(rows, _) => {
-                let mut gathered = Vec::with_capacity(outputs.len() * width);
+                let mut gathered = room("targets", outputs.len() * width)?;
                 let mut wrong = None;
-                outputs.visit(rows.place, |offset, position| {
+                outputs.visit(rows.place, width, |offset, position| {
                     match rows.data.get(offset..offset + width) {
                         Some(row) => gathered.extend_from_slice(row),
                         None => wrong = wrong.or(Some(position)),
                     }
-                });
+                })?;
                 match wrong {
                     None => Ok(Gathered::Numbers(gathered)),
                     Some(position) => Err(missing(position)),
@@ -185,7 +196,7 @@ mod tests {
     fn a_row_without_a_live_step_has_no_target() {
         let steps = Steps::from_lengths(3, &[1, 0, 3]).unwrap();
         let target = Target::<f32>::Ids(Rows { data: &[1, -1, 2], place: Place::packed(1) });
-        match target.gather(&Outputs::rows(&steps), 3).unwrap() {
+        match target.gather(&Outputs::rows(&steps).unwrap(), 3).unwrap() {
             Gathered::Ids(ids) => assert_eq!(ids, [1, 2]),
             Gathered::Numbers(_) => unreachable!("ids were given"),
         }

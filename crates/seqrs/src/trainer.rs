@@ -29,8 +29,9 @@
 //! ```
 //!
 //! A step that fails, for whatever reason, leaves the model, the optimiser and all counters
-//! as they were: the one thing that changes them, the update, comes last and cannot fail;
-//! with truncated back-propagation, where there are several, a copy is worked on.
+//! as they were: the one thing that changes them, the update, comes last, has the memory that
+//! it needs before it begins, and is not interrupted; with truncated back-propagation, where
+//! there are several, a copy is worked on.
 
 use seqrs_core::rows::{Place, Rows};
 use seqrs_core::{Error, Steps, interrupt, memory};
@@ -44,6 +45,7 @@ use crate::model_tape::OutputRef;
 use crate::number::Number;
 use crate::optimizers::{Optimizer, OptimizerSpec};
 use crate::random::mix;
+use crate::room::{copied_states, room};
 use crate::sequential::{Input, ModelState, Rank, Sequential};
 use crate::targets::{Gathered, Outputs, Target};
 
@@ -208,6 +210,24 @@ impl<T: Number> Trainer<T> {
         steps: Steps,
         state: Option<ModelState<T>>,
     ) -> Result<StepResult<T>, Error> {
+        self.step_if(cpu, x, target, steps, state, || Ok(()))
+    }
+
+    /// As [`Trainer::step`], for a caller who may change their mind until the last moment:
+    /// `agreed` is asked when everything is ready and the update is all that is left to do,
+    /// which nothing interrupts.
+    ///
+    /// # Errors
+    /// As [`Trainer::step`], and those of `agreed`. Nothing has changed then.
+    pub fn step_if(
+        &mut self,
+        cpu: &Cpu<T>,
+        x: Input<'_, T>,
+        target: Target<'_, T>,
+        steps: Steps,
+        state: Option<ModelState<T>>,
+        agreed: impl FnOnce() -> Result<(), Error>,
+    ) -> Result<StepResult<T>, Error> {
         let (count, width) = self.check(&x, &target, &steps)?;
         let mut state = self.state_for(state, steps.batch())?;
         if count == 0 {
@@ -216,11 +236,11 @@ impl<T: Number> Trainer<T> {
         let chunk = self.options.bptt.unwrap_or(usize::MAX).min(steps.time());
         let mut sum = Chunk::default();
         if chunk == steps.time() {
-            sum = self.chunk(cpu, x, target, steps, &mut state)?;
+            sum = self.chunk(cpu, x, target, steps, &mut state, agreed)?;
         } else {
             // Wrong targets at the end are found before the beginning is learnt.
-            target.gather(&self.outputs(&steps), width)?;
-            let mut work = self.clone();
+            target.gather(&self.outputs(&steps)?, width)?;
+            let mut work = self.copied()?;
             for from in (0..steps.time()).step_by(chunk) {
                 let part = steps.slice(from, (from + chunk).min(steps.time()));
                 let x = match x {
@@ -231,10 +251,11 @@ impl<T: Number> Trainer<T> {
                     Target::Numbers(rows, w) => Target::Numbers(later(rows, &steps, from), w),
                     Target::Ids(rows) => Target::Ids(later(rows, &steps, from)),
                 };
-                let found = work.chunk(cpu, x, target, part, &mut state)?;
+                let found = work.chunk(cpu, x, target, part, &mut state, || Ok(()))?;
                 sum.total += found.total;
                 sum.grad_norm = sum.grad_norm.max(found.grad_norm);
             }
+            agreed()?;
             *self = work;
         }
         let loss = self.options.loss;
@@ -260,10 +281,10 @@ impl<T: Number> Trainer<T> {
         if count == 0 {
             return Ok(Evaluation { loss: 0.0, count, state });
         }
-        let outputs = self.outputs(steps);
+        let outputs = self.outputs(steps)?;
         let target = target.gather(&outputs, width)?;
         let output = self.model.infer(cpu, x, steps, &mut state)?;
-        let numbers = chosen(&output.numbers, width, &outputs);
+        let numbers = chosen(&output.numbers, width, &outputs)?;
         let numbers = numbers.as_deref().unwrap_or(&output.numbers);
         let loss = self.options.loss.value(cpu, numbers, width, target.packed())?;
         Ok(Evaluation { loss, count, state })
@@ -287,7 +308,7 @@ impl<T: Number> Trainer<T> {
             // Ids go to an embedding, whose width is known: the model will refuse them.
             (None, Input::Ids(_)) => 1,
         };
-        Ok((self.outputs(steps).len(), width))
+        Ok((self.outputs(steps)?.len(), width))
     }
 
     fn state_for(
@@ -301,11 +322,17 @@ impl<T: Number> Trainer<T> {
         }
     }
 
-    fn outputs<'s>(&self, steps: &'s Steps) -> Outputs<'s> {
+    fn outputs<'s>(&self, steps: &'s Steps) -> Result<Outputs<'s>, Error> {
         match self.model.output_rank() {
-            Rank::Steps => Outputs::steps(steps),
+            Rank::Steps => Ok(Outputs::steps(steps)),
             Rank::Rows => Outputs::rows(steps),
         }
+    }
+
+    /// A copy; [`Clone`] is for those who know that there is memory for one.
+    pub(crate) fn copied(&self) -> Result<Self, Error> {
+        let (model, sizes) = (self.model.clone(), self.sizes.clone());
+        Ok(Self { model, options: self.options, optimizer: self.optimizer.copied()?, sizes })
     }
 
     /// One update, on these steps as a whole; none if none of them is live.
@@ -316,8 +343,9 @@ impl<T: Number> Trainer<T> {
         target: Target<'_, T>,
         steps: Steps,
         state: &mut ModelState<T>,
+        agreed: impl FnOnce() -> Result<(), Error>,
     ) -> Result<Chunk, Error> {
-        let outputs = self.outputs(&steps);
+        let outputs = self.outputs(&steps)?;
         if outputs.len() == 0 {
             return Ok(Chunk::default());
         }
@@ -325,7 +353,7 @@ impl<T: Number> Trainer<T> {
         let (_, width) = self.check(&x, &target, &steps)?;
         let target = target.gather(&outputs, width)?;
         let draw = mix(self.options.seed, update);
-        let mut after = state.clone();
+        let mut after = copied_states(state)?;
         let tape = self.model.record(cpu, x, steps.clone(), &mut after, Some(draw))?;
         let (total, d_y) = self.loss_of(cpu, tape.output(), &outputs, &target)?;
         if !total.is_finite() {
@@ -336,14 +364,16 @@ impl<T: Number> Trainer<T> {
         let mut d_state = self.model.initial_state(steps.batch())?;
         let mut gradients = self.model.backward(cpu, &tape, Some(&d_y), &mut d_state, false)?;
         drop(tape);
-        let grad_norm = global_norm(cpu, &gradients.layers);
+        let grad_norm = global_norm(cpu, &gradients.layers)?;
         if !grad_norm.is_finite() {
             return Err(self.not_finite(&gradients.layers, update));
         }
-        self.options.clipping().apply(cpu, &mut gradients.layers, grad_norm);
+        self.options.clipping().apply(cpu, &mut gradients.layers, grad_norm)?;
         interrupt::check()?;
+        self.model.layers_mut().iter_mut().try_for_each(Layer::unshare)?;
+        agreed()?;
         let parameters = self.model.layers_mut().iter_mut().map(Layer::numbers_mut);
-        self.optimizer.update(cpu, parameters, &gradients.layers);
+        self.optimizer.update(cpu, parameters, &gradients.layers)?;
         *state = after;
         Ok(Chunk { total, grad_norm })
     }
@@ -357,7 +387,7 @@ impl<T: Number> Trainer<T> {
         target: &Gathered<T>,
     ) -> Result<(f64, Vec<T>), Error> {
         let (loss, width) = (self.options.loss, output.width);
-        let Some(numbers) = chosen(output.numbers, width, outputs) else {
+        let Some(numbers) = chosen(output.numbers, width, outputs)? else {
             return loss.total_and_gradient(cpu, output.numbers, width, target.packed());
         };
         let (total, d_chosen) = loss.total_and_gradient(cpu, &numbers, width, target.packed())?;
@@ -420,12 +450,18 @@ fn later<'a, S: ?Sized>(rows: Rows<'a, S>, steps: &Steps, from: usize) -> Rows<'
 }
 
 /// The rows that have a target, if not all have one.
-fn chosen<T: Number>(numbers: &[T], width: usize, outputs: &Outputs<'_>) -> Option<Vec<T>> {
+fn chosen<T: Number>(
+    numbers: &[T],
+    width: usize,
+    outputs: &Outputs<'_>,
+) -> Result<Option<Vec<T>>, Error> {
     match outputs {
         Outputs::Rows(rows) if rows.len() * width < numbers.len() => {
-            Some(rows.iter().flat_map(|&b| &numbers[b * width..][..width]).copied().collect())
+            let mut chosen = room("outputs with a target", rows.len() * width)?;
+            rows.iter().for_each(|&b| chosen.extend_from_slice(&numbers[b * width..][..width]));
+            Ok(Some(chosen))
         }
-        _ => None,
+        _ => Ok(None),
     }
 }
 
@@ -630,6 +666,23 @@ mod tests {
         );
         assert_eq!(result, Err(Error::Interrupted));
         assert_eq!(content(&trainer), before);
+    }
+
+    #[test]
+    fn who_does_not_agree_keeps_everything_as_it_was() {
+        let (x, y) = (ids(1), ids(2));
+        for options in [options(), options().bptt(2)] {
+            let mut trainer = Trainer::<f32>::new(model(), options).unwrap();
+            let mut step = |agreed: fn() -> Result<(), Error>| {
+                let before = content(&trainer);
+                let (x, y) = (input(&x), target(&y));
+                let result = trainer.step_if(&cpu(1), x, y, lengths(), None, agreed);
+                (result, before == content(&trainer))
+            };
+            assert_eq!(step(|| Err(Error::Interrupted)), (Err(Error::Interrupted), true));
+            let (done, same) = step(|| Ok(()));
+            assert!(done.is_ok() && !same);
+        }
     }
 
     #[test]

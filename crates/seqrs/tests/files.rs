@@ -434,7 +434,9 @@ fn other_formats_are_named() {
     let scratch = Scratch::new("foreign");
     for (name, start, expected) in [
         ("model.pt", &b"PK\x03\x04\x00\x00\x08\x08\x00\x00\x00\x00\x00\x00"[..], "zip"),
-        ("model.onnx", b"\x08\x07\x12\x07pytorch\x1a\x051.0", "ONNX"),
+        ("model.onnx", b"\x08\x07\x12\x07pytorch\x1a\x051.0", "this version does not read"),
+        ("model.txt", b"hello, world, this is text", r#"begins with "hello, world, th""#),
+        ("model.elf", b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\0", r#"begins with "\x7fELF\x02"#),
         ("model.gguf", b"GGUF\x03\x00\x00\x00\x00\x00\x00\x00\x00", "GGUF"),
     ] {
         let path = scratch.0.join(name);

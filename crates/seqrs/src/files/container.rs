@@ -71,8 +71,15 @@ impl Header {
             let mut start = length.to_vec();
             start.resize(foreign::START.min(len as usize), 0);
             fill(source, &mut start[length.len()..])?;
+            let safetensors = || "safetensors".to_string();
             if let Some(format) = foreign::recognise(&start) {
-                return wrong("format of the file", "safetensors".into(), &format);
+                return wrong("format of the file", safetensors(), &format);
+            }
+            // A length is told of where it may have been meant as one: text and most other
+            // things do not begin with a number as small, nor go on with an object.
+            if header_len >= 1 << 40 && start.get(LENGTH as usize) != Some(&b'{') {
+                let got = format_args!("a file that begins with \"{}\"", start.escape_ascii());
+                return wrong("format of the file", safetensors(), &got);
             }
             let expected = format!("at most {}", MAX_HEADER.min(len - LENGTH));
             return wrong("length of the header", expected, &header_len);

@@ -22,7 +22,7 @@ pub(super) fn recognise(start: &[u8]) -> Option<&'static str> {
     } else if start.get(4..8) == Some(b"TFL3") {
         Some("a TensorFlow Lite file")
     } else if is_onnx(start) {
-        Some("an ONNX model (seqrs.onnx loads these)")
+        Some("an ONNX model (which this version does not read)")
     } else {
         None
     }

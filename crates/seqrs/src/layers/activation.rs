@@ -1,5 +1,6 @@
 //! Functions of each number, or of each row.
 
+use seqrs_core::Error;
 use seqrs_core::lanes::Lanes;
 use seqrs_cpu::Cpu;
 use seqrs_cpu::lanes::single::Single;
@@ -36,18 +37,29 @@ impl Activation {
     }
 
     /// y in place of x, rows of `width`.
-    pub(crate) fn forward<T: Number>(self, cpu: &Cpu<T>, x: &mut [T], width: usize) {
+    pub(crate) fn forward<T: Number>(
+        self,
+        cpu: &Cpu<T>,
+        x: &mut [T],
+        width: usize,
+    ) -> Result<(), Error> {
         by_rows(cpu, x.len() / width, 8 * width, [(x, width)], |_, [y]| {
             cpu.level().dispatch(Forward { function: self, y, width });
-        });
+        })
     }
 
     /// d_x in place of d_y, from y, rows of `width`.
-    pub(crate) fn backward<T: Number>(self, cpu: &Cpu<T>, y: &[T], d_y: &mut [T], width: usize) {
+    pub(crate) fn backward<T: Number>(
+        self,
+        cpu: &Cpu<T>,
+        y: &[T],
+        d_y: &mut [T],
+        width: usize,
+    ) -> Result<(), Error> {
         by_rows(cpu, y.len() / width, width, [(d_y, width)], |run, [d]| {
             let y = &y[run.start * width..run.end * width];
             cpu.level().dispatch(Backward { function: self, y, d, width });
-        });
+        })
     }
 }
 
@@ -157,7 +169,7 @@ mod tests {
         let x = [-3.0, -0.0, 0.5, 700.0, 1.0, 1.0];
         let of = |function: Activation| {
             let mut y = x.to_vec();
-            function.forward(&cpu, &mut y, 3);
+            function.forward(&cpu, &mut y, 3).unwrap();
             y
         };
         let near = |a: f64, b: f64| (a - b).abs() < 1e-15;
@@ -179,7 +191,7 @@ mod tests {
             [Activation::Tanh, Activation::Relu, Activation::Sigmoid, Activation::Softmax]
         {
             let mut y = [f32::NAN, 1.0, 2.0, 3.0];
-            function.forward(&cpu, &mut y, 2);
+            function.forward(&cpu, &mut y, 2).unwrap();
             assert!(y[0].is_nan() && !y[2].is_nan() && !y[3].is_nan(), "{}", function.name());
         }
     }
@@ -189,10 +201,10 @@ mod tests {
         let x: Vec<f32> = (0..40_000).map(|k| ((k * 37 % 1000) as f32 - 500.0) / 60.0).collect();
         for function in [Activation::Tanh, Activation::Sigmoid, Activation::Softmax] {
             let mut expected = x.clone();
-            function.forward(&Cpu::with(Level::detect(), 1), &mut expected, 50);
+            function.forward(&Cpu::with(Level::detect(), 1), &mut expected, 50).unwrap();
             for level in Level::available() {
                 let mut y = x.clone();
-                function.forward(&Cpu::with(level, 3), &mut y, 50);
+                function.forward(&Cpu::with(level, 3), &mut y, 50).unwrap();
                 assert!(y.iter().zip(&expected).all(|(a, b)| a.to_bits() == b.to_bits()));
             }
         }

@@ -4,35 +4,76 @@
 
 use std::ops::Range;
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use seqrs_core::{Error, interrupt};
 use seqrs_cpu::{Cpu, team};
 
 use crate::number::Number;
+use crate::pace::NUMBERS_PER_LOOK;
 
 /// Numbers below which waking a thread takes longer than the work.
 const GRAIN: usize = 1 << 14;
 
+/// Fewer rows than this are not worth a look: a run of columns as narrow would no longer use
+/// whole cache lines.
+const ROWS_PER_LOOK: usize = 64;
+
 /// Calls `work` with runs of the `rows` rows that cover all of them, and the parts of each
 /// output that belong to the run. An output is given with the width of its rows; `work` is
 /// about `numbers` operations for each row.
+///
+/// # Errors
+/// [`Error::Interrupted`]; some rows are done then and some are not.
 pub(crate) fn by_rows<T: Number, O: Send, const N: usize>(
     cpu: &Cpu<T>,
     rows: usize,
     numbers: usize,
-    outputs: [(&mut [O], usize); N],
+    outputs: Outputs<'_, O, N>,
     work: impl Fn(Range<usize>, [&mut [O]; N]) + Sync,
-) {
+) -> Result<(), Error> {
+    let look = (NUMBERS_PER_LOOK / numbers.max(1)).max(ROWS_PER_LOOK);
+    // Only the calling thread knows whether to stop, and tells the others.
+    let stopped = &AtomicBool::new(false);
     let mut rest = outputs;
     let mut tasks = Vec::new();
     for run in team::split(rows, cpu.threads(), GRAIN.div_ceil(numbers.max(1))) {
-        let parts = rest.each_mut().map(|(output, width)| {
-            let (part, tail) = std::mem::take(output).split_at_mut(run.len() * *width);
-            *output = tail;
-            part
-        });
+        let mut rest = take_rows(&mut rest, run.len());
         let work = &work;
-        tasks.push(move || work(run, parts));
+        tasks.push(move || {
+            for start in run.clone().step_by(look) {
+                if interrupt::check().is_err() {
+                    stopped.store(true, Ordering::Relaxed);
+                }
+                if stopped.load(Ordering::Relaxed) {
+                    return;
+                }
+                let part = start..run.end.min(start + look);
+                let outputs = take_rows(&mut rest, part.len());
+                work(part, outputs.map(|(output, _)| output));
+            }
+        });
     }
     team::run(tasks);
+    match stopped.load(Ordering::Relaxed) {
+        true => Err(Error::Interrupted),
+        false => Ok(()),
+    }
+}
+
+/// Outputs with the width of their rows.
+type Outputs<'a, O, const N: usize> = [(&'a mut [O], usize); N];
+
+/// The first `rows` rows of each output, which keeps the others.
+fn take_rows<'a, O, const N: usize>(
+    outputs: &mut Outputs<'a, O, N>,
+    rows: usize,
+) -> Outputs<'a, O, N> {
+    outputs.each_mut().map(|(output, width)| {
+        let (part, tail) = std::mem::take(output).split_at_mut(rows * *width);
+        *output = tail;
+        (part, *width)
+    })
 }
 
 /// How many numbers are summed side by side; fixed, so that a sum is the same at every
@@ -102,10 +143,20 @@ mod tests {
                     a[2 * k + 1] += 2 * row;
                     b[k] += 1;
                 }
-            });
+            })
+            .unwrap();
             assert!(b.iter().all(|&n| n == 1));
             assert!(a.chunks(2).enumerate().all(|(row, pair)| pair == [row, 2 * row]));
         }
+    }
+
+    #[test]
+    fn rows_end_when_the_caller_wants_to_stop() {
+        let cpu = Cpu::<f32>::with(Level::detect(), 2);
+        let mut y = vec![0; 100_000];
+        let never = |_: Range<usize>, [_]: [&mut [i32]; 1]| panic!("stopped before the first");
+        let stopped = interrupt::scope(|| true, || by_rows(&cpu, 100, 1, [(&mut y, 1)], never));
+        assert_eq!(stopped, Err(Error::Interrupted));
     }
 
     #[test]

@@ -13,6 +13,7 @@ use super::by_rows::by_rows;
 use crate::layer::{Layer, LayerSpec};
 use crate::number::Number;
 use crate::random::Stream;
+use crate::room::room;
 
 /// A layer that drops out its input.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -62,13 +63,13 @@ pub(crate) enum Places {
 }
 
 impl Places {
-    pub(crate) fn of_steps(steps: &Steps) -> Self {
+    pub(crate) fn of_steps(steps: &Steps) -> Result<Self, Error> {
         if steps.is_dense() {
-            return Self::All(steps.items());
+            return Ok(Self::All(steps.items()));
         }
-        let mut places = Vec::with_capacity(steps.items());
+        let mut places = room("dropout mask", steps.items())?;
         steps.for_each(|_, t, b| places.push((t * steps.batch() + b) as u64));
-        Self::Some(places)
+        Ok(Self::Some(places))
     }
 
     fn len(&self) -> usize {
@@ -116,7 +117,7 @@ pub(crate) fn mask<T: Number>(
                 };
             }
         }
-    });
+    })?;
     Ok(mask)
 }
 
@@ -133,12 +134,13 @@ mod tests {
     #[test]
     fn a_mask_does_not_depend_on_packing_or_threads() {
         let (time, batch, width) = (40, 25, 37);
-        let dense = Places::of_steps(&Steps::dense(time, batch).unwrap());
+        let dense = Places::of_steps(&Steps::dense(time, batch).unwrap()).unwrap();
         let whole = mask(&cpu(1), 5, (2, 1), 0.3, &dense, width).unwrap();
         assert_eq!(whole, mask(&cpu(4), 5, (2, 1), 0.3, &dense, width).unwrap());
 
         let steps = Steps::from_mask(time, batch, |t, b| (t * 7 + b * 3) % 5 > 1).unwrap();
-        let packed = mask(&cpu(3), 5, (2, 1), 0.3, &Places::of_steps(&steps), width).unwrap();
+        let places = Places::of_steps(&steps).unwrap();
+        let packed = mask(&cpu(3), 5, (2, 1), 0.3, &places, width).unwrap();
         let mut expected = Vec::new();
         steps.for_each(|_, t, b| {
             expected.extend_from_slice(&whole[(t * batch + b) * width..][..width]);

@@ -10,8 +10,10 @@ use super::recurrent::check_rows;
 use crate::init;
 use crate::layer::{Layer, LayerSpec, NamedParameter, check_count};
 use crate::number::Number;
+use crate::pace::{Pace, for_each_item};
 use crate::parameters::Parameters;
 use crate::random::Stream;
+use crate::room::room;
 
 /// What describes an embedding: integer ids in, E numbers each out.
 ///
@@ -89,7 +91,7 @@ pub struct EmbeddingLayer<T> {
 impl<T: Number> EmbeddingLayer<T> {
     pub(crate) fn new(options: Embedding) -> Result<Self, Error> {
         let mut numbers = memory::zeros("parameters", options.count()?)?;
-        init::normal(&mut Stream::new(options.seed, 0), &mut numbers);
+        init::normal(&mut Stream::new(options.seed, 0), &mut numbers)?;
         if let Some(id) = options.padding_idx {
             let row = id * options.embedding_dim..(id + 1) * options.embedding_dim;
             numbers[row].fill(num_traits::zero());
@@ -105,15 +107,15 @@ impl<T: Number> EmbeddingLayer<T> {
     /// The ids of live items, checked.
     pub(crate) fn gather(&self, ids: Rows<'_, [i64]>, steps: &Steps) -> Result<Vec<usize>, Error> {
         check_rows("ids", ids.data.len(), ids.place, steps, 1)?;
-        let mut gathered = Vec::with_capacity(steps.items());
+        let mut gathered = room("ids", steps.items())?;
         let mut wrong = None;
-        steps.for_each(|item, t, b| {
+        for_each_item(steps, 1, |item, t, b| {
             let id = ids.data[ids.place.offset(item, t, b)];
             match usize::try_from(id) {
                 Ok(id) if id < self.options.num_embeddings => gathered.push(id),
                 _ => wrong = wrong.or(Some((id, t, b))),
             }
-        });
+        })?;
         match wrong {
             None => Ok(gathered),
             Some((id, t, b)) => Err(Error::shape(
@@ -132,18 +134,48 @@ impl<T: Number> EmbeddingLayer<T> {
             for (&id, y) in ids[rows].iter().zip(y.chunks_exact_mut(width)) {
                 y.copy_from_slice(&table[id * width..][..width]);
             }
-        });
+        })?;
         Ok(y)
     }
 
     /// Adds the gradient of each item to the row of its id, in the order of the items.
-    pub(crate) fn backward(&self, ids: &[usize], d_y: &[T], d_numbers: &mut [T]) {
+    pub(crate) fn backward(
+        &self,
+        ids: &[usize],
+        d_y: &[T],
+        d_numbers: &mut [T],
+    ) -> Result<(), Error> {
         let width = self.options.embedding_dim;
+        let mut pace = Pace::default();
         for (&id, d_y) in ids.iter().zip(d_y.chunks_exact(width)) {
             if self.options.padding_idx != Some(id) {
                 let row = &mut d_numbers[id * width..][..width];
                 row.iter_mut().zip(d_y).for_each(|(sum, &d)| *sum += d);
             }
+            pace.done(width)?;
         }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use seqrs_core::interrupt;
+
+    use super::*;
+
+    #[test]
+    fn an_interrupt_ends_drawing_reading_and_learning() {
+        let layer = EmbeddingLayer::<f32>::new(Embedding::new(3, 1 << 10)).unwrap();
+        let steps = Steps::dense(1 << 20, 1).unwrap();
+        let ids = vec![0; 1 << 20];
+        let d_y = vec![0.0; 1 << 20];
+        let stopped = |run: &dyn Fn() -> Result<(), Error>| {
+            assert_eq!(interrupt::scope(|| true, run), Err(Error::Interrupted));
+        };
+        stopped(&|| EmbeddingLayer::<f32>::new(Embedding::new(3, 4)).map(drop));
+        let place = seqrs_core::rows::Place::packed(1);
+        stopped(&|| layer.gather(Rows { data: &ids, place }, &steps).map(drop));
+        stopped(&|| layer.backward(&[1; 1 << 10], &d_y, &mut vec![0.0; 3 << 10]));
     }
 }

@@ -94,11 +94,11 @@ impl<T: Number> LayerNormLayer<T> {
     }
 
     /// y in place of x.
-    pub(crate) fn infer(&self, cpu: &Cpu<T>, x: &mut [T]) {
+    pub(crate) fn infer(&self, cpu: &Cpu<T>, x: &mut [T]) -> Result<(), Error> {
         let size = self.options.size;
         by_rows(cpu, x.len() / size, size, [(x, size)], |_, [y]| {
             cpu.level().dispatch(Normalise { layer: self, y, kept: None });
-        });
+        })
     }
 
     /// y, and what backward needs.
@@ -115,7 +115,7 @@ impl<T: Number> LayerNormLayer<T> {
             y.copy_from_slice(&x[run.start * size..run.end * size]);
             let kept = Some((normal, inverse));
             cpu.level().dispatch(Normalise { layer: self, y, kept });
-        });
+        })?;
         Ok((y, kept))
     }
 
@@ -126,7 +126,7 @@ impl<T: Number> LayerNormLayer<T> {
         kept: &Normal<T>,
         d_y: &mut [T],
         d_numbers: &mut [T],
-    ) {
+    ) -> Result<(), Error> {
         let size = self.options.size;
         let rows = kept.inverse.len();
         let (d_weight, d_bias) = d_numbers.split_at_mut(size);
@@ -134,13 +134,13 @@ impl<T: Number> LayerNormLayer<T> {
         by_rows(cpu, size, rows, [(d_weight, 1), (d_bias, 1)], |columns, [d_weight, d_bias]| {
             let sums = Sums { x: &kept.x, d_y, size, first: columns.start, d_weight, d_bias };
             cpu.level().dispatch(sums);
-        });
+        })?;
         by_rows(cpu, rows, size, [(d_y, size)], |run, [d]| {
             let x = &kept.x[run.start * size..run.end * size];
             let inverse = &kept.inverse[run];
             let weight = &self.parameters.numbers()[..size];
             cpu.level().dispatch(Back { weight, x, inverse, d });
-        });
+        })
     }
 }
 

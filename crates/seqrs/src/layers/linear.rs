@@ -96,7 +96,7 @@ impl<T: Number> LinearLayer<T> {
         let mut numbers = memory::zeros("parameters", options.count()?)?;
         let Linear { in_features, out_features, seed, .. } = options;
         let weight = &mut numbers[..in_features * out_features];
-        init::glorot(&mut Stream::new(seed, 0), in_features, out_features, weight);
+        init::glorot(&mut Stream::new(seed, 0), in_features, out_features, weight)?;
         Ok(Self { options, parameters: Parameters::new(numbers) })
     }
 

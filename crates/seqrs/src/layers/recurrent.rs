@@ -15,6 +15,7 @@ use crate::init;
 use crate::layer::{Layer, LayerSpec, NamedParameter};
 use crate::number::Number;
 use crate::parameters::{Form, Parameters};
+use crate::room::copied_state;
 
 /// The function of a plain recurrent unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -363,7 +364,7 @@ impl<T: Number> Recurrent<T> {
         check_rows("x", x.data.len(), x.place, steps, self.stack.options().input_size)?;
         check_rows("y", y.data.len(), y.place, steps, self.stack.output_size())?;
         self.check_state(|| "state".to_string(), state, steps.batch())?;
-        let mut new = state.clone();
+        let mut new = copied_state(state)?;
         sequence::infer(cpu, &self.stack, &*self.weights(cpu)?, x, steps, &mut new, y)?;
         *state = new;
         Ok(())
@@ -462,7 +463,7 @@ impl<T: Number> Recurrent<T> {
         let p = self.stack.options().dropout;
         let masks = match dropout {
             Some((draw, layer)) if p > 0.0 => {
-                let places = dropout::Places::of_steps(steps);
+                let places = dropout::Places::of_steps(steps)?;
                 let width = self.stack.output_size();
                 let gaps = 0..self.stack.num_layers() - 1;
                 let mask = |gap| dropout::mask(cpu, draw, (layer, gap), p, &places, width);
