@@ -50,16 +50,6 @@ pub fn num_threads() -> Result<usize, Error> {
     }
 }
 
-/// What [`set_num_threads`] has asked for; 0 if nothing. For [`restore`].
-pub fn asked() -> usize {
-    ASKED.load(Ordering::Relaxed)
-}
-
-/// Puts back what [`asked`] gave.
-pub fn restore(asked: usize) {
-    ASKED.store(asked, Ordering::Relaxed);
-}
-
 fn default_num_threads() -> Result<usize, Error> {
     let process = u64::from(process::id()) << 32;
     let known = DEFAULT.load(Ordering::Relaxed);
