@@ -26,7 +26,7 @@ pub use training::TrainerBuilder;
 
 use std::borrow::Cow;
 
-use ndarray::{Array, ArrayView, Dimension, IntoDimension};
+use ndarray::{Array, ArrayView, ArrayViewD, Dimension, IntoDimension};
 use seqrs_core::{Error, Steps, memory};
 
 use crate::Sequential;
@@ -69,7 +69,12 @@ impl Layout {
         if steps.is_dense() && !self.batch_first {
             return Ok(packed);
         }
-        let mut padded = memory::zeros("output", self.time * self.batch * width)?;
+        let bytes = [self.time, self.batch, width, T::BYTES];
+        let bytes = bytes.iter().map(|&n| n as u128).try_fold(1, u128::checked_mul);
+        let len = bytes.and_then(|bytes| usize::try_from(bytes / T::BYTES as u128).ok());
+        let none =
+            || Error::OutOfMemory { what: "output".to_owned(), bytes: bytes.unwrap_or(u128::MAX) };
+        let mut padded = memory::zeros("output", len.ok_or_else(none)?)?;
         let place = self.place(width);
         steps.for_each(|item, t, b| {
             let row = &packed[item * width..][..width];
@@ -118,6 +123,31 @@ fn check_shape(what: &str, got: &[usize], expected: &[usize]) -> Result<(), Erro
     match got == expected {
         true => Ok(()),
         false => Err(Error::shape(what, format!("the shape {}", words(expected)), words(got))),
+    }
+}
+
+/// Names the first id at a live step that is not below `end` by its place in the array. The
+/// level below finds it too, but knows neither the order of the dimensions nor, in a chunk of
+/// truncated back-propagation, where the chunk begins.
+fn check_ids(
+    what: &str,
+    ids: &ArrayViewD<'_, i64>,
+    steps: &Steps,
+    layout: Layout,
+    end: usize,
+    range: fn(usize) -> String,
+) -> Result<(), Error> {
+    let mut wrong = None;
+    steps.for_each(|_, t, b| {
+        let place = if layout.batch_first { [b, t] } else { [t, b] };
+        let id = ids[&place[..]];
+        if wrong.is_none() && !usize::try_from(id).is_ok_and(|id| id < end) {
+            wrong = Some((place, id));
+        }
+    });
+    match wrong {
+        None => Ok(()),
+        Some(([i, j], id)) => Err(Error::shape(format!("{what}[{i}, {j}]"), range(end), id)),
     }
 }
 

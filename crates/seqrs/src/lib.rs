@@ -78,6 +78,8 @@
 //!   `SEQRS_LEVEL`; [`arrays`] says how the names correspond to Python's, and [`low_level`]
 //!   works on slices, on a [`Cpu`](low_level::Cpu) of the caller's choice.
 //!
+//! Not there yet: peepholes of the LSTM, other devices than the CPU.
+//!
 //! # Laws
 //! A step at which a row is not live (past its length, or masked) keeps the row's state and
 //! outputs zero, and what the padding holds has no influence on anything. A row has the

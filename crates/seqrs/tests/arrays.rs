@@ -4,7 +4,7 @@
 use ndarray::{Array1, Array2, Array3, ArrayD, Axis, IxDyn, array, s};
 use seqrs::low_level::{Cpu, Input, Place, Rows, Steps, Target};
 use seqrs::{
-    Adam, Batch, CrossEntropy, Dropout, Embedding, Error, Gru, Layer, Linear, Lstm, Mse,
+    Adam, Batch, CrossEntropy, Dropout, Embedding, Error, Gru, Layer, LayerSpec, Linear, Lstm, Mse,
     OptimizerSpec, Sequential, State, States, Targets, Trainer, TrainerBuilder, TrainerOptions,
 };
 
@@ -297,6 +297,14 @@ fn what_does_not_fit_is_refused_by_name_before_anything_changes() {
         late[[2, 6]] = 5;
         refused(trainer, &x, &late, "target[2, 6]: expected a class in 0..5, got 5");
 
+        let of_time = &mut builder(false).bptt(bptt).build().unwrap();
+        let message = "target[6, 2]: expected a class in 0..5, got 5";
+        refused(of_time, x.t(), late.t(), message);
+        let mut wild = x.clone();
+        wild[[2, 6]] = -1;
+        refused(of_time, wild.t(), y.t(), "x[6, 2]: expected an id in 0..5, got -1");
+        refused(trainer, &wild, &y, "x[2, 6]: expected an id in 0..5, got -1");
+
         let lengths = [7, 7];
         let message = "lengths: expected 3 (one a row), got 2";
         refused(trainer, Batch::from(&x).lengths(&lengths), &y, message);
@@ -334,6 +342,39 @@ fn what_does_not_fit_is_refused_by_name_before_anything_changes() {
 }
 
 #[test]
+fn targets_of_one_number_need_no_last_dimension() {
+    let (x, y) = (numbers(2), numbers(1));
+    let short = y.index_axis(Axis(2), 0);
+    let rows = short.column(0);
+    let at_steps = vec![Gru::new(2, 1).build().unwrap()];
+    let at_rows = vec![Gru::new(2, 1).build().unwrap(), Layer::MeanPool];
+    for (layers, full, short, message) in [
+        (
+            at_steps,
+            y.view().into_dyn(),
+            short.into_dyn(),
+            "target: expected the shape (3, 7), got (3,)",
+        ),
+        (
+            at_rows,
+            rows.insert_axis(Axis(1)).into_dyn(),
+            rows.into_dyn(),
+            "target: expected the shape (3, 1), got (3, 7)",
+        ),
+    ] {
+        let model = Sequential::<f64>::new(layers).unwrap();
+        let mut trainer = Trainer::new(model, Mse::mean(), Adam::new(0.1)).build().unwrap();
+        let found = trainer.evaluate(&x, full).unwrap();
+        assert_eq!(trainer.evaluate(&x, short.clone()).unwrap(), found);
+        let wrong = match short.ndim() {
+            1 => y.index_axis(Axis(2), 0).into_dyn(),
+            _ => rows.into_dyn(),
+        };
+        refused(&mut trainer, &x, wrong, message);
+    }
+}
+
+#[test]
 fn options_that_make_no_trainer_are_refused_by_name() {
     let message = |builder: TrainerBuilder<f64>| builder.build().unwrap_err().to_string();
     let built = || builder(true);
@@ -345,6 +386,20 @@ fn options_that_make_no_trainer_are_refused_by_name() {
     let bptt = Trainer::new(regressor(), Mse::sum(), Adam::default()).bptt(5);
     let expected = "bptt: expected none, as layer 0 (GRU) needs the whole sequence, got 5";
     assert_eq!(message(bptt), expected);
+}
+
+#[test]
+fn an_option_that_is_not_there_is_refused_by_name() {
+    let json = r#"{"kind": "lstm", "input_size": 2, "hidden_size": 3, "num_layers": 1,
+        "bias": true, "bidirectional": false, "dropout": 0.0, "proj_size": 0,
+        "forget_bias": 1.0, "batch_first": true, "peepholes": true}"#;
+    let message = serde_json::from_str::<LayerSpec>(json).unwrap_err().to_string();
+    assert!(message.contains("peepholes"), "{message}");
+    let without = json.replace(r#", "peepholes": true"#, "");
+    assert_eq!(
+        serde_json::from_str::<LayerSpec>(&without).unwrap(),
+        LayerSpec::Lstm(Lstm::new(2, 3))
+    );
 }
 
 #[test]

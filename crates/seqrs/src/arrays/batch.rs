@@ -7,7 +7,8 @@ use seqrs_core::rows::Rows;
 use seqrs_core::{Error, Steps};
 
 use super::states::{self, States};
-use super::{Layout, check_shape, in_order};
+use super::{Layout, check_ids, check_shape, in_order};
+use crate::layer::Layer;
 use crate::number::Number;
 use crate::sequential::{Input, ModelState, Sequential};
 
@@ -110,6 +111,10 @@ impl<'a, T: Number> Batch<'a, T> {
             Some(given) => states::to_flat("state", model, given, layout.batch)?,
             None => model.zero_state(layout.batch)?,
         };
+        if let (X::Ids(ids), Some(Layer::Embedding(table))) = (&self.x, model.layers().first()) {
+            let (ids, end) = (ids.view().into_dyn(), table.options.num_embeddings);
+            check_ids("x", &ids, &steps, layout, end, |end| format!("an id in 0..{end}"))?;
+        }
         let x = match &self.x {
             X::Numbers(x) => Data::Numbers(in_order("x", x)?, x.dim().2),
             X::Ids(ids) => Data::Ids(in_order("x", ids)?),

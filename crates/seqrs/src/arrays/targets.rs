@@ -7,16 +7,16 @@ use seqrs_core::Error;
 use seqrs_core::rows::{Place, Rows};
 
 use super::batch::Read;
-use super::{check_shape, in_order};
+use super::{check_ids, check_shape, in_order};
 use crate::losses::Loss;
 use crate::number::Number;
 use crate::sequential::{Rank, Sequential};
-use crate::targets::Target;
+use crate::targets::{Target, class_range};
 
 /// What a model should have given: for [`CrossEntropy`](crate::CrossEntropy) a class for
 /// every output, (B, T), or (B,) after a pooling layer; for every other loss numbers,
-/// (B, T, F) or (B, F), as the output. T comes first where the model is not batch-first.
-/// Only what belongs to live steps, or to rows that have some, is looked at.
+/// (B, T, F) or (B, F), as the output, where the last dimension may be missing if F is 1. T
+/// comes first where the model is not batch-first. Only what belongs to live steps, or to rows that have some, is looked at.
 ///
 /// A view or a reference to an array, of `i64` for classes, is a `Targets` wherever one is
 /// asked for.
@@ -78,10 +78,16 @@ impl<'a, T: Number> Targets<'a, T> {
         Ok(match self.given {
             Given::Classes(classes) => {
                 check_shape("target", classes.shape(), &shape)?;
+                if model.output_rank() == Rank::Steps {
+                    let (steps, layout) = (&batch.steps, batch.layout);
+                    check_ids("target", &classes, steps, layout, width, class_range)?;
+                }
                 ReadTargets::Classes(in_order("target", &classes)?, place(1))
             }
             Given::Numbers(numbers) => {
-                shape.push(width);
+                if width > 1 || numbers.ndim() > shape.len() {
+                    shape.push(width);
+                }
                 check_shape("target", numbers.shape(), &shape)?;
                 ReadTargets::Numbers(in_order("target", &numbers)?, place(width), width)
             }
