@@ -47,7 +47,7 @@ fn outer<const THREADS: usize>(bencher: Bencher<'_, '_>, hidden: usize) {
     let mut d_w = vec![0.0; n * k];
     bencher
         .counter(ItemsCount::new(items * n * k))
-        .bench_local(|| cpu.add_outer(divan::black_box(&d_y), &x, n, k, &mut d_w, None));
+        .bench_local(|| cpu.add_outer(divan::black_box(&d_y), &x, n, k, &mut d_w, None).unwrap());
 }
 
 /// The matrix in the order in which the kernels read it: what a change of weights costs.

@@ -15,6 +15,19 @@ pub fn zeros<T: Zeroable>(what: &str, len: usize) -> Result<Vec<T>, Error> {
     allocation::try_zeroed_vec(len).map_err(none)
 }
 
+/// An empty vector with room for `len` elements, so that pushing these cannot fail.
+///
+/// # Errors
+/// [`Error::OutOfMemory`] names `what` it was for.
+pub fn room<T>(what: &str, len: usize) -> Result<Vec<T>, Error> {
+    let mut vector = Vec::new();
+    vector.try_reserve_exact(len).map_err(|_| Error::OutOfMemory {
+        what: what.to_owned(),
+        bytes: len as u128 * size_of::<T>() as u128,
+    })?;
+    Ok(vector)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -25,6 +38,7 @@ mod tests {
         for len in [usize::MAX, isize::MAX as usize / 4, 1 << 58] {
             let error = zeros::<f64>("much", len).unwrap_err();
             assert_eq!(error, Error::OutOfMemory { what: "much".into(), bytes: len as u128 * 8 });
+            assert_eq!(room::<u64>("much", len), Err(error));
         }
     }
 }

@@ -91,7 +91,7 @@ impl<T: Real> Backend for Naive<T> {
 
     fn backward(&self, mut run: Backward<'_, Self>) -> Result<(), Error> {
         for (d, &direction) in Direction::BOTH[..run.shape.directions].iter().enumerate() {
-            with_cell!(run.shape.cell, C => backward_direction::<C, T>(&mut run, d, direction));
+            with_cell!(run.shape.cell, C => backward_direction::<C, T>(&mut run, d, direction))?;
         }
         Ok(())
     }
@@ -199,14 +199,14 @@ fn backward_direction<C: Cell, T: Real>(
     run: &mut Backward<'_, Naive<T>>,
     d: usize,
     direction: Direction,
-) {
+) -> Result<(), Error> {
     let Shape { hidden, state, input, directions, .. } = *run.shape;
     let columns = C::GATES * hidden;
     let (batch, time, items) = (run.steps.batch(), run.steps.time(), run.steps.items());
     let w = &run.weights[d];
     let (w_ih, w_hh) = (w.part(&w.shape.weight_ih), w.part(&w.shape.weight_hh));
     let tape = &run.tape[d];
-    let previous = run.steps.previous(direction);
+    let previous = run.steps.previous(direction)?;
     let slot = (run.slot + d) * batch;
 
     // The state before an item: the initial one of its row, or that after another item.
@@ -353,4 +353,5 @@ fn backward_direction<C: Cell, T: Real>(
             }
         }
     }
+    Ok(())
 }

@@ -25,23 +25,6 @@ use crate::tape::{DirectionTape, Dropped, LayerTape, Tape};
 /// The parameters of a stack of layers in the form a backend likes, by layer and direction.
 pub type StackWeights<B> = Vec<Vec<<B as Backend>::Weights>>;
 
-/// Zero states for `batch` rows.
-///
-/// # Errors
-/// [`Error::OutOfMemory`].
-pub fn initial_state<B: Backend>(
-    backend: &B,
-    spec: &Spec,
-    batch: usize,
-) -> Result<State<B::Buffer>, Error> {
-    let rows = spec.slots() * batch;
-    let c = match spec.cell().states() {
-        1 => None,
-        _ => Some(backend.zeros(rows * spec.options().hidden_size)?),
-    };
-    Ok(State { h: backend.zeros(rows * spec.state_size())?, c })
-}
-
 /// Inference: runs the layers over `x`, writes the outputs of live items to `y`, keeps
 /// nothing. `state` goes from its initial to its final value.
 ///

@@ -10,6 +10,7 @@
 use std::ops::Range;
 
 use crate::Error;
+use crate::memory::{room, zeros};
 
 /// The order in which a layer walks over the steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -54,16 +55,18 @@ impl Steps {
     /// Every row live at every step.
     ///
     /// # Errors
-    /// [`Error::Shape`] if there are more rows than a 32-bit index can name.
+    /// [`Error::Shape`] if there are more rows than a 32-bit index can name,
+    /// [`Error::OutOfMemory`].
     pub fn dense(time: usize, batch: usize) -> Result<Self, Error> {
-        let rows = (0..row_count(batch)?).collect();
+        let mut rows = room("rows of a batch", batch)?;
+        rows.extend(0..row_count(batch)?);
         Ok(Self { time, batch, live: Live::All { rows } })
     }
 
     /// Row b live at steps `0..lengths[b]`.
     ///
     /// # Errors
-    /// [`Error::Shape`] if a length is above `time`.
+    /// [`Error::Shape`] if a length is above `time`, [`Error::OutOfMemory`].
     pub fn from_lengths(time: usize, lengths: &[usize]) -> Result<Self, Error> {
         if let Some((b, &length)) = lengths.iter().enumerate().find(|&(_, &n)| n > time) {
             return Err(Error::shape(
@@ -78,15 +81,17 @@ impl Steps {
     /// Row b live at step t where `live(t, b)`.
     ///
     /// # Errors
-    /// [`Error::Shape`] if there are more rows than a 32-bit index can name.
+    /// [`Error::Shape`] if there are more rows than a 32-bit index can name,
+    /// [`Error::OutOfMemory`].
     pub fn from_mask(
         time: usize,
         batch: usize,
         live: impl Fn(usize, usize) -> bool,
     ) -> Result<Self, Error> {
         let count = row_count(batch)?;
-        let mut offsets = Vec::with_capacity(time + 1);
-        let mut rows = Vec::new();
+        let mut offsets = room("steps of a batch", time.saturating_add(1))?;
+        let items = (0..time).map(|t| (0..batch).filter(|&b| live(t, b)).count()).sum();
+        let mut rows = room("live steps of a batch", items)?;
         offsets.push(0);
         for t in 0..time {
             rows.extend((0..count).filter(|&b| live(t, b as usize)));
@@ -164,9 +169,18 @@ impl Steps {
     /// For every item, where the state before it lies in a buffer that holds the B
     /// initial states and then the state after each item: `b` for a row's first live
     /// step, else `B + its previous item` in the order of `direction`.
-    pub fn previous(&self, direction: Direction) -> Vec<u32> {
-        let mut last: Vec<u32> = (0..self.batch as u32).collect();
-        let mut previous = vec![0; self.items()];
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if there are more than a 32-bit index can name,
+    /// [`Error::OutOfMemory`].
+    pub fn previous(&self, direction: Direction) -> Result<Vec<u32>, Error> {
+        if u32::try_from(self.batch + self.items()).is_err() {
+            let expected = "at most 4294967295 steps of all rows together, for training";
+            return Err(Error::shape("batch", expected, self.batch + self.items()));
+        }
+        let mut last = room("rows of a batch", self.batch)?;
+        last.extend(0..self.batch as u32);
+        let mut previous = zeros("steps of a batch", self.items())?;
         for k in 0..self.time {
             let (items, rows) = self.at(direction.step(k, self.time));
             for (item, &b) in items.zip(rows) {
@@ -174,7 +188,7 @@ impl Steps {
                 last[b as usize] = (self.batch + item) as u32;
             }
         }
-        previous
+        Ok(previous)
     }
 
     /// Live steps of each row.
@@ -230,8 +244,8 @@ mod tests {
     fn previous_skips_the_steps_that_are_not_live() {
         // row 0 live at 0 and 2, row 1 at 1 and 2
         let steps = Steps::from_mask(3, 2, |t, b| t == 2 || t == b).unwrap();
-        assert_eq!(steps.previous(Direction::Forward), [0, 1, 2, 3]);
-        assert_eq!(steps.previous(Direction::Reverse), [4, 5, 0, 1]);
+        assert_eq!(steps.previous(Direction::Forward).unwrap(), [0, 1, 2, 3]);
+        assert_eq!(steps.previous(Direction::Reverse).unwrap(), [4, 5, 0, 1]);
         assert_eq!(steps.last(Direction::Reverse), [Some(0), Some(1)]);
     }
 

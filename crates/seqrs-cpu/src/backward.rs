@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use seqrs_core::backend::Backward;
 use seqrs_core::cell::Cell;
-use seqrs_core::memory::zeros;
+use seqrs_core::memory::{room, zeros};
 use seqrs_core::rows::Rows;
 use seqrs_core::spec::Shape;
 use seqrs_core::steps::{Direction, Steps};
@@ -22,7 +22,7 @@ use seqrs_core::tape::DirectionTape;
 use seqrs_core::{Error, interrupt};
 
 use crate::cpu::Cpu;
-use crate::forward::{Shared, parts, split_rows};
+use crate::forward::{Shared, blocks, parts, split_rows};
 use crate::lanes::Element;
 use crate::level::Level;
 use crate::outer::Outer;
@@ -31,11 +31,11 @@ use crate::step_back::{BackRow, Close, StepBack};
 use crate::team;
 use crate::weights::Back;
 
-/// Steps between two looks at whether to stop.
-const PATIENCE: usize = 16;
-
 /// Multiply-adds between two looks at whether to stop: some tens of milliseconds.
 const BLOCK: usize = 1 << 31;
+
+/// Items whose pointers are gathered at once.
+const ITEMS: usize = 1 << 14;
 
 /// The gradients of one direction's gates, and what else the way back through time leaves.
 struct Gradients<T> {
@@ -113,7 +113,7 @@ pub(crate) fn backward<C: Cell, T: Element>(
         };
         backs.push(run.weights[d].back::<C>(cpu.level())?);
         gradients.push(Gradients {
-            previous: run.steps.previous(Direction::BOTH[d]),
+            previous: run.steps.previous(Direction::BOTH[d])?,
             d_gx: zeros("gradients of the gates", items * columns)?,
             d_gh: optional(!C::ONE_GATE_GRADIENT, items * columns)?,
             operand: optional(C::FIRST_GATES < C::GATES, items * hidden)?,
@@ -164,8 +164,10 @@ pub(crate) fn backward<C: Cell, T: Element>(
             .zip(&mut results)
             .map(|((job, range), result)| {
                 move || {
-                    // SAFETY: each worker has rows of one direction to itself.
-                    *result = unsafe { rows_backward::<C, T>(job, range) };
+                    *result = blocks(range).try_for_each(|range| {
+                        // SAFETY: each worker has rows of one direction to itself.
+                        unsafe { rows_backward::<C, T>(job, &range) }
+                    });
                     if result.is_err() {
                         job.stop.store(true, Ordering::Relaxed);
                     }
@@ -181,24 +183,23 @@ pub(crate) fn backward<C: Cell, T: Element>(
         let input = run.shape.input;
         let d_x = Shared(d_x.as_mut_ptr());
         let by_items = |range: Range<usize>| {
-            let block = (BLOCK / (columns * input)).max(1);
+            let block = (BLOCK / (columns * input)).clamp(1, ITEMS);
+            let mut x = room("items of a block", block)?;
+            let mut y = room("items of a block", block)?;
             for first in range.clone().step_by(block) {
                 interrupt::check()?;
                 let items = first..(first + block).min(range.end);
-                let y: Vec<*mut T> = items.clone().map(|item| d_x.at(item * input)).collect();
+                y.clear();
+                y.extend(items.clone().map(|item| d_x.at(item * input)));
                 for job in &jobs {
-                    let x: Vec<*const T> = items
-                        .clone()
-                        .map(|item| job.d_gx.at(item * columns).cast_const())
-                        .collect();
+                    x.clear();
+                    x.extend(items.clone().map(|item| job.d_gx.at(item * columns).cast_const()));
                     let start = if job.d == 0 { Start::Bias } else { Start::Y };
                     let weights = &job.back.input;
+                    let product = Product { x: &x, weights, panels: weights.all(), start, y: &y };
                     // SAFETY: the gates' gradients are only read from here on; each worker
                     // has items of d_x to itself.
-                    unsafe {
-                        Product { x: &x, weights, panels: weights.all(), start, y: &y }
-                            .run(cpu.level())
-                    };
+                    unsafe { product.run(cpu.level()) };
                 }
             }
             Ok(())
@@ -220,74 +221,99 @@ pub(crate) fn backward<C: Cell, T: Element>(
         let shape = run.shape;
         let d_parameters =
             &mut run.d_parameters[run.d_start + job.d * shape.len()..][..shape.len()];
-        let x: Vec<*const T> =
-            run.x.chunks_exact(shape.input).map(<[T]>::as_ptr).take(items).collect();
-        let before: Vec<*const T> = (0..items).map(|item| job.before(item).0).collect();
-        let rows = |buffer: Shared<T>, width: usize| -> Vec<*const T> {
-            (0..items).map(|item| buffer.at(item * width).cast_const()).collect()
-        };
-        let (d_gx, d_gh) = (rows(job.d_gx, columns), rows(job.d_gh, columns));
+        let x = |item: usize| run.x[item * shape.input..][..shape.input].as_ptr();
+        let before = |item: usize| job.before(item).0;
+        let (d_gx, d_gh) = (job.d_gx, job.d_gh);
+        let d_gx = move |item: usize| d_gx.at(item * columns).cast_const();
+        let d_gh = move |item: usize| d_gh.at(item * columns).cast_const();
+        let (operand, m, d_out) = (job.operand, job.unprojected, job.d_out);
+        let operand = move |item: usize| operand.at(item * hidden).cast_const();
+        let m = move |item: usize| m.at(item * hidden).cast_const();
+        let d_out = move |item: usize| d_out.at(item * state).cast_const();
+
         let first = C::FIRST_GATES * hidden;
-        let weight = |d_y, x, depth, columns, d_w: &Range<usize>, d_b: &Option<Range<usize>>| {
-            Gradient { d_y, x, depth, columns, d_w: d_w.clone(), d_b: d_b.clone() }
+        let (w_ih, w_hh) = (shape.weight_ih.clone(), shape.weight_hh.clone());
+        let (b_ih, b_hh) = (shape.bias_ih.clone(), shape.bias_hh.clone());
+        let gradient = |depth, columns, d_w: &Range<usize>, d_b: &Option<Range<usize>>| Gradient {
+            items,
+            depth,
+            columns,
+            d_w: d_w.start,
+            d_b: d_b.as_ref().map(|d_b| d_b.start),
         };
-        let (w_ih, w_hh) = (&shape.weight_ih, &shape.weight_hh);
-        let mut parts = vec![weight(&d_gx, &x, shape.input, 0..columns, w_ih, &shape.bias_ih)];
-        parts.push(weight(&d_gh, &before, state, 0..first, w_hh, &shape.bias_hh));
-        let operand = rows(job.operand, hidden);
+        gradient(shape.input, 0..columns, &w_ih, &b_ih).add(cpu, d_gx, x, d_parameters)?;
+        gradient(state, 0..first, &w_hh, &b_hh).add(cpu, d_gh, before, d_parameters)?;
         if first < columns {
-            parts.push(weight(&d_gh, &operand, state, first..columns, w_hh, &shape.bias_hh));
+            let late = gradient(state, first..columns, &w_hh, &b_hh);
+            late.add(cpu, d_gh, operand, d_parameters)?;
         }
-        let (d_out, m) = (rows(job.d_out, state), rows(job.unprojected, hidden));
         if let Some(w_hr) = weight_hr {
-            parts.push(weight(&d_out, &m, hidden, 0..state, w_hr, &None));
-        }
-        for part in parts {
-            part.run(cpu, d_parameters)?;
+            gradient(hidden, 0..state, w_hr, &None).add(cpu, d_out, m, d_parameters)?;
         }
     }
     Ok(())
 }
 
 /// The gradient of one matrix, or of some of its rows, and of the bias that goes with it.
-struct Gradient<'a, T> {
-    d_y: &'a [*const T],
-    x: &'a [*const T],
+struct Gradient {
+    items: usize,
+    /// Numbers in an operand, and in a row of the matrix.
     depth: usize,
+    /// Rows of the matrix, which are columns of the product.
     columns: Range<usize>,
-    d_w: Range<usize>,
-    d_b: Option<Range<usize>>,
+    /// Where the matrix and the bias begin among the parameters.
+    d_w: usize,
+    d_b: Option<usize>,
 }
 
-impl<T: Element> Gradient<'_, T> {
-    fn run(self, cpu: &Cpu<T>, d_parameters: &mut [T]) -> Result<(), Error> {
+impl Gradient {
+    /// Adds the sum over the items of d_y(item)^T x(item).
+    fn add<T: Element>(
+        self,
+        cpu: &Cpu<T>,
+        d_y: impl Fn(usize) -> *const T,
+        x: impl Fn(usize) -> *const T,
+        d_parameters: &mut [T],
+    ) -> Result<(), Error> {
         let start = Shared(d_parameters.as_mut_ptr());
-        let work = self.columns.len() * self.depth;
-        let block = (BLOCK / work.max(1)).max(1);
-        for (d_y, x) in self.d_y.chunks(block).zip(self.x.chunks(block)) {
+        let Self { items, depth, .. } = self;
+        let work = self.columns.len() * depth;
+        let block = (BLOCK / work.max(1)).clamp(1, ITEMS);
+        let mut gradients = room("items of a block", block)?;
+        let mut operands = room("items of a block", block)?;
+        for first in (0..items).step_by(block) {
             interrupt::check()?;
-            let (d_y, x) = (Items(d_y), Items(x));
-            let tasks = team::split(self.columns.len(), cpu.threads_for(x.0.len() * work), 1)
+            let block = first..(first + block).min(items);
+            gradients.clear();
+            gradients.extend(block.clone().map(&d_y));
+            operands.clear();
+            operands.extend(block.clone().map(&x));
+            let (d_y, x) = (Items(&gradients), Items(&operands));
+            let threads = cpu.threads_for(block.len() * work);
+            let ranges = team::split(self.columns.len(), threads, 1);
+            let mut results = vec![Ok(()); ranges.len()];
+            let tasks = ranges
                 .into_iter()
-                .map(|range| {
+                .zip(&mut results)
+                .map(|(range, result)| {
                     let columns = self.columns.start + range.start..self.columns.start + range.end;
-                    let d_w = Shared(start.at(self.d_w.start + columns.start * self.depth));
-                    let d_b = Shared(match &self.d_b {
-                        Some(d_b) => start.at(d_b.start + columns.start),
-                        None => null_mut(),
-                    });
-                    let depth = self.depth;
+                    let d_w = Shared(start.at(self.d_w + columns.start * depth));
+                    let d_b = match self.d_b {
+                        Some(d_b) => Shared(start.at(d_b + columns.start)),
+                        None => Shared(null_mut()),
+                    };
                     move || {
                         let (d_y, x) = (d_y.get(), x.get());
                         let (d_w, d_b) = (d_w.at(0), d_b.at(0));
                         let outer = Outer { d_y, x, depth, columns, d_w, d_b };
                         // SAFETY: every pointer leads to a row of the buffers named above,
                         // and each worker has rows of d_W and entries of d_b to itself.
-                        unsafe { outer.run(cpu.level()) };
+                        *result = unsafe { outer.run(cpu.level()) };
                     }
                 })
                 .collect();
             team::run(tasks);
+            results.into_iter().collect::<Result<(), Error>>()?;
         }
         Ok(())
     }
@@ -295,13 +321,13 @@ impl<T: Element> Gradient<'_, T> {
 
 /// Rows that are only read.
 #[derive(Clone, Copy)]
-pub(crate) struct Items<'a, T>(pub(crate) &'a [*const T]);
+struct Items<'a, T>(&'a [*const T]);
 
 // SAFETY: what the pointers lead to is only read while workers hold them.
 unsafe impl<T: Sync> Send for Items<'_, T> {}
 
 impl<'a, T> Items<'a, T> {
-    pub(crate) fn get(self) -> &'a [*const T] {
+    fn get(self) -> &'a [*const T] {
         self.0
     }
 }
@@ -335,9 +361,10 @@ unsafe fn rows_backward<C: Cell, T: Element>(
     let mut live: Vec<BackRow<T>> = Vec::with_capacity(rows);
     let mut x: Vec<*const T> = Vec::with_capacity(rows);
     let mut y: Vec<*mut T> = Vec::with_capacity(rows);
+    let look = (BLOCK / (rows * columns * state).max(1)).clamp(1, 1024);
 
     for k in (0..time).rev() {
-        if k % PATIENCE == 0 {
+        if k % look == 0 {
             interrupt::check()?;
             if job.stop.load(Ordering::Relaxed) {
                 return Ok(());

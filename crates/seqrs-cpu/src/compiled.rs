@@ -38,7 +38,7 @@ pub(crate) trait Compiled: Sized {
     unsafe fn product(level: Level, product: Product<'_, Self>);
     /// # Safety
     /// As [`Outer::run`].
-    unsafe fn outer(level: Level, outer: Outer<'_, Self>);
+    unsafe fn outer(level: Level, outer: Outer<'_, Self>) -> Result<(), Error>;
 }
 
 macro_rules! compiled {
@@ -74,7 +74,7 @@ macro_rules! compiled {
                 unsafe { product.run(level) }
             }
 
-            unsafe fn outer(level: Level, outer: Outer<'_, Self>) {
+            unsafe fn outer(level: Level, outer: Outer<'_, Self>) -> Result<(), Error> {
                 // SAFETY: by the caller.
                 unsafe { outer.run(level) }
             }

@@ -1,6 +1,7 @@
 //! The device: an instruction set and a number of threads.
 
 use std::marker::PhantomData;
+use std::ptr::{null, null_mut};
 
 use seqrs_core::backend::{Backend, Backward, Forward};
 use seqrs_core::memory::zeros;
@@ -8,7 +9,6 @@ use seqrs_core::rows::Rows;
 use seqrs_core::spec::Shape;
 use seqrs_core::{Error, Steps};
 
-use crate::backward::Items;
 use crate::forward::{Shared, WORTH_A_THREAD};
 use crate::lanes::Element;
 use crate::level::Level;
@@ -17,6 +17,12 @@ use crate::pack::Panels;
 use crate::product::{Product, Start};
 use crate::team;
 use crate::weights::{Weights, columns, rows};
+
+/// Rows whose pointers are gathered at once; a multiple of the rows that a product keeps in L2.
+const ROWS: usize = 960;
+
+/// Items whose pointers are gathered at once; a multiple of a chunk of a sum.
+const ITEMS: usize = 2048;
 
 /// The processor, as a backend for numbers of type `T`.
 #[derive(Clone, Copy, Debug)]
@@ -52,7 +58,8 @@ impl<T: Element> Cpu<T> {
         Ok(Self::with(level, team::num_threads()?))
     }
 
-    /// With a given instruction set and number of threads.
+    /// With a given instruction set, and the work cut for a given number of threads; as many
+    /// run it as [`team::num_threads`] says.
     pub fn with(level: Level, threads: usize) -> Self {
         Self { level, threads: threads.max(1), number: PhantomData }
     }
@@ -120,21 +127,19 @@ impl<T: Element> Cpu<T> {
             })
             .map(|(range, y)| {
                 move || {
-                    let x: Vec<*const T> = range.map(|r| x[r * k..][..k].as_ptr()).collect();
-                    let y: Vec<*mut T> = y.chunks_exact_mut(n).map(<[T]>::as_mut_ptr).collect();
-                    // SAFETY: rows of the two slices.
-                    unsafe {
-                        let weights = &weights.0;
-                        T::product(
-                            self.level,
-                            Product {
-                                x: &x,
-                                weights,
-                                panels: weights.all(),
-                                start: Start::Bias,
-                                y: &y,
-                            },
-                        );
+                    let (mut from, mut to) = ([null(); ROWS], [null_mut(); ROWS]);
+                    let x = x[range.start * k..range.end * k].chunks(ROWS * k.max(1));
+                    for (x, y) in x.zip(y.chunks_mut(ROWS * n)) {
+                        let count = y.len() / n;
+                        for r in 0..count {
+                            from[r] = x[r * k..][..k].as_ptr();
+                            to[r] = y[r * n..][..n].as_mut_ptr();
+                        }
+                        let (x, y) = (&from[..count], &to[..count]);
+                        let (weights, start) = (&weights.0, Start::Bias);
+                        let product = Product { x, weights, panels: weights.all(), start, y };
+                        // SAFETY: rows of the two slices.
+                        unsafe { T::product(self.level, product) };
                     }
                 }
             })
@@ -143,6 +148,9 @@ impl<T: Element> Cpu<T> {
     }
 
     /// d_w (n, k) += d_y (rows, n)^T x (rows, k), and d_b (n) += the sum of d_y's rows.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
     ///
     /// # Panics
     /// If the lengths do not go together.
@@ -154,33 +162,47 @@ impl<T: Element> Cpu<T> {
         k: usize,
         d_w: &mut [T],
         d_b: Option<&mut [T]>,
-    ) {
+    ) -> Result<(), Error> {
         let count = d_y.len() / n.max(1);
         assert_eq!((count * n, count * k), (d_y.len(), x.len()), "d_y and x of as many rows");
         assert_eq!(d_w.len(), n * k, "a gradient of {n} x {k}");
         let d_b = match d_b {
-            None => Shared(std::ptr::null_mut()),
+            None => Shared(null_mut()),
             Some(d_b) => {
                 assert_eq!(d_b.len(), n, "a bias of {n}");
                 Shared(d_b.as_mut_ptr())
             }
         };
         let d_w = Shared(d_w.as_mut_ptr());
-        let d_y: Vec<*const T> = d_y.chunks_exact(n.max(1)).map(<[T]>::as_ptr).collect();
-        let x: Vec<*const T> = (0..count).map(|r| x[r * k..][..k].as_ptr()).collect();
-        let (d_y, x) = (Items(&d_y), Items(&x));
-        let tasks = team::split(n, self.threads_for(count * n * k), 1)
+        let ranges = team::split(n, self.threads_for(count * n * k), 1);
+        let mut results = vec![Ok(()); ranges.len()];
+        let tasks = ranges
             .into_iter()
-            .map(|columns| {
+            .zip(&mut results)
+            .map(|(columns, result)| {
                 move || {
-                    let (d_y, x) = (d_y.get(), x.get());
                     let (d_w, d_b) = (d_w.at(columns.start * k), d_b.at(columns.start));
-                    // SAFETY: rows of the slices; each worker has rows of d_w to itself.
-                    unsafe { T::outer(self.level, Outer { d_y, x, depth: k, columns, d_w, d_b }) };
+                    let (mut gradients, mut operands) = ([null(); ITEMS], [null(); ITEMS]);
+                    for first in (0..count).step_by(ITEMS) {
+                        let items = first..(first + ITEMS).min(count);
+                        for (at, item) in items.clone().enumerate() {
+                            gradients[at] = d_y[item * n..][..n].as_ptr();
+                            operands[at] = x[item * k..][..k].as_ptr();
+                        }
+                        let (d_y, x) = (&gradients[..items.len()], &operands[..items.len()]);
+                        let columns = columns.clone();
+                        let outer = Outer { d_y, x, depth: k, columns, d_w, d_b };
+                        // SAFETY: rows of the slices; each worker has rows of d_w to itself.
+                        *result = unsafe { T::outer(self.level, outer) };
+                        if result.is_err() {
+                            return;
+                        }
+                    }
                 }
             })
             .collect();
         team::run(tasks);
+        results.into_iter().collect()
     }
 }
 

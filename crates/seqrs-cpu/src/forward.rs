@@ -108,6 +108,16 @@ pub(crate) fn split_rows(steps: &Steps, parts: usize) -> Vec<Range<usize>> {
     ranges
 }
 
+/// Rows that one worker takes through all steps at a time: enough to keep its multipliers
+/// busy, few enough for their states to stay in its cache.
+const ROWS_AT_ONCE: usize = 256;
+
+/// A worker's rows, as many at a time as it takes through all steps.
+pub(crate) fn blocks(range: &Range<usize>) -> impl Iterator<Item = Range<usize>> {
+    let end = range.end;
+    range.clone().step_by(ROWS_AT_ONCE).map(move |b| b..(b + ROWS_AT_ONCE).min(end))
+}
+
 /// How many ranges to cut the rows of each direction into.
 pub(crate) fn parts<T: Element>(cpu: &Cpu<T>, shape: &Shape, steps: &Steps) -> usize {
     let work = steps.items() * shape.gate_columns() * (shape.input + shape.state);
@@ -185,21 +195,24 @@ where
     let pairs = jobs.iter().flat_map(|job| ranges.iter().map(move |range| (job, range)));
     let mut rooms: Vec<Room<T>> = pairs
         .clone()
-        .map(|(job, range)| Room::new::<C>(job, range.clone()))
+        .map(|(job, range)| Room::new::<C>(job, range.len().min(ROWS_AT_ONCE)))
         .collect::<Result<_, Error>>()?;
     let crews: Vec<Crew> = rooms.iter().map(|_| Crew::new(crew - 1)).collect();
     let views: Vec<Bench<T>> = rooms.iter_mut().map(Room::view).collect();
     let mut results = vec![Ok(()); views.len() * crew];
     let workers = pairs.zip(&views).zip(&crews).flat_map(|(((job, range), bench), crew)| {
-        (0..crew.len()).map(move |k| (job, range, bench, crew.member(k)))
+        (0..crew.len()).map(move |k| (job, range, bench, crew, k))
     });
     team::run(
         workers
             .zip(&mut results)
-            .map(|((job, range, bench, member), result)| {
+            .map(|((job, range, bench, crew, k), result)| {
                 move || {
-                    // SAFETY: each crew has rows and columns of its own, and room for them.
-                    *result = unsafe { rows_forward::<C, T>(job, range, bench, member) };
+                    *result = blocks(range).try_for_each(|range| {
+                        // SAFETY: each crew has rows and columns of its own, and room for
+                        // them.
+                        unsafe { rows_forward::<C, T>(job, &range, bench, crew.member(k)) }
+                    });
                     if result.is_err() {
                         job.stop.store(true, Ordering::Relaxed);
                     }
@@ -211,7 +224,7 @@ where
     results.into_iter().collect()
 }
 
-/// What a crew works with, for the rows of one range.
+/// What a crew works with, for the rows that it takes at a time.
 struct Room<T> {
     /// Steps that gates are computed ahead for.
     chunk: usize,
@@ -223,24 +236,18 @@ struct Room<T> {
 }
 
 impl<T: Element> Room<T> {
-    fn new<C: Cell>(job: &Job<'_, T>, range: Range<usize>) -> Result<Self, Error> {
+    fn new<C: Cell>(job: &Job<'_, T>, rows: usize) -> Result<Self, Error> {
         let Shape { hidden, state, ref weight_hr, .. } = *job.shape;
-        let (rows, time) = (range.len(), job.steps.time());
+        let time = job.steps.time();
         let columns = C::GATES * hidden;
         let two_products = C::FIRST_GATES < C::GATES;
         let opened = <C::Opened<f32> as Bundle<f32>>::NAMES.len() * hidden;
         let chunk = (AHEAD / (rows * columns * size_of::<T>()).max(1)).clamp(1, time.max(1));
         let optional =
             |needed: bool, len| needed.then(|| zeros("workspace of a layer", len)).transpose();
-        let mut places = zeros("states", 2 * rows * state)?;
-        for (k, b) in range.enumerate() {
-            // SAFETY: row b of this direction's h, while no worker runs.
-            let h = unsafe { std::slice::from_raw_parts(job.h.at(b * state), state) };
-            places[k * state..][..state].copy_from_slice(h);
-        }
         Ok(Self {
             chunk,
-            places,
+            places: zeros("states", 2 * rows * state)?,
             gx: zeros("inputs of the gates", chunk.min(time) * rows * columns)?,
             operand: optional(two_products, rows * hidden)?,
             opened: optional(two_products, rows * opened)?,
@@ -293,11 +300,21 @@ unsafe fn rows_forward<C: Cell, T: Element>(
     let opened_len = <C::Opened<f32> as Bundle<f32>>::NAMES.len() * hidden;
     let Bench { chunk, places, gx, operand, opened, unprojected: m } = *bench;
     let weights = job.weights;
+    // With which of its places each row's next step begins.
     let mut turn = vec![0; rows];
     let mut inputs: Vec<*const T> = Vec::with_capacity(chunk * rows);
     let mut gates: Vec<*mut T> = Vec::with_capacity(chunk * rows);
     let mut live: Vec<Row<T>> = Vec::with_capacity(rows);
     let mut downwards = false;
+    if member.leads() {
+        for (k, b) in range.clone().enumerate() {
+            // SAFETY: row b of this direction's h, to a place that helpers read later only.
+            unsafe {
+                let from = job.h.at(b * state).cast_const();
+                std::ptr::copy_nonoverlapping(from, places.at(k * state), state);
+            }
+        }
+    }
 
     for first in (0..time).step_by(chunk) {
         if member.leads() {
@@ -394,11 +411,11 @@ unsafe fn rows_forward<C: Cell, T: Element>(
             }
         }
     }
-    if !member.leads() {
-        member.finish();
+    let leads = member.leads();
+    member.finish();
+    if !leads {
         return Ok(());
     }
-    member.finish();
     for (k, b) in range.clone().enumerate() {
         let from = places.at((turn[k] * rows + k) * state);
         // SAFETY: row b of this direction's h, from a place of this crew, which is done.

@@ -8,10 +8,13 @@
 
 use std::ops::Range;
 
+use seqrs_core::Error;
+use seqrs_core::memory::zeros;
+
 use crate::kernel::{add_products, most_rows, tiles, with_rows};
 use crate::lanes::{Element, Simd};
 use crate::level::{Kernel, Level};
-use crate::pack::PANEL;
+use crate::pack::{PANEL, width};
 
 /// Items in a chunk: a panel of them (64 columns of f32) takes 32 KB and stays in L1 while
 /// all rows of d_W go by.
@@ -37,59 +40,69 @@ impl<T: Element> Outer<'_, T> {
     /// # Safety
     /// Every d_y is readable for `columns`, every x for `depth`; the rows of d_W and entries
     /// of d_b are writable and nobody else uses them.
-    pub(crate) unsafe fn run(self, level: Level) {
+    pub(crate) unsafe fn run(self, level: Level) -> Result<(), Error> {
         assert_eq!(self.x.len(), self.d_y.len(), "an operand for every gradient");
-        level.dispatch(self);
+        let row = PANEL * width::<T>(level);
+        let operands = zeros("operands of a sum", self.depth.div_ceil(row) * row * CHUNK)?;
+        let gradients = zeros("gradients of a sum", self.columns.len() * CHUNK)?;
+        level.dispatch(Packed { outer: self, operands, gradients });
+        Ok(())
     }
 }
 
-impl<T: Element> Kernel<T> for Outer<'_, T> {
+/// With room for a chunk of operands by panels and of gradients by tiles.
+struct Packed<'a, T> {
+    outer: Outer<'a, T>,
+    operands: Vec<T>,
+    gradients: Vec<T>,
+}
+
+impl<T: Element> Kernel<T> for Packed<'_, T> {
     type Output = ();
 
     #[inline(always)]
     fn run<V: Simd<Elem = T>>(self) {
+        let Self { outer: this, mut operands, mut gradients } = self;
         let row = PANEL * V::WIDTH;
-        let rows = self.columns.len();
+        let rows = this.columns.len();
         let most = most_rows::<V>(PANEL);
-        let mut operands = vec![T::default(); self.depth.div_ceil(row) * row * CHUNK];
-        let mut gradients = vec![T::default(); rows * CHUNK];
-        for (d_y, x) in self.d_y.chunks(CHUNK).zip(self.x.chunks(CHUNK)) {
+        for (d_y, x) in this.d_y.chunks(CHUNK).zip(this.x.chunks(CHUNK)) {
             let items = x.len();
             for (item, &x) in x.iter().enumerate() {
                 // SAFETY: the caller vouches for `depth` numbers.
-                let x = unsafe { std::slice::from_raw_parts(x, self.depth) };
+                let x = unsafe { std::slice::from_raw_parts(x, this.depth) };
                 for (p, x) in x.chunks(row).enumerate() {
                     operands[(p * CHUNK + item) * row..][..x.len()].copy_from_slice(x);
                 }
             }
             for (item, &d_y) in d_y.iter().enumerate() {
                 // SAFETY: the caller vouches for `columns`.
-                let d_y = unsafe { std::slice::from_raw_parts(d_y.add(self.columns.start), rows) };
+                let d_y = unsafe { std::slice::from_raw_parts(d_y.add(this.columns.start), rows) };
                 for tile in tiles(rows, most) {
                     let (start, len) = (tile.start * items, tile.len());
                     gradients[start + item * len..][..len].copy_from_slice(&d_y[tile]);
                 }
             }
             for (p, panel) in operands.chunks(row * CHUNK).enumerate() {
-                let columns = (self.depth - p * row).min(row);
+                let columns = (this.depth - p * row).min(row);
                 for tile in tiles(rows, most) {
                     let a = gradients[tile.start * items..].as_ptr();
                     // SAFETY: row tile.start, column p * row of d_W.
-                    let d_w = unsafe { self.d_w.add(tile.start * self.depth + p * row) };
+                    let d_w = unsafe { this.d_w.add(tile.start * this.depth + p * row) };
                     // SAFETY: `a` holds tile.len() numbers and `panel` a row for each item;
                     // the tile's rows of d_W are ours.
                     with_rows!(tile.len(), R => unsafe {
-                        outer_tile::<V, R>(a, panel.as_ptr(), items, d_w, self.depth, columns);
+                        outer_tile::<V, R>(a, panel.as_ptr(), items, d_w, this.depth, columns);
                     });
                 }
             }
-            if !self.d_b.is_null() {
+            if !this.d_b.is_null() {
                 // SAFETY: `rows` entries of d_b are ours.
-                let d_b = unsafe { std::slice::from_raw_parts_mut(self.d_b, rows) };
+                let d_b = unsafe { std::slice::from_raw_parts_mut(this.d_b, rows) };
                 for &d_y in d_y {
                     // SAFETY: the caller vouches for `columns`.
                     let d_y =
-                        unsafe { std::slice::from_raw_parts(d_y.add(self.columns.start), rows) };
+                        unsafe { std::slice::from_raw_parts(d_y.add(this.columns.start), rows) };
                     for (b, &d) in d_b.iter_mut().zip(d_y) {
                         *b = *b + d;
                     }

@@ -33,6 +33,8 @@ static ASKED: AtomicUsize = AtomicUsize::new(0);
 /// found it, in the upper: a forked child, which may have another affinity, looks anew.
 static DEFAULT: AtomicU64 = AtomicU64::new(0);
 static WARNED: AtomicBool = AtomicBool::new(false);
+/// Process and number of threads that the system refused, so that it is not asked again.
+static REFUSED: AtomicU64 = AtomicU64::new(0);
 
 /// Threads that share a computation: what [`set_num_threads`] asked for, else
 /// `SEQRS_NUM_THREADS`, else `OMP_NUM_THREADS`, else the processors that the affinity mask
@@ -46,6 +48,16 @@ pub fn num_threads() -> Result<usize, Error> {
         0 => default_num_threads(),
         asked => Ok(asked),
     }
+}
+
+/// What [`set_num_threads`] has asked for; 0 if nothing. For [`restore`].
+pub fn asked() -> usize {
+    ASKED.load(Ordering::Relaxed)
+}
+
+/// Puts back what [`asked`] gave.
+pub fn restore(asked: usize) {
+    ASKED.store(asked, Ordering::Relaxed);
 }
 
 fn default_num_threads() -> Result<usize, Error> {
@@ -81,11 +93,12 @@ fn look_up_num_threads() -> Result<usize, Error> {
                 _ => Err(Error::option(OURS, "an integer of at least 1", format!("{text:?}"))),
             }
         }
-        // Another library's variable: a value of it that we do not understand (it may be
-        // a list) is not ours to refuse.
+        // Another library's variable: a value of it that we do not understand is not ours to
+        // refuse.
         None => Ok(env::var("OMP_NUM_THREADS")
             .ok()
-            .and_then(|text| text.trim().parse().ok())
+            // For each level of nesting; we have one.
+            .and_then(|text| text.split(',').next().unwrap_or_default().trim().parse().ok())
             .filter(|&threads| threads > 0)
             .unwrap_or_else(processors)),
     }
@@ -96,27 +109,38 @@ pub fn processors() -> usize {
     available_parallelism().map_or(1, usize::from)
 }
 
-/// The pool of this process with at least `threads` threads; none if the system gives no
-/// more threads.
-fn pool(threads: usize) -> Option<&'static ThreadPool> {
+/// The pool of this process, for all threads but the caller; none if the system gives no
+/// threads at all.
+///
+/// A pool that has become too small is replaced by one of at least twice its size. The old
+/// one is never given back, as another thread may be using it; all of them together have less
+/// than twice the threads of the last.
+fn pool() -> Option<&'static ThreadPool> {
     let process = process::id();
+    let wanted = num_threads().map_or(1, |threads| threads.saturating_sub(1).max(1));
     let current = POOL.load(Ordering::Acquire);
     // SAFETY: a pool, once published, is never freed or changed.
-    if let Some(pool) = unsafe { current.as_ref() }
-        && pool.process == process
-        && pool.threads >= threads
-    {
-        return Some(&pool.rayon);
+    let ours = unsafe { current.as_ref() }.filter(|pool| pool.process == process);
+    let refused = u64::from(process) << 32 | wanted as u64;
+    match ours {
+        Some(pool) if pool.threads >= wanted || REFUSED.load(Ordering::Relaxed) == refused => {
+            return Some(&pool.rayon);
+        }
+        None if REFUSED.load(Ordering::Relaxed) == refused => return None,
+        _ => {}
     }
+    let threads = ours.map_or(wanted, |pool| wanted.max(2 * pool.threads));
     let built =
         ThreadPoolBuilder::new().num_threads(threads).thread_name(|k| format!("seqrs-{k}")).build();
     let rayon = match built {
         Ok(rayon) => rayon,
         Err(error) => {
+            REFUSED.store(refused, Ordering::Relaxed);
             if !WARNED.swap(true, Ordering::Relaxed) {
-                eprintln!("seqrs: computing on one thread, as no more can be had: {error}");
+                let left = ours.map_or(0, |pool| pool.threads) + 1;
+                eprintln!("seqrs: computing on {left} threads, as no more can be had: {error}");
             }
-            return None;
+            return ours.map(|pool| &pool.rayon);
         }
     };
     let fresh = Box::into_raw(Box::new(Pool { process, threads, rayon }));
@@ -126,18 +150,18 @@ fn pool(threads: usize) -> Option<&'static ThreadPool> {
         Err(_) => {
             // SAFETY: another thread published its pool first; nobody saw this one.
             drop(unsafe { Box::from_raw(fresh) });
-            pool(threads)
+            pool()
         }
     }
 }
 
 /// Runs the tasks side by side, the first on the calling thread, and returns when all are
-/// done. A task's panic goes on in the caller.
+/// done. Where there are more tasks than threads, they begin in order. A task's panic goes on in the caller.
 pub fn run<F: FnOnce() + Send>(tasks: Vec<F>) {
     let helpers = tasks.len().saturating_sub(1);
     let mut tasks = tasks.into_iter();
     let Some(first) = tasks.next() else { return };
-    match if helpers == 0 { None } else { pool(helpers) } {
+    match if helpers == 0 { None } else { pool() } {
         None => {
             first();
             tasks.for_each(|task| task());
@@ -183,6 +207,23 @@ mod tests {
         let mut done = [false; 5];
         run(done.iter_mut().map(|d| move || *d = true).collect());
         assert_eq!(done, [true; 5]);
+    }
+
+    #[test]
+    fn the_pool_has_the_size_that_was_asked_for_and_not_that_of_the_work() {
+        set_num_threads(3).unwrap();
+        for tasks in 2..40 {
+            run((0..tasks).map(|_| || ()).collect());
+        }
+        // SAFETY: a pool is never freed.
+        let size = || unsafe { &*POOL.load(Ordering::Acquire) }.threads;
+        // Another test may have asked for more before.
+        let before = size();
+        assert!(before >= 2);
+        set_num_threads(before + 2).unwrap();
+        run((0..3).map(|_| || ()).collect());
+        assert_eq!(size(), 2 * before);
+        restore(0);
     }
 
     #[test]

@@ -251,3 +251,15 @@ fn threads_agree(case: &Case, threads: [usize; 3]) {
         }
     }
 }
+
+/// More rows than a worker takes through all steps at a time.
+#[test]
+fn many_rows_give_the_bits_of_the_naive_twin() {
+    for cell in [CellKind::Lstm, CellKind::GruResetBefore] {
+        let mut options = Options::new(cell, 3, 5);
+        options.bidirectional = true;
+        let (time, batch) = (4, 600);
+        let live = (0..batch).map(|b| (0..time).map(|t| (t + b) % 7 != 0).collect()).collect();
+        compare::<f32>(&Case { options, time, live, seed: 1, with_d_y: true }, |v| v as f32, 1e-5);
+    }
+}

@@ -155,7 +155,7 @@ impl<T: Number> LinearLayer<T> {
         for (x, d_y) in x.chunks(look * in_features).zip(d_y.chunks(look * out_features)) {
             interrupt::check()?;
             let d_bias = bias.then_some(&mut *d_bias);
-            cpu.add_outer(d_y, x, out_features, in_features, d_weight, d_bias);
+            cpu.add_outer(d_y, x, out_features, in_features, d_weight, d_bias)?;
         }
         if !want_d_x {
             return Ok(None);
