@@ -4,7 +4,7 @@
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
-use seqrs::Cpu;
+use seqrs::low_level::Cpu;
 use seqrs_benches::numbers;
 
 fn main() {

@@ -2,7 +2,8 @@
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
-use seqrs::{Cpu, Error, Gru, Input, Layer, Lstm, Place, Rnn, Rows, Sequential, Steps};
+use seqrs::low_level::{Cpu, Input, Place, Rows, Steps};
+use seqrs::{Error, Gru, Layer, Lstm, Rnn, Sequential};
 use seqrs_benches::numbers;
 
 fn main() {
@@ -69,15 +70,16 @@ impl Job {
     }
 
     fn forward(&self) -> Result<Vec<f32>, Error> {
-        let mut state = self.model.initial_state(self.case.1)?;
-        Ok(self.model.infer(&self.cpu, self.input(), &self.steps()?, &mut state)?.numbers)
+        let mut state = self.model.zero_state(self.case.1)?;
+        Ok(self.model.infer_on(&self.cpu, self.input(), &self.steps()?, &mut state)?.numbers)
     }
 
     fn forward_and_backward(&self, d_y: &[f32]) -> Result<f32, Error> {
-        let mut state = self.model.initial_state(self.case.1)?;
-        let tape = self.model.record(&self.cpu, self.input(), self.steps()?, &mut state, None)?;
-        let mut d_state = self.model.initial_state(self.case.1)?;
-        self.model.backward(&self.cpu, &tape, Some(d_y), &mut d_state, true)?;
+        let mut state = self.model.zero_state(self.case.1)?;
+        let tape =
+            self.model.record_on(&self.cpu, self.input(), self.steps()?, &mut state, None)?;
+        let mut d_state = self.model.zero_state(self.case.1)?;
+        self.model.backward_on(&self.cpu, &tape, Some(d_y), &mut d_state, true)?;
         Ok(tape.output().numbers[0])
     }
 

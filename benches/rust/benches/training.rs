@@ -3,10 +3,8 @@
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
-use seqrs::{
-    Adam, Cpu, CrossEntropy, Embedding, Error, Input, Linear, Lstm, Place, Rows, Sequential, Steps,
-    Target, Trainer, TrainerOptions,
-};
+use seqrs::low_level::{Cpu, Input, Place, Rows, Steps, Target};
+use seqrs::{Adam, CrossEntropy, Embedding, Error, Linear, Lstm, Sequential, Trainer};
 
 fn main() {
     divan::main();
@@ -22,8 +20,7 @@ fn trainer() -> Result<Trainer<f32>, Error> {
         Lstm::new(64, 256).layers(2).build()?,
         Linear::new(256, IDS).build()?,
     ])?;
-    let options = TrainerOptions::new(CrossEntropy::mean(), Adam::new(2e-3)).clip_norm(1.0);
-    Trainer::new(model, options)
+    Trainer::new(model, CrossEntropy::mean(), Adam::new(2e-3)).build()
 }
 
 /// One step. An item is a character.
@@ -38,7 +35,7 @@ fn characters<const THREADS: usize>(bencher: Bencher<'_, '_>) {
     let mut trainer = trainer().expect("a model");
     let mut step = || {
         let steps = Steps::dense(TIME, BATCH).expect("a batch");
-        trainer.step(&cpu, x, y, steps, None).expect("a step").loss
+        trainer.step_on(&cpu, x, y, steps, None).expect("a step").loss
     };
     let first = step();
     assert!((first - (IDS as f64).ln()).abs() < 0.5, "the loss begins near ln 256, not at {first}");

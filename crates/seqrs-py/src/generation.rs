@@ -8,7 +8,6 @@ use crate::entry::{compute, guard};
 use crate::errors;
 use crate::layer::with_network;
 use crate::model::PyModel;
-use crate::network::cpu;
 
 /// The ids that follow the prompt.
 #[pyfunction]
@@ -32,10 +31,8 @@ pub(crate) fn generate<'py>(
         let prompt = copied("prompt", ids.numbers()).map_err(|error| errors::raise(py, error))?;
         let sampling = Sampling { temperature, top_k, top_p, seed };
         with_network!(model.get().any(py)?, network => {
-            let cpu = cpu(py)?;
-            let drawn = compute(py, || {
-                seqrs::generate(&network.model, &cpu, &prompt, steps, &sampling)
-            })?;
+            let drawn =
+                compute(py, || seqrs::generate(&network.model, &prompt, steps, &sampling))?;
             arrays::new(py, &[drawn.len()], drawn)
         })
     })

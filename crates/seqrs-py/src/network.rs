@@ -149,7 +149,7 @@ impl<T: Elem> Network<T> {
                 layer.infer_into(&cpu, x.rows(), steps, state, to)?;
                 return Ok((y, width, Rank::Steps));
             }
-            let output = self.model.infer(&cpu, x.input(), steps, &mut state)?;
+            let output = self.model.infer_on(&cpu, x.input(), steps, &mut state)?;
             let numbers = match output.rank {
                 Rank::Steps => layout.spread(steps, output.numbers, output.width)?,
                 Rank::Rows => output.numbers,
@@ -176,7 +176,7 @@ impl<T: Elem> Network<T> {
         let mut state =
             state::read(py, "state", call.state, &self.model, layout.batch, self.holder)?;
         let (tape, numbers) = compute(py, || {
-            let tape = self.model.record(&cpu, x.input(), steps.clone(), &mut state, dropout)?;
+            let tape = self.model.record_on(&cpu, x.input(), steps.clone(), &mut state, dropout)?;
             let numbers = arrays::copied("outputs", tape.output().numbers)?;
             Ok((tape, numbers))
         })?;
@@ -233,7 +233,7 @@ impl<T: Elem> Network<T> {
         let (gradients, d_x) = compute(py, || {
             let dy = dy.map(|dy| batch::packed(dy, dy_steps)).transpose()?;
             let mut gradients =
-                self.model.backward(&cpu, record, dy.as_deref(), &mut d_state, want_d_x)?;
+                self.model.backward_on(&cpu, record, dy.as_deref(), &mut d_state, want_d_x)?;
             let d_x = match (gradients.x.take(), tape.width) {
                 (Some(d_x), Some(width)) => Some((layout.spread(steps, d_x, width)?, width)),
                 _ => None,
@@ -253,7 +253,7 @@ impl<T: Elem> Network<T> {
     pub(crate) fn initial_state(&self, py: Python<'_>, batch: usize) -> PyResult<Py<PyAny>> {
         // Also refuses more rows than a batch can have.
         Steps::dense(0, batch).map_err(|error| errors::raise(py, error))?;
-        let state = self.model.initial_state(batch).map_err(|error| errors::raise(py, error))?;
+        let state = self.model.zero_state(batch).map_err(|error| errors::raise(py, error))?;
         state::write(py, state, &self.model, batch, self.holder)
     }
 

@@ -39,7 +39,7 @@ pub(crate) fn read<T: Number + Plain>(
     batch: usize,
     holder: Holder,
 ) -> PyResult<ModelState<T>> {
-    let mut state = model.initial_state(batch).map_err(|error| errors::raise(py, error))?;
+    let mut state = model.zero_state(batch).map_err(|error| errors::raise(py, error))?;
     let Some(given) = given else { return Ok(state) };
     let count = state.len();
     if holder == Holder::Layer {

@@ -8,7 +8,8 @@ use std::sync::{Mutex, MutexGuard, TryLockError};
 use pyo3::prelude::*;
 use seqrs::number::DType;
 use seqrs::sequential::Rank;
-use seqrs::{Layer, OptimizerSpec, Target, Trainer, TrainerOptions};
+use seqrs::targets::Target;
+use seqrs::{Layer, OptimizerSpec, Trainer, TrainerOptions};
 use seqrs_core::{Error, Steps};
 
 use crate::batch::{self, Axes, Copied, Given as X, Layout, Live};
@@ -209,7 +210,7 @@ fn evaluate<T: Kept>(
     };
     let cpu = cpu::<T>(py)?;
     let result = compute(py, || {
-        trainer.evaluate(&cpu, batch.x.input(), batch.target(), &batch.steps, state)
+        trainer.evaluate_on(&cpu, batch.x.input(), batch.target(), &batch.steps, state)
     })?;
     let state = state::write(py, result.state, &trainer.model, rows, Holder::Model)?;
     Ok((result.loss, result.count, state))
@@ -245,11 +246,11 @@ impl PyTrainer {
             let trainer = match handle.number_type() {
                 DType::F32 => {
                     let model = handle.network::<f32>(py)?.model;
-                    AnyTrainer::F32(Box::new(Trainer::new(model, options).map_err(raise)?))
+                    AnyTrainer::F32(Box::new(Trainer::with_options(model, options).map_err(raise)?))
                 }
                 DType::F64 => {
                     let model = handle.network::<f64>(py)?.model;
-                    AnyTrainer::F64(Box::new(Trainer::new(model, options).map_err(raise)?))
+                    AnyTrainer::F64(Box::new(Trainer::with_options(model, options).map_err(raise)?))
                 }
             };
             let inside = Mutex::new(Inside { trainer, last: None });

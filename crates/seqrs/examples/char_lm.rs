@@ -2,7 +2,8 @@
 //! writes some text of its own.
 //!
 //! ```text
-//! cargo run --release --example char_lm -- crates            # every source below a directory
+//! cargo run --release --example char_lm                      # on the sources of seqrs
+//! cargo run --release --example char_lm -- directory         # on every source below
 //! cargo run --release --example char_lm -- --updates 2000 --out model.safetensors book.txt
 //! ```
 //!
@@ -16,10 +17,10 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use ndarray::{Array2, ArrayView2, s};
 use seqrs::schedules::Cosine;
 use seqrs::{
-    Adam, Cpu, CrossEntropy, Embedding, Input, Linear, Lstm, ModelState, Place, Rows, Sampling,
-    Sequential, Steps, Target, Trainer, TrainerOptions, generate,
+    Adam, Batch, CrossEntropy, Embedding, Linear, Lstm, Sampling, Sequential, Trainer, generate,
 };
 
 /// Every byte is an id.
@@ -36,7 +37,10 @@ const MOST: usize = 8_000_000;
 /// What counts as text in a directory.
 const TEXTS: [&str; 8] = ["c", "h", "js", "md", "py", "rs", "toml", "txt"];
 
-const USAGE: &str = "usage: char_lm [--updates N] [--out FILE] FILE_OR_DIRECTORY...";
+/// What is read if nothing is named.
+const OWN_SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
+
+const USAGE: &str = "usage: char_lm [--updates N] [--out FILE] [FILE_OR_DIRECTORY...]";
 
 fn main() -> Result<(), Box<dyn Error>> {
     let Some(Arguments { updates, out, paths }) = Arguments::parse()? else {
@@ -57,21 +61,19 @@ fn main() -> Result<(), Box<dyn Error>> {
     .reseeded(0)?;
     println!("{} parameters, {updates} updates of {BATCH} x {STEPS} bytes", model.num_parameters());
 
-    let cpu = Cpu::new()?;
     let schedule = Cosine::new(RATE, updates).warmup(updates / 20);
-    let options = TrainerOptions::new(CrossEntropy::mean(), Adam::new(schedule)).clip_norm(1.0);
-    let mut trainer = Trainer::new(model, options)?;
+    let mut trainer = Trainer::new(model, CrossEntropy::mean(), Adam::new(schedule)).build()?;
     let start = Instant::now();
-    let mut state = None;
+    let mut state = trainer.model.initial_state(BATCH)?;
     let (mut sum, mut count) = (0.0, 0);
     for update in 1..=updates {
         let at = (update - 1) as usize % train.chunks();
         if at == 0 {
-            state = None;
+            state = trainer.model.initial_state(BATCH)?;
         }
-        let (x, y, steps) = train.chunk(at)?;
-        let result = trainer.step(&cpu, Input::Ids(x), Target::Ids(y), steps, state)?;
-        state = Some(result.state);
+        let (x, y) = train.chunk(at);
+        let result = trainer.step(Batch::from(x).state(state), y)?;
+        state = result.state;
         sum += result.loss;
         count += 1;
         if update % (updates / 10).max(1) == 0 || update == updates {
@@ -79,7 +81,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 "update {update:>6}  {:5.0} s  training {:.3}  held out {:.3} bits per character",
                 start.elapsed().as_secs_f64(),
                 train.bits(sum / f64::from(count)),
-                held_out.evaluate(&trainer, &cpu)?
+                held_out.evaluate(&trainer)?
             );
             (sum, count) = (0.0, 0);
         }
@@ -90,7 +92,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let model = Sequential::<f32>::load(&out)?;
     let sampling = Sampling { temperature: 0.7, ..Sampling::default() };
-    let ids = generate(&model, &cpu, &[i64::from(b'\n')], 500, &sampling)?;
+    let ids = generate(&model, &[i64::from(b'\n')], 500, &sampling)?;
     let bytes: Vec<u8> = ids.into_iter().map(|id| id as u8).collect();
     writeln!(io::stdout(), "{}", String::from_utf8_lossy(&bytes))?;
     Ok(())
@@ -126,10 +128,10 @@ impl Arguments {
                 _ => found.paths.push(argument.into()),
             }
         }
-        match found.paths.is_empty() {
-            true => Err(USAGE.into()),
-            false => Ok(Some(found)),
+        if found.paths.is_empty() {
+            found.paths.push(OWN_SOURCES.into());
         }
+        Ok(Some(found))
     }
 }
 
@@ -165,14 +167,10 @@ fn read_directory(directory: &Path, text: &mut Vec<u8>) -> io::Result<()> {
     Ok(())
 }
 
-/// Bytes, the bytes that follow each of them, and how many steps these are.
-type Chunk<'a> = (Rows<'a, [i64]>, Rows<'a, [i64]>, Steps);
-
 /// A text cut into [`BATCH`] pieces that are read side by side.
 struct Pieces {
-    ids: Vec<i64>,
-    /// Bytes of each piece.
-    len: usize,
+    /// A piece in each row, and at its end the first byte of the next one.
+    ids: Array2<i64>,
     /// Bytes for each character.
     bytes: f64,
 }
@@ -187,25 +185,20 @@ impl Pieces {
         }
         let characters = text.iter().filter(|&&byte| byte & 0xc0 != 0x80).count();
         Ok(Self {
-            ids: text.iter().map(|&byte| i64::from(byte)).collect(),
-            len,
+            ids: Array2::from_shape_fn((BATCH, len + 1), |(b, t)| i64::from(text[b * len + t])),
             bytes: text.len() as f64 / characters.max(1) as f64,
         })
     }
 
     fn chunks(&self) -> usize {
-        self.len.div_ceil(STEPS)
+        (self.ids.ncols() - 1).div_ceil(STEPS)
     }
 
-    /// What one update reads, where it lies in the text.
-    fn chunk(&self, k: usize) -> Result<Chunk<'_>, seqrs::Error> {
+    /// Bytes, and the bytes that follow each of them.
+    fn chunk(&self, k: usize) -> (ArrayView2<'_, i64>, ArrayView2<'_, i64>) {
         let from = k * STEPS;
-        let steps = Steps::dense(STEPS.min(self.len - from), BATCH)?;
-        let rows = |start| Rows {
-            data: &self.ids[..],
-            place: Place::Padded { start, time: 1, batch: self.len },
-        };
-        Ok((rows(from), rows(from + 1), steps))
+        let to = (from + STEPS).min(self.ids.ncols() - 1);
+        (self.ids.slice(s![.., from..to]), self.ids.slice(s![.., from + 1..to + 1]))
     }
 
     /// Bits per character, from a loss per byte.
@@ -214,15 +207,15 @@ impl Pieces {
     }
 
     /// Bits per character of the whole text.
-    fn evaluate(&self, trainer: &Trainer<f32>, cpu: &Cpu<f32>) -> Result<f64, seqrs::Error> {
-        let mut state: Option<ModelState<f32>> = None;
+    fn evaluate(&self, trainer: &Trainer<f32>) -> Result<f64, seqrs::Error> {
+        let mut state = trainer.model.initial_state(BATCH)?;
         let (mut sum, mut count) = (0.0, 0);
         for k in 0..self.chunks() {
-            let (x, y, steps) = self.chunk(k)?;
-            let found = trainer.evaluate(cpu, Input::Ids(x), Target::Ids(y), &steps, state)?;
+            let (x, y) = self.chunk(k);
+            let found = trainer.evaluate(Batch::from(x).state(state), y)?;
             sum += found.loss * found.count as f64;
             count += found.count;
-            state = Some(found.state);
+            state = found.state;
         }
         Ok(self.bits(sum / count as f64))
     }

@@ -337,10 +337,11 @@ mod tests {
 
     use super::*;
     use crate::losses::Mse;
+    use crate::low_level::{Input, Target};
     use crate::optimizers::{Adam, AdamW, OptimizerSpec, RmsProp, Sgd};
     use crate::schedules::{Cosine, Plateau};
     use crate::scratch::Scratch;
-    use crate::{Dropout, Gru, Input, Linear, Target, TrainerOptions};
+    use crate::{Dropout, Gru, Linear, TrainerOptions};
 
     fn trainer<T: Number>(optimizer: impl Into<OptimizerSpec>, seed: u64) -> Trainer<T> {
         let layers = vec![
@@ -349,7 +350,8 @@ mod tests {
             Linear::new(2, 1).build().unwrap(),
         ];
         let model = Sequential::new(layers).unwrap().reseeded(seed).unwrap();
-        Trainer::new(model, TrainerOptions::new(Mse::mean(), optimizer).seed(seed)).unwrap()
+        Trainer::with_options(model, TrainerOptions::new(Mse::mean(), optimizer).seed(seed))
+            .unwrap()
     }
 
     /// One step on a batch of its own, and a look at the metric.
@@ -360,7 +362,7 @@ mod tests {
             let (x, y) = (Input::Numbers(rows, 1), Target::Numbers(rows, 1));
             let steps = Steps::dense(5, 1).unwrap();
             let cpu = Cpu::with(Level::detect(), 1);
-            let loss = trainer.step(&cpu, x, y, steps, None).unwrap().loss;
+            let loss = trainer.step_on(&cpu, x, y, steps, None).unwrap().loss;
             trainer.observe(loss);
         }
     }
@@ -439,7 +441,7 @@ mod tests {
         let mut layers = trainer::<f32>(Adam::new(0.1), 1).model.layers().to_vec();
         layers[1] = Dropout::new(0.25).build().unwrap();
         let options = TrainerOptions::new(Mse::mean(), Adam::new(0.1));
-        let mut other = Trainer::new(Sequential::new(layers).unwrap(), options).unwrap();
+        let mut other = Trainer::with_options(Sequential::new(layers).unwrap(), options).unwrap();
         for (message, what) in [
             (other.restore(&path).unwrap_err().to_string(), "structure: expected"),
             (trainer::<f64>(Adam::new(0.1), 1).restore(&path).unwrap_err().to_string(), "F64"),

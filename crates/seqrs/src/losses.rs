@@ -18,9 +18,8 @@
 //! number of threads.
 //!
 //! ```
-//! use seqrs::Cpu;
 //! use seqrs::losses::{Loss, Mse};
-//! use seqrs::targets::Packed;
+//! use seqrs::low_level::{Cpu, Packed};
 //!
 //! let loss = Loss::from(Mse::mean());
 //! let (x, y) = ([1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 3.0, 6.0]);

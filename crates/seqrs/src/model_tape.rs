@@ -83,6 +83,11 @@ impl<T> ModelTape<T> {
         &self.steps
     }
 
+    /// Numbers in a row of the input; 0 for ids.
+    pub(crate) fn input_width(&self) -> usize {
+        self.inputs.first().copied().unwrap_or(0)
+    }
+
     /// The packed rows that layer `k` read: what the one before it gave.
     pub(crate) fn input(&self, k: usize) -> &[T] {
         for record in self.records[..k].iter().rev() {

@@ -219,7 +219,7 @@ fn share(name: &str, value: f64) -> Result<(), Error> {
 /// An optimiser at work on a model: its options, and what it remembers.
 ///
 /// ```
-/// use seqrs::Cpu;
+/// use seqrs::low_level::Cpu;
 /// use seqrs::optimizers::{Optimizer, Sgd};
 ///
 /// let mut optimizer = Optimizer::new(Sgd::new(0.5), &[2])?;

@@ -115,7 +115,6 @@ impl Sampling {
 /// - [`Error::OutOfMemory`], [`Error::Interrupted`].
 pub fn generate<T: Number>(
     model: &Sequential<T>,
-    cpu: &Cpu<T>,
     prompt: &[i64],
     steps: usize,
     sampling: &Sampling,
@@ -132,7 +131,8 @@ pub fn generate<T: Number>(
             return Err(Error::shape(format!("prompt[{k}]"), expected, prompt[k]));
         }
     }
-    let mut state = model.initial_state(1)?;
+    let mut state = model.zero_state(1)?;
+    let cpu = Cpu::new()?;
     let mut stream = Stream::new(sampling.seed, 0);
     let mut ids = Vec::new();
     let mut input = copied("prompt", prompt)?;
@@ -140,7 +140,7 @@ pub fn generate<T: Number>(
         interrupt::check()?;
         let rows = Rows { data: &input[..], place: Place::packed(1) };
         let time = Steps::dense(input.len(), 1)?;
-        let output = model.infer(cpu, Input::Ids(rows), &time, &mut state)?;
+        let output = model.infer_on(&cpu, Input::Ids(rows), &time, &mut state)?;
         let logits = &output.numbers[output.numbers.len() - output.width..];
         stream.seek(2 * step as u64);
         let id = sampling.choose(logits, stream.uniform())?.ok_or_else(|| {
@@ -173,7 +173,7 @@ mod tests {
     }
 
     fn sample(model: &Sequential<f32>, sampling: &Sampling) -> Result<Vec<i64>, Error> {
-        generate(model, &Cpu::new().unwrap(), &[1, 2], 30, sampling)
+        generate(model, &[1, 2], 30, sampling)
     }
 
     #[test]
@@ -188,8 +188,7 @@ mod tests {
     #[test]
     fn a_longer_run_begins_like_a_shorter_one() {
         let model = model(3);
-        let cpu = Cpu::new().unwrap();
-        let of = |steps| generate(&model, &cpu, &[1], steps, &Sampling::default()).unwrap();
+        let of = |steps| generate(&model, &[1], steps, &Sampling::default()).unwrap();
         assert_eq!(of(30)[..11], of(11));
         assert!(of(0).is_empty());
     }
@@ -207,8 +206,8 @@ mod tests {
         for &next in &greedy {
             let rows = Rows { data: &[id][..], place: Place::packed(1) };
             let time = Steps::dense(1, 1).unwrap();
-            let mut state = model.initial_state(1).unwrap();
-            let logits = model.infer(&cpu, Input::Ids(rows), &time, &mut state).unwrap().numbers;
+            let mut state = model.zero_state(1).unwrap();
+            let logits = model.infer_on(&cpu, Input::Ids(rows), &time, &mut state).unwrap().numbers;
             assert!(logits.iter().all(|&logit| logit <= logits[next as usize]));
             id = next;
         }
@@ -230,8 +229,7 @@ mod tests {
             let error = sample(&model, &sampling).unwrap_err();
             assert!(matches!(&error, Error::Option { what, .. } if what == name), "{error}");
         }
-        let cpu = Cpu::new().unwrap();
-        let with = |prompt: &[i64]| generate(&model, &cpu, prompt, 1, &default()).unwrap_err();
+        let with = |prompt: &[i64]| generate(&model, prompt, 1, &default()).unwrap_err();
         assert!(with(&[]).to_string().contains("prompt"));
         assert!(matches!(with(&[7]), Error::Shape { .. }));
         assert!(matches!(with(&[-1]), Error::Shape { .. }));

@@ -75,6 +75,13 @@ pub struct Sequential<T: Number> {
     layers: Vec<Layer<T>>,
 }
 
+impl<T: Number> From<Layer<T>> for Sequential<T> {
+    /// A model of one layer.
+    fn from(layer: Layer<T>) -> Self {
+        Self { layers: vec![layer] }
+    }
+}
+
 /// What a layer reads and gives out within a model.
 #[derive(Clone, Copy, Debug)]
 struct Link {
@@ -183,7 +190,7 @@ impl<T: Number> Sequential<T> {
         self.recurrent().next().is_none_or(|(_, layer)| layer.batch_first())
     }
 
-    fn recurrent(&self) -> impl Iterator<Item = (usize, &Recurrent<T>)> {
+    pub(crate) fn recurrent(&self) -> impl Iterator<Item = (usize, &Recurrent<T>)> {
         self.layers.iter().enumerate().filter_map(|(k, layer)| match layer {
             Layer::Recurrent(layer) => Some((k, layer)),
             _ => None,
@@ -194,7 +201,7 @@ impl<T: Number> Sequential<T> {
     ///
     /// # Errors
     /// [`Error::OutOfMemory`].
-    pub fn initial_state(&self, batch: usize) -> Result<ModelState<T>, Error> {
+    pub fn zero_state(&self, batch: usize) -> Result<ModelState<T>, Error> {
         self.recurrent().map(|(_, layer)| layer.initial_state(batch)).collect()
     }
 
@@ -224,7 +231,7 @@ impl<T: Number> Sequential<T> {
     }
 
     /// How messages call layer `k`.
-    fn title(&self, k: usize) -> String {
+    pub(crate) fn title(&self, k: usize) -> String {
         format!("layer {k} ({})", self.layers[k].name())
     }
 
@@ -319,7 +326,7 @@ impl<T: Number> Sequential<T> {
     /// [`Error::Shape`], [`Error::DType`] and [`Error::State`] name the input, id or state
     /// that does not fit; [`Error::OutOfMemory`], [`Error::Interrupted`]. The state is then
     /// as it was.
-    pub fn infer(
+    pub fn infer_on(
         &self,
         cpu: &Cpu<T>,
         x: Input<'_, T>,
@@ -363,12 +370,12 @@ impl<T: Number> Sequential<T> {
         Ok(Output { numbers: flow.unwrap_or_default(), width, rank })
     }
 
-    /// Training: as [`Sequential::infer`], but keeps what [`Sequential::backward`] needs.
+    /// Training: as [`Sequential::infer_on`], but keeps what [`Sequential::backward_on`] needs.
     /// `dropout` is the seed of this draw of dropout masks; without one nothing is dropped.
     ///
     /// # Errors
-    /// As [`Sequential::infer`].
-    pub fn record(
+    /// As [`Sequential::infer_on`].
+    pub fn record_on(
         &self,
         cpu: &Cpu<T>,
         x: Input<'_, T>,
@@ -423,6 +430,18 @@ impl<T: Number> Sequential<T> {
         Ok(tape)
     }
 
+    /// Checks that the tape is of this model with its present parameters.
+    pub(crate) fn check_tape(&self, tape: &ModelTape<T>) -> Result<(), Error> {
+        match tape.versions == self.versions() {
+            true => Ok(()),
+            false => {
+                let expected = "one recorded by this model with its present parameters";
+                let got = "one of another model, or from before the parameters changed";
+                Err(Error::state("tape", expected, got))
+            }
+        }
+    }
+
     fn versions(&self) -> Vec<u64> {
         self.layers.iter().map(Layer::version).collect()
     }
@@ -437,7 +456,7 @@ impl<T: Number> Sequential<T> {
     /// changed; [`Error::Shape`] if `d_y` or `d_state` has another size than what it is the
     /// gradient of; [`Error::OutOfMemory`], [`Error::Interrupted`]. `d_state` is then as it
     /// was.
-    pub fn backward(
+    pub fn backward_on(
         &self,
         cpu: &Cpu<T>,
         tape: &ModelTape<T>,
@@ -445,11 +464,7 @@ impl<T: Number> Sequential<T> {
         d_state: &mut ModelState<T>,
         want_d_x: bool,
     ) -> Result<ModelGradients<T>, Error> {
-        if tape.versions != self.versions() {
-            let expected = "one recorded by this model with its present parameters";
-            let got = "one of another model, or from before the parameters changed";
-            return Err(Error::state("tape", expected, got));
-        }
+        self.check_tape(tape)?;
         let first = match self.takes_ids() {
             true => None,
             false => tape.inputs.first().copied(),

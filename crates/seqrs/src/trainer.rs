@@ -1,10 +1,8 @@
 //! Training: forward, loss, backward, clipping and update as one call.
 //!
 //! ```
-//! use seqrs::losses::CrossEntropy;
-//! use seqrs::optimizers::Adam;
-//! use seqrs::{Cpu, Embedding, Gru, Input, Linear, Place, Rows, Sequential, Steps};
-//! use seqrs::{Target, Trainer, TrainerOptions};
+//! use ndarray::Array2;
+//! use seqrs::{Adam, CrossEntropy, Embedding, Gru, Linear, Sequential, Trainer};
 //!
 //! // To say the next of the numbers 0 1 2 3 4 0 1 2 ...
 //! let model = Sequential::<f32>::new(vec![
@@ -12,17 +10,12 @@
 //!     Gru::new(8, 16).build()?,
 //!     Linear::new(16, 5).build()?,
 //! ])?;
-//! let options = TrainerOptions::new(CrossEntropy::mean(), Adam::new(0.01)).clip_norm(1.0);
-//! let mut trainer = Trainer::new(model, options)?;
-//!
-//! let ids: Vec<i64> = (0..21).map(|k| k % 5).collect();
-//! let place = Place::batch_first(20, 1); // one row of 20 steps
-//! let x = Input::Ids(Rows { data: &ids[..20], place });
-//! let y = Target::Ids(Rows { data: &ids[1..], place });
-//! let cpu = Cpu::new()?;
+//! let mut trainer = Trainer::new(model, CrossEntropy::mean(), Adam::new(0.01)).build()?;
+//! let x = Array2::from_shape_fn((1, 20), |(_, t)| t as i64 % 5); // one row of 20 steps
+//! let y = x.mapv(|id| (id + 1) % 5);
 //! let mut losses = Vec::new();
 //! for _ in 0..60 {
-//!     losses.push(trainer.step(&cpu, x, y, Steps::dense(20, 1)?, None)?.loss);
+//!     losses.push(trainer.step(&x, &y)?.loss);
 //! }
 //! assert!(losses[59] < 0.1 * losses[0]);
 //! # Ok::<(), seqrs::Error>(())
@@ -74,34 +67,34 @@ pub struct TrainerOptions {
 }
 
 impl TrainerOptions {
-    /// No clipping, whole sequences, seed 0.
+    /// Norms up to 1, whole sequences, seed 0: the defaults of the Python class.
     pub fn new(loss: impl Into<Loss>, optimizer: impl Into<OptimizerSpec>) -> Self {
         Self {
             loss: loss.into(),
             optimizer: optimizer.into(),
-            clip_norm: None,
+            clip_norm: Some(1.0),
             clip_value: None,
             bptt: None,
             seed: 0,
         }
     }
 
-    /// With a largest norm of the gradient.
+    /// With another largest norm of the gradient, or with none.
     #[must_use]
-    pub fn clip_norm(self, norm: f64) -> Self {
-        Self { clip_norm: Some(norm), ..self }
+    pub fn clip_norm(self, norm: impl Into<Option<f64>>) -> Self {
+        Self { clip_norm: norm.into(), ..self }
     }
 
-    /// With a largest absolute value of an element of the gradient.
+    /// With a largest absolute value of an element of the gradient, or with none.
     #[must_use]
-    pub fn clip_value(self, value: f64) -> Self {
-        Self { clip_value: Some(value), ..self }
+    pub fn clip_value(self, value: impl Into<Option<f64>>) -> Self {
+        Self { clip_value: value.into(), ..self }
     }
 
-    /// With truncated back-propagation through chunks of so many steps.
+    /// With truncated back-propagation through chunks of so many steps, or through all.
     #[must_use]
-    pub fn bptt(self, steps: usize) -> Self {
-        Self { bptt: Some(steps), ..self }
+    pub fn bptt(self, steps: impl Into<Option<usize>>) -> Self {
+        Self { bptt: steps.into(), ..self }
     }
 
     /// With another seed of the dropout masks.
@@ -126,27 +119,28 @@ pub struct Trainer<T: Number> {
     sizes: Vec<usize>,
 }
 
-/// What a training step found.
+/// What a training step found; S is [`States`](crate::States), or on the level below
+/// [`ModelState`].
 #[derive(Clone, Debug, PartialEq)]
-pub struct StepResult<T> {
+pub struct StepResult<S> {
     /// The loss before the update, or, with `bptt`, of each chunk before its update.
     pub loss: f64,
     /// The norm of the gradient before clipping; with `bptt` the largest of the chunks'.
     pub grad_norm: f64,
     /// The states after the last step, to go on from with the next batch.
-    pub state: ModelState<T>,
+    pub state: S,
 }
 
-/// What [`Trainer::evaluate`] found.
+/// What [`Trainer::evaluate`] found; S as in [`StepResult`].
 #[derive(Clone, Debug, PartialEq)]
-pub struct Evaluation<T> {
+pub struct Evaluation<S> {
     /// The loss.
     pub loss: f64,
     /// Outputs it was made of: live steps, or rows with a live step for a model with one
     /// output per row.
     pub count: usize,
     /// The states after the last step.
-    pub state: ModelState<T>,
+    pub state: S,
 }
 
 /// What one chunk adds to the result.
@@ -158,12 +152,13 @@ struct Chunk {
 }
 
 impl<T: Number> Trainer<T> {
-    /// Takes over the model; a clone of it elsewhere keeps its parameters.
+    /// Takes over the model; a clone of it elsewhere keeps its parameters. [`Trainer::new`]
+    /// is the same with the options one by one.
     ///
     /// # Errors
     /// [`Error::Option`] names an option that is at fault, `bptt` too where the model needs
     /// the whole sequence; [`Error::OutOfMemory`].
-    pub fn new(model: Sequential<T>, options: TrainerOptions) -> Result<Self, Error> {
+    pub fn with_options(model: Sequential<T>, options: TrainerOptions) -> Result<Self, Error> {
         options.loss.check()?;
         options.clipping().check()?;
         check_bptt(&model, options.bptt)?;
@@ -193,7 +188,7 @@ impl<T: Number> Trainer<T> {
         self.optimizer.observe(metric);
     }
 
-    /// One training step on a batch: x and target as `steps` says, `state` the states to
+    /// [`Trainer::step`] of the level below: x and target as `steps` says, `state` the states to
     /// begin with (zeros if none). A batch without a live step has loss 0 and changes
     /// nothing.
     ///
@@ -202,23 +197,23 @@ impl<T: Number> Trainer<T> {
     /// (counted from 1) it was for; [`Error::Shape`], [`Error::DType`] and [`Error::State`]
     /// what does not fit; [`Error::OutOfMemory`], [`Error::Interrupted`]. Nothing has
     /// changed then.
-    pub fn step(
+    pub fn step_on(
         &mut self,
         cpu: &Cpu<T>,
         x: Input<'_, T>,
         target: Target<'_, T>,
         steps: Steps,
         state: Option<ModelState<T>>,
-    ) -> Result<StepResult<T>, Error> {
+    ) -> Result<StepResult<ModelState<T>>, Error> {
         self.step_if(cpu, x, target, steps, state, || Ok(()))
     }
 
-    /// As [`Trainer::step`], for a caller who may change their mind until the last moment:
+    /// As [`Trainer::step_on`], for a caller who may change their mind until the last moment:
     /// `agreed` is asked when everything is ready and the update is all that is left to do,
     /// which nothing interrupts.
     ///
     /// # Errors
-    /// As [`Trainer::step`], and those of `agreed`. Nothing has changed then.
+    /// As [`Trainer::step_on`], and those of `agreed`. Nothing has changed then.
     pub fn step_if(
         &mut self,
         cpu: &Cpu<T>,
@@ -227,7 +222,7 @@ impl<T: Number> Trainer<T> {
         steps: Steps,
         state: Option<ModelState<T>>,
         agreed: impl FnOnce() -> Result<(), Error>,
-    ) -> Result<StepResult<T>, Error> {
+    ) -> Result<StepResult<ModelState<T>>, Error> {
         let (count, width) = self.check(&x, &target, &steps)?;
         let mut state = self.state_for(state, steps.batch())?;
         if count == 0 {
@@ -263,19 +258,18 @@ impl<T: Number> Trainer<T> {
         Ok(StepResult { loss, grad_norm: sum.grad_norm, state })
     }
 
-    /// The loss on a batch, without dropout and without learning anything. It may be NaN or
-    /// infinite.
+    /// [`Trainer::evaluate`] of the level below.
     ///
     /// # Errors
-    /// As [`Trainer::step`], but for [`Error::Numerical`].
-    pub fn evaluate(
+    /// As [`Trainer::step_on`], but for [`Error::Numerical`].
+    pub fn evaluate_on(
         &self,
         cpu: &Cpu<T>,
         x: Input<'_, T>,
         target: Target<'_, T>,
         steps: &Steps,
         state: Option<ModelState<T>>,
-    ) -> Result<Evaluation<T>, Error> {
+    ) -> Result<Evaluation<ModelState<T>>, Error> {
         let (count, width) = self.check(&x, &target, steps)?;
         let mut state = self.state_for(state, steps.batch())?;
         if count == 0 {
@@ -283,7 +277,7 @@ impl<T: Number> Trainer<T> {
         }
         let outputs = self.outputs(steps)?;
         let target = target.gather(&outputs, width)?;
-        let output = self.model.infer(cpu, x, steps, &mut state)?;
+        let output = self.model.infer_on(cpu, x, steps, &mut state)?;
         let numbers = chosen(&output.numbers, width, &outputs)?;
         let numbers = numbers.as_deref().unwrap_or(&output.numbers);
         let loss = self.options.loss.value(cpu, numbers, width, target.packed())?;
@@ -317,7 +311,7 @@ impl<T: Number> Trainer<T> {
         batch: usize,
     ) -> Result<ModelState<T>, Error> {
         match state {
-            None => self.model.initial_state(batch),
+            None => self.model.zero_state(batch),
             Some(state) => self.model.check_state(&state, batch).map(|()| state),
         }
     }
@@ -354,15 +348,15 @@ impl<T: Number> Trainer<T> {
         let target = target.gather(&outputs, width)?;
         let draw = mix(self.options.seed, update);
         let mut after = copied_states(state)?;
-        let tape = self.model.record(cpu, x, steps.clone(), &mut after, Some(draw))?;
+        let tape = self.model.record_on(cpu, x, steps.clone(), &mut after, Some(draw))?;
         let (total, d_y) = self.loss_of(cpu, tape.output(), &outputs, &target)?;
         if !total.is_finite() {
             let what = format!("loss at step {update}");
             return Err(Error::numerical(what, "a finite number", total));
         }
         interrupt::check()?;
-        let mut d_state = self.model.initial_state(steps.batch())?;
-        let mut gradients = self.model.backward(cpu, &tape, Some(&d_y), &mut d_state, false)?;
+        let mut d_state = self.model.zero_state(steps.batch())?;
+        let mut gradients = self.model.backward_on(cpu, &tape, Some(&d_y), &mut d_state, false)?;
         drop(tape);
         let grad_norm = global_norm(cpu, &gradients.layers)?;
         if !grad_norm.is_finite() {
@@ -532,9 +526,9 @@ mod tests {
     fn training_makes_the_loss_small() {
         fn run<T: Number>() {
             let (x, y) = (ids(1), ids(2));
-            let mut trainer = Trainer::<T>::new(model(), options()).unwrap();
+            let mut trainer = Trainer::<T>::with_options(model(), options()).unwrap();
             let mut step = || {
-                let result = trainer.step(&cpu(1), input(&x), target(&y), lengths(), None);
+                let result = trainer.step_on(&cpu(1), input(&x), target(&y), lengths(), None);
                 result.unwrap().loss
             };
             let first = step();
@@ -550,9 +544,9 @@ mod tests {
     fn threads_do_not_change_a_bit() {
         let (x, y) = (ids(1), ids(2));
         let run = |threads| {
-            let mut trainer = Trainer::<f32>::new(model(), options().bptt(4)).unwrap();
+            let mut trainer = Trainer::<f32>::with_options(model(), options().bptt(4)).unwrap();
             let step =
-                |_| trainer.step(&cpu(threads), input(&x), target(&y), lengths(), None).unwrap();
+                |_| trainer.step_on(&cpu(threads), input(&x), target(&y), lengths(), None).unwrap();
             let results: Vec<_> = (0..5).map(step).collect();
             (results, numbers(&trainer))
         };
@@ -564,10 +558,10 @@ mod tests {
     fn truncated_chunks_are_steps_that_carry_the_state() {
         let (x, y) = (ids(1), ids(2));
         let (steps, chunk) = (lengths(), 3);
-        let mut whole = Trainer::<f64>::new(model(), options().bptt(chunk)).unwrap();
-        let mut parts = Trainer::<f64>::new(model(), options()).unwrap();
+        let mut whole = Trainer::<f64>::with_options(model(), options().bptt(chunk)).unwrap();
+        let mut parts = Trainer::<f64>::with_options(model(), options()).unwrap();
         for _ in 0..3 {
-            let ours = whole.step(&cpu(1), input(&x), target(&y), steps.clone(), None).unwrap();
+            let ours = whole.step_on(&cpu(1), input(&x), target(&y), steps.clone(), None).unwrap();
             let (mut state, mut total, mut norm) = (None, 0.0, 0.0_f64);
             for from in [0, 3, 6] {
                 let part = steps.slice(from, (from + chunk).min(TIME));
@@ -575,7 +569,7 @@ mod tests {
                     |data| Rows { data, place: Place::Padded { start: from, time: 1, batch: 7 } };
                 let (x, y) = (Input::Ids(at(&x[..])), Target::Ids(at(&y[..])));
                 let items = part.items() as f64;
-                let result = parts.step(&cpu(1), x, y, part, state).unwrap();
+                let result = parts.step_on(&cpu(1), x, y, part, state).unwrap();
                 total += result.loss * items;
                 norm = norm.max(result.grad_norm);
                 state = Some(result.state);
@@ -592,8 +586,8 @@ mod tests {
     fn a_chunk_as_long_as_the_sequence_changes_nothing() {
         let (x, y) = (ids(1), ids(2));
         let run = |options| {
-            let mut trainer = Trainer::<f32>::new(model(), options).unwrap();
-            let result = trainer.step(&cpu(1), input(&x), target(&y), lengths(), None).unwrap();
+            let mut trainer = Trainer::<f32>::with_options(model(), options).unwrap();
+            let result = trainer.step_on(&cpu(1), input(&x), target(&y), lengths(), None).unwrap();
             (result, numbers(&trainer))
         };
         assert_eq!(run(options()), run(options().bptt(TIME)));
@@ -616,11 +610,11 @@ mod tests {
             TrainerOptions::new(Mse::mean(), Adam::new(0.01)),
             TrainerOptions::new(Mse::mean(), Adam::new(0.01)).bptt(2),
         ] {
-            let mut trainer = Trainer::new(regression(), options).unwrap();
+            let mut trainer = Trainer::with_options(regression(), options).unwrap();
             let mut step = |x, y, check: &dyn Fn(Result<_, Error>)| {
                 let before = content(&trainer);
                 let (x, y) = (Input::Numbers(rows(x), 1), Target::Numbers(rows(y), 1));
-                let result = trainer.step(&cpu(1), x, y, steps(), None);
+                let result = trainer.step_on(&cpu(1), x, y, steps(), None);
                 assert_eq!(result.is_err(), content(&trainer) == before);
                 check(result.map(|result| result.loss));
             };
@@ -642,11 +636,11 @@ mod tests {
     fn an_infinite_gradient_is_named_by_its_parameter() {
         let model = Sequential::new(vec![Linear::new(1, 1).bias(false).build::<f32>().unwrap()]);
         let options = TrainerOptions::new(Mse::sum(), Sgd::new(0.1));
-        let mut trainer = Trainer::new(model.unwrap(), options).unwrap();
+        let mut trainer = Trainer::with_options(model.unwrap(), options).unwrap();
         let x = Input::Numbers(Rows { data: &[1e20][..], place: PLACE }, 1);
         let y = Target::Numbers(Rows { data: &[0.0][..], place: PLACE }, 1);
         let before = content(&trainer);
-        let error = trainer.step(&cpu(1), x, y, Steps::dense(1, 1).unwrap(), None).unwrap_err();
+        let error = trainer.step_on(&cpu(1), x, y, Steps::dense(1, 1).unwrap(), None).unwrap_err();
         let message = error.to_string();
         assert!(
             message.starts_with("gradient of 0.weight at step 1: expected finite"),
@@ -658,11 +652,11 @@ mod tests {
     #[test]
     fn an_interrupt_leaves_everything_as_it_was() {
         let (x, y) = (ids(1), ids(2));
-        let mut trainer = Trainer::<f32>::new(model(), options().bptt(2)).unwrap();
+        let mut trainer = Trainer::<f32>::with_options(model(), options().bptt(2)).unwrap();
         let before = content(&trainer);
         let result = interrupt::scope(
             || true,
-            || trainer.step(&cpu(1), input(&x), target(&y), lengths(), None),
+            || trainer.step_on(&cpu(1), input(&x), target(&y), lengths(), None),
         );
         assert_eq!(result, Err(Error::Interrupted));
         assert_eq!(content(&trainer), before);
@@ -672,7 +666,7 @@ mod tests {
     fn who_does_not_agree_keeps_everything_as_it_was() {
         let (x, y) = (ids(1), ids(2));
         for options in [options(), options().bptt(2)] {
-            let mut trainer = Trainer::<f32>::new(model(), options).unwrap();
+            let mut trainer = Trainer::<f32>::with_options(model(), options).unwrap();
             let mut step = |agreed: fn() -> Result<(), Error>| {
                 let before = content(&trainer);
                 let (x, y) = (input(&x), target(&y));
@@ -689,15 +683,15 @@ mod tests {
     fn without_a_live_step_nothing_changes() {
         let (x, y) = (ids(1), ids(2));
         for options in [options(), options().bptt(2)] {
-            let mut trainer = Trainer::<f32>::new(model(), options).unwrap();
+            let mut trainer = Trainer::<f32>::with_options(model(), options).unwrap();
             let before = content(&trainer);
             let steps = Steps::from_lengths(TIME, &[0, 0, 0]).unwrap();
-            let mut state = trainer.model.initial_state(BATCH).unwrap();
+            let mut state = trainer.model.zero_state(BATCH).unwrap();
             state[0].h[0] = 0.5;
             let result =
-                trainer.step(&cpu(1), input(&x), target(&y), steps.clone(), Some(state.clone()));
+                trainer.step_on(&cpu(1), input(&x), target(&y), steps.clone(), Some(state.clone()));
             assert_eq!(result, Ok(StepResult { loss: 0.0, grad_norm: 0.0, state }));
-            let found = trainer.evaluate(&cpu(1), input(&x), target(&y), &steps, None).unwrap();
+            let found = trainer.evaluate_on(&cpu(1), input(&x), target(&y), &steps, None).unwrap();
             assert_eq!((found.loss, found.count), (0.0, 0));
             assert_eq!(content(&trainer), before);
         }
@@ -713,11 +707,11 @@ mod tests {
         ];
         let model = Sequential::<f64>::new(layers).unwrap();
         let run = |x: &[i64], y: &[i64], lengths: &[usize]| {
-            let mut trainer = Trainer::new(model.clone(), options()).unwrap();
+            let mut trainer = Trainer::with_options(model.clone(), options()).unwrap();
             let steps = Steps::from_lengths(TIME, lengths).unwrap();
             let y = Target::Ids(Rows { data: y, place: Place::packed(1) });
-            let found = trainer.evaluate(&cpu(1), input(x), y, &steps, None).unwrap();
-            let result = trainer.step(&cpu(1), input(x), y, steps, None).unwrap();
+            let found = trainer.evaluate_on(&cpu(1), input(x), y, &steps, None).unwrap();
+            let result = trainer.step_on(&cpu(1), input(x), y, steps, None).unwrap();
             assert_eq!((found.loss, found.count), (result.loss, 2));
             (result.loss, result.grad_norm, numbers(&trainer))
         };
@@ -730,7 +724,7 @@ mod tests {
     #[test]
     fn evaluation_drops_nothing_and_learns_nothing() {
         let (x, y) = (ids(1), ids(2));
-        let trainer = Trainer::<f32>::new(model(), options()).unwrap();
+        let trainer = Trainer::<f32>::with_options(model(), options()).unwrap();
         let mut still = model();
         for layer in still.layers_mut() {
             let mut spec = serde_json::to_value(layer.spec()).unwrap();
@@ -743,9 +737,9 @@ mod tests {
             let spec = serde_json::from_value(spec).unwrap();
             *layer = Layer::with_numbers(spec, layer.numbers().to_vec()).unwrap();
         }
-        let mut still = Trainer::new(still, options()).unwrap();
-        let found = trainer.evaluate(&cpu(1), input(&x), target(&y), &lengths(), None).unwrap();
-        let expected = still.step(&cpu(1), input(&x), target(&y), lengths(), None).unwrap();
+        let mut still = Trainer::with_options(still, options()).unwrap();
+        let found = trainer.evaluate_on(&cpu(1), input(&x), target(&y), &lengths(), None).unwrap();
+        let expected = still.step_on(&cpu(1), input(&x), target(&y), lengths(), None).unwrap();
         assert_eq!((found.loss, found.state), (expected.loss, expected.state));
         assert_eq!(found.count, 12);
     }
@@ -754,12 +748,12 @@ mod tests {
     fn a_wrong_target_at_the_end_is_found_before_anything_is_learnt() {
         let (x, mut y) = (ids(1), ids(2));
         y[BATCH * TIME - 3] = 7;
-        let mut trainer = Trainer::<f32>::new(model(), options().bptt(2)).unwrap();
+        let mut trainer = Trainer::<f32>::with_options(model(), options().bptt(2)).unwrap();
         let before = content(&trainer);
-        let error = trainer.step(&cpu(1), input(&x), target(&y), lengths(), None).unwrap_err();
+        let error = trainer.step_on(&cpu(1), input(&x), target(&y), lengths(), None).unwrap_err();
         assert_eq!(error.to_string(), "target[2, 4]: expected a class in 0..5, got 7");
         let numbers = Target::Numbers(Rows { data: &[0.0; 200], place: PLACE }, CLASSES);
-        let error = trainer.step(&cpu(1), input(&x), numbers, lengths(), None).unwrap_err();
+        let error = trainer.step_on(&cpu(1), input(&x), numbers, lengths(), None).unwrap_err();
         assert!(matches!(error, Error::DType { .. }), "{error:?}");
         assert_eq!(content(&trainer), before);
     }
@@ -767,7 +761,7 @@ mod tests {
     #[test]
     fn options_that_do_not_go_with_the_model_are_refused_by_name() {
         let message = |model, options: TrainerOptions| {
-            Trainer::<f32>::new(model, options).unwrap_err().to_string()
+            Trainer::<f32>::with_options(model, options).unwrap_err().to_string()
         };
         assert!(message(model(), options().bptt(0)).starts_with("bptt: "));
         assert!(message(model(), options().clip_norm(-1.0)).starts_with("clip_norm: "));
@@ -783,9 +777,9 @@ mod tests {
     #[test]
     fn another_structure_in_the_trainer_is_refused() {
         let (x, y) = (ids(1), ids(2));
-        let mut trainer = Trainer::<f32>::new(model(), options()).unwrap();
+        let mut trainer = Trainer::<f32>::with_options(model(), options()).unwrap();
         trainer.model = regression();
-        let error = trainer.step(&cpu(1), input(&x), target(&y), lengths(), None).unwrap_err();
+        let error = trainer.step_on(&cpu(1), input(&x), target(&y), lengths(), None).unwrap_err();
         assert!(matches!(error, Error::State { .. }), "{error:?}");
     }
 }

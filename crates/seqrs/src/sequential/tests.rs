@@ -104,7 +104,7 @@ fn numbers_of(state: &mut ModelState<f64>) -> impl Iterator<Item = &mut f64> {
 }
 
 fn random_state(model: &Sequential<f64>, number: u64) -> ModelState<f64> {
-    let mut state = model.initial_state(BATCH).unwrap();
+    let mut state = model.zero_state(BATCH).unwrap();
     let mut stream = Stream::new(5, number);
     numbers_of(&mut state).for_each(|x| *x = stream.normal());
     state
@@ -124,7 +124,7 @@ impl Case {
         let mut state = self.state.clone();
         let steps = self.steps.clone();
         let tape =
-            self.model.record(&cpu(), self.x.input(), steps, &mut state, self.dropout).unwrap();
+            self.model.record_on(&cpu(), self.x.input(), steps, &mut state, self.dropout).unwrap();
         let y = tape.output().numbers.iter().zip(d_y).map(|(y, d)| y * d).sum::<f64>();
         y + numbers_of(&mut state).zip(numbers_of(d_state)).map(|(s, d)| *s * *d).sum::<f64>()
     }
@@ -135,11 +135,12 @@ impl Case {
         let mut state = self.state.clone();
         let steps = self.steps.clone();
         let tape =
-            self.model.record(&cpu(), self.x.input(), steps, &mut state, self.dropout).unwrap();
+            self.model.record_on(&cpu(), self.x.input(), steps, &mut state, self.dropout).unwrap();
         let d_y = normal(2, tape.output().numbers.len());
         let mut d_final = random_state(&self.model, 2);
         let mut d_state = d_final.clone();
-        let gradients = self.model.backward(&cpu(), &tape, Some(&d_y), &mut d_state, true).unwrap();
+        let gradients =
+            self.model.backward_on(&cpu(), &tape, Some(&d_y), &mut d_state, true).unwrap();
 
         let mut names = self.model.parameters().into_iter();
         for layer in 0..self.model.layers.len() {
@@ -327,8 +328,8 @@ fn inference_and_training_without_dropout_give_the_same_bits() {
             let x = Data::of(&model, &steps);
             let start = random_state(&model, 1);
             let (mut a, mut b) = (start.clone(), start);
-            let y = model.infer(&cpu(), x.input(), &steps, &mut a).unwrap();
-            let tape = model.record(&cpu(), x.input(), steps, &mut b, None).unwrap();
+            let y = model.infer_on(&cpu(), x.input(), &steps, &mut a).unwrap();
+            let tape = model.record_on(&cpu(), x.input(), steps, &mut b, None).unwrap();
             assert_eq!(y.numbers, tape.output().numbers);
             assert_eq!((y.width, y.rank), (tape.output().width, tape.output().rank));
             assert_eq!(
@@ -347,16 +348,16 @@ fn no_row_knows_of_the_others() {
     for model in every_kind() {
         let steps = by_mask();
         let x = Data::of(&model, &steps);
-        let mut state = model.initial_state(BATCH).unwrap();
-        let together = model.infer(&cpu(), x.input(), &steps, &mut state).unwrap();
+        let mut state = model.zero_state(BATCH).unwrap();
+        let together = model.infer_on(&cpu(), x.input(), &steps, &mut state).unwrap();
         for b in 0..BATCH {
             let alone = Steps::from_mask(TIME, 1, |t, _| steps.is_live(t, b)).unwrap();
             let x = match &x {
                 Data::Numbers(x, width) => Data::Numbers(x[b * TIME * width..].to_vec(), *width),
                 Data::Ids(ids) => Data::Ids(ids[b * TIME..].to_vec()),
             };
-            let mut state = model.initial_state(1).unwrap();
-            let y = model.infer(&cpu(), x.input(), &alone, &mut state).unwrap();
+            let mut state = model.zero_state(1).unwrap();
+            let y = model.infer_on(&cpu(), x.input(), &alone, &mut state).unwrap();
             let expected: Vec<f64> = match together.rank {
                 Rank::Rows => together.numbers[b * y.width..][..y.width].to_vec(),
                 Rank::Steps => {
@@ -381,7 +382,7 @@ fn a_row_that_is_never_live_pools_to_zero() {
         let steps = by_lengths();
         let x = Data::of(&model, &steps);
         let mut state = random_state(&model, 1);
-        let y = model.infer(&cpu(), x.input(), &steps, &mut state).unwrap();
+        let y = model.infer_on(&cpu(), x.input(), &steps, &mut state).unwrap();
         assert!(y.numbers[3..6].iter().all(|y| y.to_bits() == 0));
     }
 }
@@ -391,8 +392,8 @@ fn last_of_a_bidirectional_layer_is_where_each_direction_ended() {
     let model = model([LayerSpec::Gru(Gru::new(2, 3).bidirectional(true)), LayerSpec::Last {}]);
     for steps in all_steps() {
         let x = Data::of(&model, &steps);
-        let mut state = model.initial_state(BATCH).unwrap();
-        let y = model.infer(&cpu(), x.input(), &steps, &mut state).unwrap();
+        let mut state = model.zero_state(BATCH).unwrap();
+        let y = model.infer_on(&cpu(), x.input(), &steps, &mut state).unwrap();
         // The final states say the same, but for rows that have not begun.
         for b in 0..BATCH {
             assert_eq!(y.numbers[b * 6..][..3], state[0].h[b * 3..][..3]);
@@ -416,7 +417,7 @@ fn steps_chunks_and_the_whole_sequence_give_the_same_bits() {
             *start = from;
         }
         let x = Input::Ids(Rows { data: &ids, place });
-        model.infer(&cpu(), x, &steps.slice(from, to), state).unwrap().numbers
+        model.infer_on(&cpu(), x, &steps.slice(from, to), state).unwrap().numbers
     };
     let mut expected_state = random_state(&model, 1);
     let start = expected_state.clone();
@@ -447,12 +448,12 @@ fn threads_change_no_bit() {
     let run = |threads: usize| {
         let cpu = Cpu::with(Level::detect(), threads);
         let x = Input::Ids(Rows { data: &ids, place: Place::batch_first(time, 1) });
-        let mut state = model.initial_state(batch).unwrap();
-        let tape = model.record(&cpu, x, steps.clone(), &mut state, Some(6)).unwrap();
+        let mut state = model.zero_state(batch).unwrap();
+        let tape = model.record_on(&cpu, x, steps.clone(), &mut state, Some(6)).unwrap();
         let y = tape.output().numbers.to_vec();
         let d_y = normal(4, y.len());
         let mut d_state = state.clone();
-        let gradients = model.backward(&cpu, &tape, Some(&d_y), &mut d_state, false).unwrap();
+        let gradients = model.backward_on(&cpu, &tape, Some(&d_y), &mut d_state, false).unwrap();
         (y, state, gradients, d_state)
     };
     let expected = run(1);
@@ -467,12 +468,12 @@ fn no_gradient_of_the_output_means_zero() {
         let steps = by_lengths();
         let x = Data::of(&model, &steps);
         let mut state = random_state(&model, 1);
-        let tape = model.record(&cpu(), x.input(), steps, &mut state, None).unwrap();
+        let tape = model.record_on(&cpu(), x.input(), steps, &mut state, None).unwrap();
         let zeros = vec![0.0; tape.output().numbers.len()];
         let d_state = random_state(&model, 2);
         let (mut a, mut b) = (d_state.clone(), d_state);
-        let none = model.backward(&cpu(), &tape, None, &mut a, true).unwrap();
-        let zero = model.backward(&cpu(), &tape, Some(&zeros), &mut b, true).unwrap();
+        let none = model.backward_on(&cpu(), &tape, None, &mut a, true).unwrap();
+        let zero = model.backward_on(&cpu(), &tape, Some(&zeros), &mut b, true).unwrap();
         assert_eq!(none, zero);
         assert_eq!(a, b);
     }
@@ -491,8 +492,8 @@ fn a_seed_makes_a_model_and_a_draw() {
     let steps = dense();
     let x = Data::of(model, &steps);
     let record = |draw| {
-        let mut state = model.initial_state(BATCH).unwrap();
-        let tape = model.record(&cpu(), x.input(), steps.clone(), &mut state, draw).unwrap();
+        let mut state = model.zero_state(BATCH).unwrap();
+        let tape = model.record_on(&cpu(), x.input(), steps.clone(), &mut state, draw).unwrap();
         tape.output().numbers.to_vec()
     };
     assert_eq!(record(Some(1)), record(Some(1)));
@@ -535,7 +536,7 @@ fn layers_put_in_place_later_are_checked_when_used() {
         model([LayerSpec::Linear(Linear::new(3, 4)), LayerSpec::Linear(Linear::new(4, 2))]);
     model.layers_mut()[1] = Linear::new(5, 2).build().unwrap();
     let x = Data::numbers(&dense(), 3);
-    let error = model.infer(&cpu(), x.input(), &dense(), &mut Vec::new()).unwrap_err();
+    let error = model.infer_on(&cpu(), x.input(), &dense(), &mut Vec::new()).unwrap_err();
     assert!(matches!(error, Error::Shape { .. }), "{error}");
 }
 
@@ -562,9 +563,10 @@ fn inputs_that_do_not_fit_are_refused_and_the_state_is_as_before() {
     ] {
         let start = random_state(model, 1);
         let mut state = start.clone();
-        let error = model.infer(&cpu(), x.input(), &steps, &mut state).unwrap_err();
+        let error = model.infer_on(&cpu(), x.input(), &steps, &mut state).unwrap_err();
         assert_eq!(error.to_string(), expected);
-        let error = model.record(&cpu(), x.input(), steps.clone(), &mut state, None).unwrap_err();
+        let error =
+            model.record_on(&cpu(), x.input(), steps.clone(), &mut state, None).unwrap_err();
         assert_eq!(error.to_string(), expected);
         assert_eq!(state, start);
     }
@@ -577,18 +579,18 @@ fn states_of_other_models_and_batches_are_refused() {
     let steps = dense();
     let x = Data::numbers(&steps, 3);
     let refused = |model: &Sequential<f64>, mut state: ModelState<f64>| {
-        model.infer(&cpu(), x.input(), &steps, &mut state).unwrap_err().to_string()
+        model.infer_on(&cpu(), x.input(), &steps, &mut state).unwrap_err().to_string()
     };
     assert_eq!(
-        refused(&lstm, lstm.initial_state(BATCH + 1).unwrap()),
+        refused(&lstm, lstm.zero_state(BATCH + 1).unwrap()),
         "state of layer 0 (LSTM): h: expected 1 x 4 x 2 numbers, got 10"
     );
     assert_eq!(
-        refused(&lstm, gru.initial_state(BATCH).unwrap()),
+        refused(&lstm, gru.zero_state(BATCH).unwrap()),
         "state of layer 0 (LSTM): expected h and c, got h alone"
     );
     assert_eq!(
-        refused(&gru, lstm.initial_state(BATCH).unwrap()),
+        refused(&gru, lstm.zero_state(BATCH).unwrap()),
         "state of layer 0 (GRU): expected h alone, got h and c (those of an LSTM)"
     );
     assert_eq!(
@@ -602,11 +604,11 @@ fn a_tape_is_refused_once_the_parameters_changed_and_by_other_models() {
     let mut model = model([LayerSpec::Gru(Gru::new(3, 2)), LayerSpec::MaxPool {}]);
     let steps = dense();
     let x = Data::numbers(&steps, 3);
-    let mut state = model.initial_state(BATCH).unwrap();
-    let tape = model.record(&cpu(), x.input(), steps, &mut state, None).unwrap();
+    let mut state = model.zero_state(BATCH).unwrap();
+    let tape = model.record_on(&cpu(), x.input(), steps, &mut state, None).unwrap();
     let d_y = vec![1.0; BATCH * 2];
     let back = |model: &Sequential<f64>, d_y: &[f64]| {
-        model.backward(&cpu(), &tape, Some(d_y), &mut model.initial_state(BATCH).unwrap(), false)
+        model.backward_on(&cpu(), &tape, Some(d_y), &mut model.zero_state(BATCH).unwrap(), false)
     };
     assert!(back(&model, &d_y).is_ok());
     assert!(back(&model.clone(), &d_y).is_ok());
@@ -645,13 +647,13 @@ fn nothing_in_nothing_out() {
                 Data::Numbers(_, width) => Data::Numbers(Vec::new(), width),
                 Data::Ids(_) => Data::Ids(Vec::new()),
             };
-            let mut state = model.initial_state(batch).unwrap();
-            let tape = model.record(&cpu(), x.input(), steps, &mut state, Some(1)).unwrap();
+            let mut state = model.zero_state(batch).unwrap();
+            let tape = model.record_on(&cpu(), x.input(), steps, &mut state, Some(1)).unwrap();
             let len = tape.output().numbers.len();
             let rows = if tape.output().rank == Rank::Rows { batch } else { 0 };
             assert_eq!(len, rows * tape.output().width);
             let d_y = vec![1.0; len];
-            let gradients = model.backward(&cpu(), &tape, Some(&d_y), &mut state, true).unwrap();
+            let gradients = model.backward_on(&cpu(), &tape, Some(&d_y), &mut state, true).unwrap();
             // Only what comes after a pooling layer sees rows at all.
             let recurrent = gradients.layers.iter().zip(model.layers());
             let recurrent = recurrent.filter(|(_, layer)| matches!(layer, Layer::Recurrent(_)));
@@ -670,7 +672,7 @@ fn an_interrupt_leaves_the_state_as_it_was() {
     interrupt::scope(
         || true,
         || {
-            let result = model.infer(&cpu(), x.input(), &steps, &mut state);
+            let result = model.infer_on(&cpu(), x.input(), &steps, &mut state);
             assert_eq!(result, Err(Error::Interrupted));
         },
     );
@@ -687,10 +689,10 @@ fn a_recurrent_layer_writes_into_the_callers_array() {
     let mut own = state[0].clone();
     let expected = {
         let x = Input::Numbers(Rows { data: &x, place: Place::batch_first(TIME, 3) }, 3);
-        model.infer(&cpu(), x, &steps, &mut state).unwrap().numbers
+        model.infer_on(&cpu(), x, &steps, &mut state).unwrap().numbers
     };
     let mut y = vec![7.0; TIME * BATCH * 2];
-    let to = crate::RowsMut { data: &mut y[..], place: Place::time_first(BATCH, 2) };
+    let to = crate::low_level::RowsMut { data: &mut y[..], place: Place::time_first(BATCH, 2) };
     let from = Rows { data: &x[..], place: Place::batch_first(TIME, 3) };
     layer.infer_into(&cpu(), from, &steps, &mut own, to).unwrap();
     assert_eq!(own, state[0]);
