@@ -22,7 +22,7 @@ from . import _seqrs
 from .callbacks import Callback
 from .checkpoints import Checkpoints, Position
 from .data import Dataset
-from .layers import Layer
+from .layers import Embedding, Last, Layer, MaxPool, MeanPool
 from .losses import CrossEntropy, Loss
 from .models import Sequential
 from .optimizers import Adam, Optimizer
@@ -32,6 +32,9 @@ from .options import seed as checked_seed
 __all__ = ["TrainStep", "Trainer"]
 
 LN2 = math.log(2.0)
+
+#: Layers after which there is one output per row.
+POOLS = (Last, MeanPool, MaxPool)
 
 
 @dataclass(frozen=True)
@@ -140,7 +143,8 @@ class Trainer:
 
         Args:
             x: (B, T, I), or ids (B, T); time first where the model is.
-            y: targets, for each step (B, T) or (B, T, F), or for each row (B,) or (B, F).
+            y: targets, classes for each step (B, T) or each row (B,), or numbers (B, T, F) or
+                (B, F), where the last axis may be missing if F is 1.
             lengths: B integers in 0..=T, the live steps of each row.
             mask: booleans or 0 and 1 (B, T); at most one of `lengths` and `mask` is given.
             state: the initial state, None for zeros; `.state` of the step before carries it on.
@@ -334,7 +338,7 @@ class Trainer:
                     result = self.step(
                         batch.x, batch.y, batch.lengths, state=state if carries else None
                     )
-                    weight = _targets(batch, self.loss)
+                    weight = _targets(batch, self.model)
                     state = result.state
                     seen += 1
                     mean = self.loss.reduction == "mean"
@@ -530,14 +534,21 @@ def _batch(item: Any, index: int) -> Batch:
     raise ValueError(f"data: batch {index}: expected (x, y) or (x, y, lengths), got {got}")
 
 
-def _targets(batch: Batch, loss: Loss) -> int:
-    """How many outputs have a target: what the batch's mean loss weighs in the epoch's."""
-    shape: tuple[int, ...] = np.shape(batch.y)
-    per_step = len(shape) == (2 if isinstance(loss, CrossEntropy) else 3)
-    if batch.lengths is None:
-        return shape[0] * shape[1] if per_step else shape[0]
-    lengths = np.asarray(batch.lengths)
-    return int(lengths.sum()) if per_step else int(np.count_nonzero(lengths))
+def _targets(batch: Batch, model: Sequential | Layer) -> int:
+    """How many outputs have a target: what the batch's mean loss weighs in the epoch's.
+
+    Told by x: where a model has one feature, y may lack the last axis.
+    """
+    layers = model.layers if isinstance(model, Sequential) else [model]
+    shape: tuple[int, ...] = np.shape(batch.x)
+    steps_axes = shape if isinstance(layers[0], Embedding) else shape[:-1]
+    per_step = len(steps_axes) == 2 and not any(isinstance(each, POOLS) for each in layers)
+    if batch.lengths is not None:
+        lengths = np.asarray(batch.lengths)
+        return int(lengths.sum()) if per_step else int(np.count_nonzero(lengths))
+    if per_step:
+        return steps_axes[0] * steps_axes[1]
+    return shape[0] if _batch_first(model) or len(steps_axes) == 1 else shape[1]
 
 
 class _Epoch0:

@@ -11,6 +11,7 @@ use crate::entry::{compute, guard};
 use crate::errors;
 use crate::layer::Given;
 use crate::network::{Elem, cpu};
+use crate::trainer::called_y;
 
 /// A loss from its description.
 pub(crate) fn parse(py: Python<'_>, json: &str) -> PyResult<Loss> {
@@ -113,16 +114,14 @@ impl<T: Elem> Pair<T> {
 
     fn value(&self, py: Python<'_>, loss: &Loss) -> PyResult<f64> {
         let cpu = cpu::<T>(py)?;
-        compute(py, || loss.value(&cpu, &self.outputs, self.width, self.targets()))
+        let value = || loss.value(&cpu, &self.outputs, self.width, self.targets());
+        compute(py, || value().map_err(|error| called_y(error, true)))
     }
 
     fn gradient<'py>(&self, py: Python<'py>, loss: &Loss) -> PyResult<Bound<'py, PyAny>> {
         let cpu = cpu::<T>(py)?;
-        let gradient = compute(py, || {
-            let (_, gradient) =
-                loss.value_and_gradient(&cpu, &self.outputs, self.width, self.targets())?;
-            Ok(gradient)
-        })?;
+        let both = || loss.value_and_gradient(&cpu, &self.outputs, self.width, self.targets());
+        let (_, gradient) = compute(py, || both().map_err(|error| called_y(error, true)))?;
         batch::spread(py, self.layout, &self.steps, gradient, self.width)
     }
 }

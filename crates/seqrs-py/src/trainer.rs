@@ -8,6 +8,7 @@ use seqrs::sequential::Rank;
 use seqrs::{Layer, OptimizerSpec, Target, Trainer, TrainerOptions};
 use seqrs_core::{Error, Steps};
 
+use crate::arrays::{self, shape_words};
 use crate::batch::{self, Axes, Copied, Given as X, Layout, Live};
 use crate::entry::{compute, guard};
 use crate::errors;
@@ -99,7 +100,8 @@ impl<T: Kept> Batch<T> {
                     (X::Numbers(x), None) => x.width,
                     (X::Ids(_), None) => 1,
                 };
-                Y::Numbers(batch::read_numbers("y", y, y_steps, y_layout, width)?)
+                let y = with_last_axis::<T>(y, y_layout, width)?;
+                Y::Numbers(batch::read_numbers("y", &y, y_steps, y_layout, width)?)
             }
         };
         Ok(Self { x, y, steps, layout })
@@ -110,6 +112,43 @@ impl<T: Kept> Batch<T> {
             Y::Ids(ids) => Target::Ids(ids.rows()),
             Y::Numbers(numbers) => Target::Numbers(numbers.rows(), numbers.width),
         }
+    }
+}
+
+/// Targets of one number each may come without the last axis.
+fn with_last_axis<'py, T: Kept>(
+    y: &Bound<'py, PyAny>,
+    layout: Layout,
+    width: usize,
+) -> PyResult<Bound<'py, PyAny>> {
+    if width != 1 {
+        return Ok(y.clone());
+    }
+    let numbers = arrays::real::<T>("y", y)?;
+    let (full, short) = (layout.shape(Some(1)), layout.shape(None));
+    if numbers.shape() == short {
+        return arrays::new(y.py(), &full, numbers.numbers().to_vec());
+    }
+    if numbers.shape() != full {
+        let expected = format!("shape {} or {}", shape_words(&full), shape_words(&short));
+        return Err(errors::shape(y.py(), "y", expected, shape_words(numbers.shape())));
+    }
+    Ok(y.clone())
+}
+
+/// The error with the targets called as the argument is, and at the caller's index.
+pub(crate) fn called_y(error: Error, batch_first: bool) -> Error {
+    let renamed = |what: String| match what.strip_prefix("target") {
+        Some(place) => match place.trim_matches(['[', ']']).split_once(", ") {
+            Some((b, t)) if !batch_first => format!("y[{t}, {b}]"),
+            _ => format!("y{place}"),
+        },
+        None => what,
+    };
+    match error {
+        Error::Shape { what, expected, got } => Error::Shape { what: renamed(what), expected, got },
+        Error::DType { what, expected, got } => Error::DType { what: renamed(what), expected, got },
+        other => other,
     }
 }
 
@@ -145,9 +184,11 @@ fn step<T: Kept>(
         None => None,
         some => Some(state::read(py, "state", some, &trainer.model, rows, Holder::Model)?),
     };
-    let cpu = cpu::<T>(py)?;
+    let (cpu, batch_first) = (cpu::<T>(py)?, args.batch_first);
     let result = compute(py, || {
-        trainer.step(&cpu, batch.x.input(), batch.target(), batch.steps.clone(), state)
+        trainer
+            .step(&cpu, batch.x.input(), batch.target(), batch.steps.clone(), state)
+            .map_err(|error| called_y(error, batch_first))
     })?;
     model.put(py, trainer.model.layers());
     let state = state::write(py, result.state, &trainer.model, rows, Holder::Model)?;
@@ -167,9 +208,11 @@ fn evaluate<T: Kept>(
         None => None,
         some => Some(state::read(py, "state", some, &trainer.model, rows, Holder::Model)?),
     };
-    let cpu = cpu::<T>(py)?;
+    let (cpu, batch_first) = (cpu::<T>(py)?, args.batch_first);
     let result = compute(py, || {
-        trainer.evaluate(&cpu, batch.x.input(), batch.target(), &batch.steps, state)
+        trainer
+            .evaluate(&cpu, batch.x.input(), batch.target(), &batch.steps, state)
+            .map_err(|error| called_y(error, batch_first))
     })?;
     let state = state::write(py, result.state, &trainer.model, rows, Holder::Model)?;
     Ok((result.loss, result.count, state))
