@@ -55,6 +55,10 @@ class Position:
     #: A callback ended the run.
     stopped: bool = False
 
+    def put(self, **changes: Any) -> None:
+        """Change several fields at once: a signal is handled before or after, not in between."""
+        vars(self).update(changes)
+
 
 class Checkpoints:
     """A directory of checkpoints and when to write them: `fit(..., checkpoint=Checkpoints(...))`.
