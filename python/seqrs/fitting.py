@@ -21,11 +21,12 @@ from .batches import Batch
 from .checkpoints import Checkpoints, Position
 from .errors import SeqrsError
 from .listeners import Listener, restore
+from .losses import CrossEntropy
 
 if TYPE_CHECKING:
     from .training import Trainer
 
-__all__ = ["Fit"]
+__all__ = ["Fit", "names_of_metrics"]
 
 Metrics = dict[str, float]
 
@@ -254,6 +255,18 @@ class Fit:
             warnings.warn(
                 f"checkpoint: expected to write one after the interrupt, got {error}", stacklevel=4
             )
+
+
+def names_of_metrics(trainer: Trainer, validated: bool) -> list[str]:
+    """The metrics that an epoch may have."""
+    names = ["epoch", "loss", "grad_norm", "lr"]
+    if validated:
+        names.append("val_loss")
+        if isinstance(trainer.loss, CrossEntropy):
+            names.append("val_accuracy")
+            if not batches.gives_rows(trainer.model):
+                names.append("val_bits")
+    return names
 
 
 def _bar(progress: bool, total: int | None, position: Position, epochs: int) -> Any:

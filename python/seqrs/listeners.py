@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
 from .callbacks import Callback
+from .checkpoints import check_content
 
 if TYPE_CHECKING:
     from .training import Trainer
@@ -14,7 +15,7 @@ __all__ = ["Listener", "listeners_of", "restore"]
 
 
 class Listener:
-    """A callback, whichever of its forms it has."""
+    """A callback, whichever of its forms it has; its errors say which of `callbacks` it is."""
 
     def __init__(self, index: int, callback: Callback) -> None:
         at_end = getattr(callback, "on_epoch_end", callback)
@@ -23,10 +24,8 @@ class Listener:
                 f"callbacks[{index}]: expected an object with on_epoch_end(trainer, metrics) or a "
                 f"function of these, got {callback!r}"
             )
-        self.on_epoch_end: Callable[[Trainer, dict[str, float]], object] = at_end
-        self.on_batch_end: Callable[[Trainer, dict[str, float]], object] = getattr(
-            callback, "on_batch_end", _nothing
-        )
+        self._at_epoch_end: Callable[[Trainer, dict[str, float]], object] = at_end
+        self._index = index
         self.callback = callback
 
     @property
@@ -34,18 +33,69 @@ class Listener:
         """The class, as checkpoints call it."""
         return type(self.callback).__qualname__
 
+    @property
+    def label(self) -> str:
+        """What messages call it."""
+        return f"callbacks[{self._index}] ({getattr(self.callback, '__qualname__', self.name)})"
+
+    def check(self, metrics: Collection[str]) -> None:
+        """Before anything else: whether a ready-made one will have what it needs."""
+        check = getattr(self.callback, "check", None)
+        if check is None or not type(self.callback).__module__.startswith(__package__):
+            return
+        try:
+            check(metrics)
+        except (ValueError, OSError) as error:
+            raise type(error)(f"{self.label}: {error}") from None
+
+    def on_fit_begin(self, trainer: Trainer) -> None:
+        self._call(getattr(self.callback, "on_fit_begin", _nothing), trainer)
+
+    def on_batch_end(self, trainer: Trainer, metrics: dict[str, float]) -> None:
+        self._call(getattr(self.callback, "on_batch_end", _nothing), trainer, metrics)
+
+    def on_epoch_end(self, trainer: Trainer, metrics: dict[str, float]) -> None:
+        self._call(self._at_epoch_end, trainer, metrics)
+
+    def _call(self, function: Callable[..., object], *arguments: object) -> None:
+        try:
+            function(*arguments)
+        except Exception as error:
+            # From Python 3.11 on an error can say more without becoming another.
+            if hasattr(error, "add_note"):
+                error.add_note(f"raised by {self.label} of Trainer.fit")
+            raise
+
     def saved(self) -> list[Any]:
-        """Class name and state, as a checkpoint keeps it; no state for those that have none."""
+        """Class name and state, as a checkpoint keeps it; no state for those that have none.
+
+        Raises:
+            TypeError: a checkpoint cannot hold the state.
+        """
         state_dict = getattr(self.callback, "state_dict", None)
-        return [self.name, None if state_dict is None else state_dict()]
+        state = None if state_dict is None else state_dict()
+        try:
+            check_content(state)
+        except TypeError as error:
+            raise TypeError(
+                f"{self.label}: expected a state_dict() of what JSON can hold, tuples and arrays "
+                f"of numbers, got {error}"
+            ) from None
+        return [self.name, state]
 
 
 def _nothing(*arguments: object) -> None:
     """What a callback does at an event that it has no method for."""
 
 
-def listeners_of(callbacks: Iterable[Callback]) -> list[Listener]:
-    """A listener for each callback."""
+def listeners_of(callbacks: object) -> list[Listener]:
+    """A listener for each callback; None stands for none, and one may come without a list."""
+    if callbacks is None:
+        return []
+    if callable(callbacks) or hasattr(callbacks, "on_epoch_end"):
+        callbacks = [callbacks]
+    if not isinstance(callbacks, Iterable) or isinstance(callbacks, (str, bytes, dict)):
+        raise TypeError(f"callbacks: expected a callback or a sequence of them, got {callbacks!r}")
     return [Listener(index, each) for index, each in enumerate(callbacks)]
 
 

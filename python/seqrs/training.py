@@ -22,7 +22,7 @@ from .batches import Batch
 from .callbacks import Callback
 from .checkpoints import Checkpoints
 from .errors import SeqrsError, ShapeError
-from .fitting import Fit
+from .fitting import Fit, names_of_metrics
 from .layers import Layer
 from .listeners import listeners_of
 from .losses import CrossEntropy, Loss
@@ -269,7 +269,7 @@ class Trainer:
         data: Iterable[Any],
         epochs: int = 10,
         validation: Iterable[Any] | None = None,
-        callbacks: Sequence[Callback] = (),
+        callbacks: Sequence[Callback] | Callback | None = (),
         progress: bool = True,
         checkpoint: str | os.PathLike[str] | Checkpoints | None = None,
         resume: bool = False,
@@ -284,7 +284,7 @@ class Trainer:
                 `TextCorpus` carries the hidden state from batch to batch within an epoch.
             epochs: how many in all, those before a resumed run's interruption included.
             validation: as `data`; evaluated after every epoch.
-            callbacks: objects or functions, see `seqrs.callbacks`.
+            callbacks: objects or functions, see `seqrs.callbacks`; one alone needs no list.
             progress: a bar per epoch, by tqdm, on a terminal or in a notebook.
             checkpoint: a directory for checkpoints: one after every epoch, and one on Ctrl-C.
                 `seqrs.checkpoints.Checkpoints` also writes them after batches or seconds.
@@ -299,6 +299,8 @@ class Trainer:
             `lr`, that of the last update; and `val_loss` and its kin with validation data.
 
         Raises:
+            TypeError, ValueError, OSError: an argument is at fault; what a ready-made callback
+                needs, such as validation data or a folder, is looked at before the first epoch.
             FileExistsError: the directory has checkpoints and `resume` is False.
             ModelFileError: there are checkpoints and none is intact or fits this trainer.
             ValueError: there is no batch; the data is not that of the checkpoint.
@@ -310,10 +312,18 @@ class Trainer:
         batches.check_data("data", data, epochs)
         if validation is not None:
             batches.check_data("validation", validation, epochs)
+        expected = names_of_metrics(self, validation is not None)
+        for listener in listeners:
+            listener.check(expected)
         store = _checkpoints(checkpoint)
         if resume and store is None:
             raise ValueError("resume: expected False without a checkpoint directory, got True")
+        for listener in listeners:
+            listener.on_fit_begin(self)
         if store is not None:
+            for listener in listeners:
+                # A state that cannot be kept is told now, not after the first epoch.
+                listener.saved()
             store.prepare(resume)
         run = Fit(self, data, epochs, validation, listeners, progress, store)
         if resume and store is not None:
