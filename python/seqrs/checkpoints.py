@@ -27,7 +27,7 @@ import numpy.typing as npt
 from .errors import ModelFileError
 from .options import integer, real, shown
 
-__all__ = ["Checkpoints", "Position", "check_content"]
+__all__ = ["Checkpoints", "Position", "check_content", "differences"]
 
 _NAME = re.compile(r"epoch-(\d{6,})-batch-(\d{9,})\.seqrs")
 _ARRAYS = ".arrays"
@@ -54,6 +54,10 @@ class Position:
     callbacks: list[Any] = field(default_factory=list)
     #: What the data was, so that other data is refused.
     data: dict[str, Any] | None = None
+    #: What the trainer was made with, so that another is told.
+    options: dict[str, Any] = field(default_factory=dict)
+    #: Epochs that the trainer had been fitted for before this run.
+    earlier: int = 0
     #: A callback ended the run.
     stopped: bool = False
 
@@ -183,6 +187,17 @@ class Checkpoints:
 
 
 _FIELDS = fields(Position)
+
+
+def differences(then: Any, now: Any, name: str = "") -> list[str]:
+    """Which entries of two nested dicts differ, each as "name: then, now"."""
+    if isinstance(then, dict) and isinstance(now, dict):
+        found: list[str] = []
+        for key in dict.fromkeys([*then, *now]):
+            inner = f"{name}.{key}" if name else str(key)
+            found += differences(then.get(key), now.get(key), inner)
+        return found
+    return [] if then == now else [f"{name}: {shown(then)}, now {shown(now)}"]
 
 
 def _position(path: Path, text: str) -> Position:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import batches
 from .batches import Batch
-from .checkpoints import Checkpoints, Position
+from .checkpoints import Checkpoints, Position, differences
 from .errors import SeqrsError
 from .listeners import Listener, restore
 from .losses import CrossEntropy
@@ -77,7 +77,11 @@ class Fit:
         self._listeners = listeners
         self._progress = progress
         self._store = store
-        self._position = Position(data=batches.signature(data))
+        self._position = Position(
+            data=batches.signature(data),
+            options=trainer._described,
+            earlier=trainer._epochs_fitted,
+        )
         self._update: _Update | None = None
         self._end: _End | None = None
 
@@ -91,18 +95,26 @@ class Fit:
             return
         path, position = found
         if position.data != self._position.data:
-            raise ValueError(
-                f"data: expected that of checkpoint {path}, {position.data}, "
-                f"got {self._position.data}"
-            )
+            which = "; ".join(differences(position.data, self._position.data))
+            raise ValueError(f"data: expected that of checkpoint {path}, got other data ({which})")
+        _compare(path, position.options, trainer._described)
         trainer._handle.restore(str(path))
+        position.options = trainer._described
         self._position = position
+        trainer._epochs_fitted = position.earlier + position.epoch
         restore(self._listeners, position.callbacks)
 
     def run(self) -> dict[str, list[float]]:
         """Train to the end; on Ctrl-C leave a checkpoint."""
         position, trainer = self._position, self._trainer
         trainer.should_stop = position.stopped
+        if position.stopped:
+            # The caller of fit() is two calls up.
+            warnings.warn(
+                f"fit: the run was ended by a callback after epoch {position.epoch}, and a resumed "
+                "one does not train on; begin another with these weights for that",
+                stacklevel=3,
+            )
         try:
             while position.epoch < self._epochs and not trainer.should_stop:
                 self._epoch()
@@ -115,7 +127,8 @@ class Fit:
     def _epoch(self) -> None:
         """The batches of one epoch, from the position's batch on, and what follows them."""
         position, trainer, store = self._position, self._trainer, self._store
-        found = batches.batches_from(self._data, position.epoch, position.batch)
+        epoch = position.earlier + position.epoch
+        found = batches.batches_from(self._data, epoch, position.batch)
         total = batches.count(self._data)
         with _bar(self._progress, total, position, self._epochs) as bar:
             for item in found:
@@ -178,7 +191,7 @@ class Fit:
 
     @property
     def _mean(self) -> bool:
-        return bool(self._trainer.loss.reduction == "mean")
+        return self._trainer.loss.reduction == "mean"
 
     def _mean_loss(self) -> float:
         """Of the epoch so far: by target with "mean", by batch with "sum"."""
@@ -222,6 +235,7 @@ class Fit:
                 state=None,
                 history=history,
             )
+        trainer._epochs_fitted = position.earlier + position.epoch
         while end.told < len(self._listeners):
             listener = self._listeners[end.told]
             end.told += 1
@@ -255,6 +269,26 @@ class Fit:
             warnings.warn(
                 f"checkpoint: expected to write one after the interrupt, got {error}", stacklevel=4
             )
+
+
+#: What makes of a run another one; `seed` because dropout goes on with that of the checkpoint.
+ESSENTIAL = ("loss.kind", "optimizer.kind", "seed")
+
+
+def _compare(path: object, then: dict[str, Any], now: dict[str, Any]) -> None:
+    """Refuse a trainer for another task, and tell of other options.
+
+    Raises:
+        ValueError: the loss or the optimiser is of another kind, or the seed is another one.
+    """
+    found = differences(then, now)
+    if not found:
+        return
+    words = f"expected the options of checkpoint {path}, got others ({'; '.join(found)})"
+    if any(each.split(":")[0] in ESSENTIAL for each in found):
+        raise ValueError(f"trainer: {words}")
+    # The caller of fit() is four calls up.
+    warnings.warn(f"trainer: {words}; the run goes on with those of now", stacklevel=4)
 
 
 def names_of_metrics(trainer: Trainer, validated: bool) -> list[str]:

@@ -7,12 +7,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import starmap
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +29,7 @@ from .listeners import listeners_of
 from .losses import CrossEntropy, Loss
 from .models import Sequential
 from .optimizers import Adam, Optimizer
-from .options import flag, integer, real
+from .options import flag, integer, real, shown
 from .options import seed as checked_seed
 
 __all__ = ["TrainStep", "Trainer"]
@@ -48,6 +49,27 @@ class TrainStep:
     state: Any
 
 
+class Options(NamedTuple):
+    """What a trainer is made with."""
+
+    model: Sequential | Layer
+    loss: Loss
+    optimizer: Optimizer
+    clip_norm: float | None
+    clip_value: float | None
+    bptt: int | None
+    seed: int
+
+
+#: What cannot be assigned, and what to do instead.
+FIXED = {
+    **dict.fromkeys(Options._fields, "another Trainer to be made for another value"),
+    "optimizer": "another Trainer to be made, or a learning rate of seqrs.schedules",
+    "lr": "a learning rate of seqrs.schedules in the optimiser",
+    "steps_done": "it to count updates",
+}
+
+
 class Trainer:
     """Trains a model or a single layer in place.
 
@@ -55,12 +77,16 @@ class Trainer:
     through time, clipping, update. It either happens wholly or not at all: after an error or Ctrl-C
     the model and the optimiser are those of before the step.
 
+    The options cannot be changed afterwards: make another Trainer of the model. A learning rate
+    that changes is one of `seqrs.schedules`.
+
     Args:
         model: a `Sequential`, or a layer such as `LSTM` whose outputs are the predictions.
-        loss: what is made small.
-        optimizer: how; its learning rate may be one of `seqrs.schedules`.
-        clip_norm: a gradient whose global norm is larger is scaled to it (Pascanu et al. 2013).
-        clip_value: then each component is limited to [-clip_value, clip_value].
+        loss: what is made small; `CrossEntropy()` if None.
+        optimizer: how; its learning rate may be one of `seqrs.schedules`. `Adam(lr=2e-3)` if None.
+        clip_norm: a gradient whose global norm is larger is scaled to it (Pascanu et al. 2013);
+            None does not clip.
+        clip_value: then each component is limited to [-clip_value, clip_value]; None does not.
         bptt: truncated back-propagation: the sequence is cut into chunks of so many steps, one
             update each, and the state is carried over, detached. None: all steps at once.
         seed: of dropout.
@@ -81,15 +107,19 @@ class Trainer:
     ) -> None:
         if not isinstance(model, (Sequential, Layer)):
             raise TypeError(f"model: expected a Sequential or a layer, got {model!r}")
-        self.model = model
-        self.loss = _instance("loss", loss, Loss, CrossEntropy)
-        self.optimizer = _instance("optimizer", optimizer, Optimizer, lambda: Adam(lr=2e-3))
-        self.clip_norm = None if clip_norm is None else real("clip_norm", clip_norm, above=0.0)
-        self.clip_value = None if clip_value is None else real("clip_value", clip_value, above=0.0)
-        self.bptt = None if bptt is None else integer("bptt", bptt)
-        self.seed = checked_seed(seed)
+        self._options = Options(
+            model,
+            _instance("loss", loss, Loss, CrossEntropy),
+            _instance("optimizer", optimizer, Optimizer, lambda: Adam(lr=2e-3)),
+            None if clip_norm is None else real("clip_norm", clip_norm, above=0.0),
+            None if clip_value is None else real("clip_value", clip_value, above=0.0),
+            None if bptt is None else integer("bptt", bptt),
+            checked_seed(seed),
+        )
         #: Set by a callback, it ends `fit` after the epoch.
         self.should_stop = False
+        #: Epochs of all calls of `fit`, for the order of a dataset's batches.
+        self._epochs_fitted = 0
         self._handle = self._trainer_of(model)
 
     def _trainer_of(self, model: Sequential | Layer) -> _seqrs.Trainer:
@@ -102,6 +132,55 @@ class Trainer:
             self.bptt,
             self.seed,
         )
+
+    @property
+    def _described(self) -> dict[str, Any]:
+        """The options as a checkpoint keeps them."""
+        described = self._options._asdict()
+        del described["model"]
+        for name in ("loss", "optimizer"):
+            described[name] = json.loads(described[name].spec_json)
+        return described
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name in FIXED:
+            raise AttributeError(f"{name}: expected {FIXED[name]}, got an assignment")
+        super().__setattr__(name, value)
+
+    @property
+    def model(self) -> Sequential | Layer:
+        """What is trained."""
+        return self._options.model
+
+    @property
+    def loss(self) -> Loss:
+        """What is made small."""
+        return self._options.loss
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """How."""
+        return self._options.optimizer
+
+    @property
+    def clip_norm(self) -> float | None:
+        """The largest norm of a gradient, or None."""
+        return self._options.clip_norm
+
+    @property
+    def clip_value(self) -> float | None:
+        """The largest component of a gradient, or None."""
+        return self._options.clip_value
+
+    @property
+    def bptt(self) -> int | None:
+        """Steps in a chunk of truncated back-propagation, or None."""
+        return self._options.bptt
+
+    @property
+    def seed(self) -> int:
+        """Of dropout."""
+        return self._options.seed
 
     @property
     def lr(self) -> float:
@@ -177,6 +256,19 @@ class Trainer:
         if isinstance(self.model, Sequential):
             return state
         return state[0] if state else None
+
+    def observe(self, metric: float) -> None:
+        """Show the learning rate's schedule a metric, smaller being better.
+
+        Only `seqrs.schedules.plateau` looks at it. `fit` does this after every epoch; a loop of
+        `step`s of one's own calls it as often as `patience` is to count.
+
+        Raises:
+            TypeError: it is not a real number. NaN and infinity are no fall.
+        """
+        if isinstance(metric, (bool, str, bytes)) or not hasattr(metric, "__float__"):
+            raise TypeError(f"metric: expected a real number, got {shown(metric)}")
+        self._handle.observe(float(metric))
 
     # All batches.
 
@@ -279,10 +371,15 @@ class Trainer:
         Each epoch: one step per batch, then the metrics of `validation`, then one observation for
         a `plateau` schedule, then the callbacks, then a checkpoint.
 
+        A second call trains on: weights, optimiser and learning rate go on from where they are.
+        `history` and the metric `epoch` begin anew with 1, and so do the ready-made callbacks; the
+        orders of a dataset do not repeat but go on with those of the epochs that follow.
+
         Args:
             data: a dataset of `seqrs.data`, or any iterable of `(x, y)` or `(x, y, lengths)`. A
                 `TextCorpus` carries the hidden state from batch to batch within an epoch.
-            epochs: how many in all, those before a resumed run's interruption included.
+            epochs: how many in all, those before a resumed run's interruption included; a run
+                may be resumed for more of them.
             validation: as `data`; evaluated after every epoch.
             callbacks: objects or functions, see `seqrs.callbacks`; one alone needs no list.
             progress: a bar per epoch, by tqdm, on a terminal or in a notebook.
@@ -291,7 +388,9 @@ class Trainer:
             resume: go on from the newest intact checkpoint, with a warning for each damaged one;
                 from the beginning if there is none. The run ends with the same bits as one never
                 interrupted, if model, data and options are the same. An iterable that is no
-                dataset has its first batches skipped, so it must give the same ones again.
+                dataset has its first batches skipped, so it must give the same ones again. Other
+                options of the trainer, such as a learning rate, are told by a warning and hold
+                from there on. A run that a callback had ended stays ended, with a warning.
 
         Returns:
             One list per metric with one entry per epoch: `epoch` (from 1); `loss`, the mean of the
@@ -303,7 +402,8 @@ class Trainer:
                 needs, such as validation data or a folder, is looked at before the first epoch.
             FileExistsError: the directory has checkpoints and `resume` is False.
             ModelFileError: there are checkpoints and none is intact or fits this trainer.
-            ValueError: there is no batch; the data is not that of the checkpoint.
+            ValueError: there is no batch; the data is not that of the checkpoint, or the loss or
+                optimiser is of another kind, or the seed is another one.
             NumericalError: as `step`.
         """
         epochs = integer("epochs", epochs, 0)

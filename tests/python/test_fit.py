@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -352,3 +353,186 @@ class TestFailingCallbacks:
         )
         assert told == [1, 2, 3]
         assert again.steps_done == 6
+
+
+class TestOptions:
+    @pytest.mark.parametrize(
+        "name",
+        ["model", "loss", "optimizer", "clip_norm", "clip_value", "bptt", "seed", "lr"],
+    )
+    def test_they_cannot_be_assigned(self, name: str) -> None:
+        trainer = seqrs.Trainer(character_model())
+        value, words = getattr(trainer, name), repr(trainer)
+        with pytest.raises(AttributeError, match=f"^{name}: expected .*(Trainer|schedules)"):
+            setattr(trainer, name, value)
+        assert repr(trainer) == words
+
+    def test_a_loop_of_ones_own_can_show_the_schedule_a_metric(self) -> None:
+        lr = seqrs.schedules.plateau(0.4, factor=0.5, patience=1)
+        trainer = seqrs.Trainer(character_model(), optimizer=seqrs.SGD(lr))
+        rates = []
+        for metric in (3, np.float32(2.0), 2.5, float("nan"), 1.0, 1.0, 1.0):
+            trainer.observe(metric)
+            rates.append(trainer.lr)
+        assert rates == [0.4, 0.4, 0.4, 0.2, 0.2, 0.2, 0.1]
+        for wrong in ("1", True, None, [1.0]):
+            with pytest.raises(TypeError, match="metric: expected a real number"):
+                trainer.observe(wrong)  # type: ignore[arg-type]
+
+
+class TestAnotherFit:
+    def test_two_fits_are_one_longer_one(self) -> None:
+        """The orders of the batches go on, as do weights and optimiser; only the count is new."""
+
+        def trained(*epochs: int) -> tuple[dict[str, Any], list[dict[str, list[float]]]]:
+            sequences = [np.arange(n) % 11 for n in range(1, 13)]
+            data = seqrs.data.Padded(sequences, sequences, 3, seed=4)
+            model = character_model(dropout=0.2, num_layers=2)
+            trainer = seqrs.Trainer(model, optimizer=seqrs.Adam(0.01))
+            found = [trainer.fit(data, each, progress=False) for each in epochs]
+            return model.state_dict(), found
+
+        once, (whole,) = trained(4)
+        twice, (first, second) = trained(1, 3)
+        assert_same(twice, once)
+        assert first["loss"] + second["loss"] == whole["loss"]
+        assert second["epoch"] == [1, 2, 3]
+
+    def test_a_second_fit_can_be_resumed(self, tmp_path: Path) -> None:
+        sequences = [np.arange(n) % 11 for n in range(1, 13)]
+        data = seqrs.data.Padded(sequences, sequences, 3, seed=4)
+
+        def fit(trainer: seqrs.Trainer, epochs: int, resume: bool) -> dict[str, list[float]]:
+            return trainer.fit(
+                data, epochs, progress=False, checkpoint=tmp_path, resume=resume,
+            )  # fmt: skip
+
+        models = [character_model(), character_model()]
+        whole, cut = map(seqrs.Trainer, models)
+        for trainer in (whole, cut):
+            trainer.fit(data, 2, progress=False)
+        expected = whole.fit(data, 3, progress=False)
+        fit(cut, 1, False)
+        again = seqrs.Trainer(models[1])
+        assert fit(again, 3, True) == expected
+        assert_same(models[1].state_dict(), models[0].state_dict())
+
+    def test_a_logger_adds_the_lines_of_the_second(self, tmp_path: Path) -> None:
+        logger, data = seqrs.CSVLogger(tmp_path / "log.csv"), id_batches(2)
+        trainer = seqrs.Trainer(character_model())
+        trainer.fit(data, 2, callbacks=logger, progress=False)
+        # With more metrics than the first had, and interrupted after one epoch.
+        options = {"checkpoint": tmp_path / "run", "progress": False}
+        trainer.fit(data, 1, data, callbacks=logger, **options)
+        again = seqrs.CSVLogger(tmp_path / "log.csv")
+        resumed = seqrs.Trainer(trainer.model)
+        history = resumed.fit(data, 3, data, callbacks=again, resume=True, **options)
+        with (tmp_path / "log.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert [row["epoch"] for row in rows] == ["1", "2", "1", "2", "3"]
+        assert [row["val_loss"] for row in rows] == ["", "", *map(str, history["val_loss"])]
+
+
+class TestResumeOptions:
+    def run(self, folder: Path, resume: bool, epochs: int = 1, **options: Any) -> seqrs.Trainer:
+        options = {"optimizer": seqrs.Adam(0.01), "seed": 3, **options}
+        trainer = seqrs.Trainer(character_model(), **options)
+        trainer.fit(id_batches(2), epochs, progress=False, checkpoint=folder, resume=resume)
+        return trainer
+
+    @pytest.mark.parametrize(
+        ("options", "words"),
+        [
+            ({"clip_norm": 0.5}, r"\(clip_norm: 1\.0, now 0\.5\)"),
+            ({"clip_value": 2.0}, r"\(clip_value: None, now 2\.0\)"),
+            ({"bptt": 2}, r"\(bptt: None, now 2\)"),
+            ({"optimizer": seqrs.Adam(0.02)}, r"\(optimizer\.lr\.?\w*: 0\.01, now 0\.02\)"),
+            ({"loss": seqrs.CrossEntropy("sum")}, r"\(loss\.reduction: 'mean', now 'sum'\)"),
+        ],
+    )
+    def test_other_options_are_told(self, options: Any, words: str, tmp_path: Path) -> None:
+        self.run(tmp_path, False)
+        with pytest.warns(UserWarning, match=words):
+            assert self.run(tmp_path, True, 2, **options).steps_done >= 4
+        # Told once: from there on they are the run's.
+        self.run(tmp_path, True, 3, **options)
+
+    def test_another_seed_or_kind_is_refused(self, tmp_path: Path) -> None:
+        self.run(tmp_path, False)
+        with pytest.raises(ValueError, match=r"trainer: .*\(seed: 3, now 4\)"):
+            self.run(tmp_path, True, 2, seed=4)
+
+        def regression(loss: Any, resume: bool) -> seqrs.Trainer:
+            trainer = seqrs.Trainer(seqrs.Sequential([seqrs.Linear(1, 1)]), loss=loss)
+            data = [(np.ones((1, 2, 1)), np.ones((1, 2, 1)))]
+            folder = tmp_path / "regression"
+            trainer.fit(data, 2, progress=False, checkpoint=folder, resume=resume)
+            return trainer
+
+        regression(seqrs.MSE(), False)
+        with pytest.raises(ValueError, match=r"trainer: .*loss\.kind: 'mse', now 'mae'"):
+            regression(seqrs.MAE(), True)
+
+    def test_only_what_differs_of_the_data_is_shown(self, tmp_path: Path) -> None:
+        def fit(batch_size: int, resume: bool) -> None:
+            data = seqrs.data.TextCorpus("to be or not to be " * 20, batch_size, 5)
+            trainer = seqrs.Trainer(character_model(vocab=data.vocab_size))
+            trainer.fit(data, 1, progress=False, checkpoint=tmp_path, resume=resume)
+
+        fit(2, False)
+        with pytest.raises(ValueError, match=r"\(batches: \d+, now \d+; batch_size: 2, now 4\)$"):
+            fit(4, True)
+
+    def test_a_run_that_was_ended_says_so(self, tmp_path: Path) -> None:
+        def fit(epochs: int, resume: bool) -> dict[str, list[float]]:
+            trainer = seqrs.Trainer(character_model(), optimizer=seqrs.SGD(0.0))
+            return trainer.fit(
+                id_batches(1), epochs, callbacks=seqrs.EarlyStopping("loss", 1), progress=False,
+                checkpoint=tmp_path, resume=resume,
+            )  # fmt: skip
+
+        expected = fit(5, False)
+        assert len(expected["loss"]) == 2
+        with pytest.warns(UserWarning, match="ended by a callback after epoch 2"):
+            assert fit(9, True) == expected
+
+
+def test_the_bar_shows_the_mean_of_the_epoch_and_then_its_metrics(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import tqdm.auto
+
+    shown: list[list[Any]] = []
+
+    class Bar:
+        def __init__(self, **options: Any) -> None:
+            shown.append([options["initial"]])
+
+        def __enter__(self) -> Bar:
+            return self
+
+        def __exit__(self, *error: object) -> None:
+            shown[-1].append("closed")
+
+        def set_postfix(self, values: dict[str, str], refresh: bool) -> None:
+            shown[-1].append(values)
+
+        def update(self) -> None:
+            pass
+
+    monkeypatch.setattr(tqdm.auto, "tqdm", Bar)
+    seen: list[float] = []
+
+    class Watch:
+        def on_batch_end(self, trainer: seqrs.Trainer, metrics: Any) -> None:
+            seen.append(metrics["loss"])
+
+        def on_epoch_end(self, trainer: seqrs.Trainer, metrics: Any) -> None:
+            assert shown[-1][-1] == "closed"
+
+    data = id_batches(3)
+    history = seqrs.Trainer(character_model()).fit(data, 1, data, callbacks=Watch())
+    means = [f"{np.mean(seen[: k + 1]):.4g}" for k in range(3)]
+    assert shown[0][:4] == [0, *({"loss": mean} for mean in means)]
+    assert shown[0][4]["val_loss"] == f"{history['val_loss'][0]:.4g}"
+    assert shown[0][4]["loss"] == means[-1]
