@@ -2,9 +2,18 @@
 
 A callback is an object with `on_epoch_end(trainer, metrics)`, or a function of the same arguments.
 `metrics` is a dict: `epoch` (from 1), `loss`, `grad_norm`, `lr`, and with validation data
-`val_loss` and its kin. Setting `trainer.should_stop = True` ends the run. An object may also have
-`on_batch_end(trainer, metrics)`, and `state_dict()` and `load_state_dict(state)`, whose content
-(what JSON can hold, tuples and NumPy arrays) is kept in checkpoints.
+`val_loss` and its kin. Setting `trainer.should_stop = True` ends the run.
+
+An object may also have
+
+- `on_fit_begin(trainer)`, called before the first epoch and before a resumed run's state is loaded.
+  The ready-made ones forget there what they know of an earlier run, so that they can serve again;
+- `on_batch_end(trainer, metrics)`, with `batch` (from 1) beside `epoch`, `loss`, `grad_norm`, `lr`;
+- `state_dict()` and `load_state_dict(state)`: what a checkpoint keeps (what JSON can hold, tuples
+  and NumPy arrays).
+
+After every epoch all callbacks are called, in their order, also those after one that raises; then
+comes the checkpoint, and then the error goes on.
 """
 
 from __future__ import annotations
@@ -12,9 +21,9 @@ from __future__ import annotations
 import csv
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Union, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, Union
 
 from .options import choice, flag, integer, real
 
@@ -26,7 +35,6 @@ __all__ = ["CSVLogger", "Callback", "EarlyStopping", "ModelCheckpoint"]
 Metrics = Mapping[str, float]
 
 
-@runtime_checkable
 class HasOnEpochEnd(Protocol):
     """An object that `Trainer.fit` takes as a callback."""
 
@@ -70,10 +78,25 @@ class EarlyStopping:
         self.min_delta = real("min_delta", min_delta, 0.0)
         self.restore_best = flag("restore_best", restore_best)
         self._sign = _sign(monitor, mode)
+        self._forget()
+
+    def _forget(self) -> None:
         self.best: float | None = None
         self.best_epoch = 0
         self._waited = 0
         self._weights: dict[str, Any] | None = None
+
+    def on_fit_begin(self, trainer: Trainer) -> None:
+        """Forgets an earlier run, whose best weights may be another model's."""
+        self._forget()
+
+    def check(self, metrics: Collection[str]) -> None:
+        """Before the first epoch: whether there will be the metric.
+
+        Raises:
+            ValueError: there will not.
+        """
+        _check_monitored(metrics, self.monitor)
 
     def on_epoch_end(self, trainer: Trainer, metrics: Metrics) -> None:
         """Looks at the metric, and ends the run when it is time."""
@@ -132,22 +155,44 @@ class ModelCheckpoint:
         self._sign = _sign(monitor, mode)
         self.best: float | None = None
 
+    def on_fit_begin(self, trainer: Trainer) -> None:
+        """Forgets the best of an earlier run."""
+        self.best = None
+
+    def check(self, metrics: Collection[str]) -> None:
+        """Before the first epoch: whether there will be the metrics, and is the folder.
+
+        Raises:
+            ValueError: a metric that `monitor` or the path names will not be there.
+            FileNotFoundError: there is no such folder.
+        """
+        if self.best_only:
+            _check_monitored(metrics, self.monitor)
+        # Which metrics there are depends on the targets too, so a folder's name waits.
+        path = self._filled(dict.fromkeys(metrics, 1.0))
+        if "{" not in os.path.dirname(self.path):
+            _check_folder(path)
+
     def on_epoch_end(self, trainer: Trainer, metrics: Metrics) -> None:
         """Saves the model where that is due."""
+        value = _monitored(metrics, self.monitor) if self.best_only else 0.0
+        if self.best_only and not _better(value, self.best, self._sign, 0.0):
+            return
+        trainer.model.save(self._filled(metrics))
+        # Once it is saved: what failed or was interrupted is no best one.
         if self.best_only:
-            value = _monitored(metrics, self.monitor)
-            if not _better(value, self.best, self._sign, 0.0):
-                return
             self.best = value
+
+    def _filled(self, metrics: Mapping[str, float]) -> str:
+        """The path with the metrics in place of their names."""
         values = {**metrics, "epoch": int(metrics["epoch"])}
         try:
-            path = self.path.format(**values)
-        except (KeyError, IndexError, ValueError) as error:
+            return self.path.format(**values)
+        except (KeyError, IndexError, ValueError, AttributeError) as error:
             raise ValueError(
                 f"path: expected names of metrics in braces ({', '.join(values)}), "
                 f"got {self.path!r} ({error})"
             ) from None
-        trainer.model.save(path)
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
@@ -161,40 +206,77 @@ class ModelCheckpoint:
 class CSVLogger:
     """Writes the metrics of every epoch as a line of a CSV file.
 
-    A new run begins the file anew. A resumed one keeps the lines of the epochs before it, so that
-    every epoch has one line however often the run was interrupted.
+    A new logger begins the file anew. The same one in a second `fit` adds its lines to those of the
+    first, with columns for the metrics of both. A resumed run keeps the lines of the epochs before
+    it, so that every epoch has one line however often the run was interrupted.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
+        #: Lines of runs before this one, and those of this one that are there.
+        self._earlier = self._lines = 0
         self._began = False
+
+    def on_fit_begin(self, trainer: Trainer) -> None:
+        """Lets the lines of an earlier run stay."""
+        self._earlier, self._lines = self._earlier + self._lines, 0
+        self._began = False
+
+    def check(self, metrics: Collection[str]) -> None:
+        """Before the first epoch: whether a file can be there.
+
+        Raises:
+            FileNotFoundError, IsADirectoryError: it cannot.
+        """
+        _check_folder(self.path)
 
     def on_epoch_end(self, trainer: Trainer, metrics: Metrics) -> None:
         """Adds the line."""
         epoch = int(metrics["epoch"])
-        names = list(metrics)
-        if not self._began or epoch == 1:
-            lines = self._lines_before(epoch, names) if epoch > 1 else []
+        line: dict[str, object] = {**metrics, "epoch": epoch}
+        if not self._began:
+            before = self._lines_before(epoch)
+            names = list(dict.fromkeys([*(before[0] if before else []), *line]))
             with self.path.open("w", encoding="utf-8", newline="") as file:
-                csv.writer(file).writerows([names, *lines])
+                writer = csv.DictWriter(file, names, restval="")
+                writer.writeheader()
+                writer.writerows(before)
+            self._names = names
+            self._lines = len(before) - self._earlier
             self._began = True
         with self.path.open("a", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerow([epoch, *(metrics[name] for name in names[1:])])
+            csv.DictWriter(file, self._names, restval="", extrasaction="ignore").writerow(line)
+        self._lines += 1
 
-    def _lines_before(self, epoch: int, names: list[str]) -> list[list[str]]:
-        """The whole lines of earlier epochs; a line cut short by a crash is left out."""
+    def _lines_before(self, epoch: int) -> list[dict[str, str]]:
+        """The whole lines before this epoch of this run; one cut short by a crash is left out."""
+        if not self._earlier and epoch == 1:
+            return []
         try:
             with self.path.open(encoding="utf-8", newline="") as file:
                 found = list(csv.reader(file))
         except FileNotFoundError:
+            found = []
+        names = found[0] if found else []
+        if "epoch" not in names:
+            self._earlier = 0
             return []
-        if not found or found[0] != names:
-            return []
-        return [
-            line
-            for line in found[1:]
-            if len(line) == len(names) and line[0].isdigit() and int(line[0]) < epoch
+        whole = [
+            dict(zip(names, each, strict=True)) for each in found[1:] if len(each) == len(names)
         ]
+        self._earlier = min(self._earlier, len(whole))
+        this = whole[self._earlier :]
+        return whole[: self._earlier] + [
+            line for line in this if line["epoch"].isdigit() and int(line["epoch"]) < epoch
+        ]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {"earlier": self._earlier}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
+        self._earlier, self._lines = state["earlier"], 0
 
 
 def _sign(monitor: str, mode: str) -> float:
@@ -214,10 +296,21 @@ def _better(value: float, best: float | None, sign: float, min_delta: float) -> 
 
 
 def _monitored(metrics: Metrics, name: str) -> float:
-    if name not in metrics:
-        hint = "; fit() had no validation data" if name.startswith("val_") else ""
-        raise ValueError(
-            f"monitor: expected one of {', '.join(metrics)}, got {name!r}"
-            f"{hint if not any(key.startswith('val_') for key in metrics) else ''}"
-        )
+    _check_monitored(metrics, name)
     return metrics[name]
+
+
+def _check_monitored(metrics: Collection[str], name: str) -> None:
+    if name in metrics:
+        return
+    without = not any(key.startswith("val_") for key in metrics)
+    hint = "; fit() had no validation data" if name.startswith("val_") and without else ""
+    raise ValueError(f"monitor: expected one of {', '.join(metrics)}, got {name!r}{hint}")
+
+
+def _check_folder(path: str | os.PathLike[str]) -> None:
+    folder = os.path.dirname(os.fspath(path)) or os.curdir
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"path: expected a folder that is there, got {folder}")
+    if os.path.isdir(path):
+        raise IsADirectoryError(f"path: expected a file, got the folder {os.fspath(path)}")

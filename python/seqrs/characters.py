@@ -13,6 +13,7 @@ import math
 import os
 import statistics
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,6 +29,8 @@ from .layers import Embedding, Layer, Linear
 from .losses import CrossEntropy
 from .models import Sequential
 from .optimizers import Adam
+from .options import choice, integer, real
+from .options import seed as checked_seed
 from .recurrent import GRU, LSTM, RNN
 from .training import Trainer
 
@@ -103,12 +106,51 @@ class Plan:
             ValueError: it is something else.
         """
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            return cls(**found)
+            text = path.read_bytes()
         except FileNotFoundError:
             return None
+        try:
+            found = json.loads(text)
+            if not isinstance(found, dict):
+                raise TypeError(f"expected a JSON object, got {type(found).__name__}")
+            for name in found:
+                choice("option", name, tuple(cls.__dataclass_fields__))
+            return cls(**found)._checked()
         except (ValueError, TypeError) as error:
-            raise ValueError(f"{path}: expected the plan of a run, got {error}") from None
+            raise ValueError(f"{path}: expected the plan of a run, but {error}") from None
+
+    def _checked(self) -> Plan:
+        """Itself, once every option is of its type and in its range."""
+        choice("cell", self.cell, tuple(CELLS))
+        for name in ("embedding", "hidden", "layers", "seq", "batch"):
+            integer(name, getattr(self, name))
+        real("lr", self.lr, above=0.0)
+        checked_seed(self.seed)
+        if self.minutes is not None:
+            real("minutes", self.minutes, above=0.0)
+        for name in ("epochs", "updates"):
+            if getattr(self, name) is not None:
+                integer(name, getattr(self, name))
+        return self
+
+    def resumed(self, asked: Plan) -> Plan:
+        """The plan to go on with, where a run with this one is resumed with `asked`.
+
+        Raises:
+            ValueError: an option is another one; only `epochs` may grow.
+        """
+        names = [each for each in asdict(self) if each != "updates"]
+        if self.epochs is not None and asked.epochs is not None and asked.epochs >= self.epochs:
+            names.remove("epochs")
+        differ = [each for each in names if getattr(self, each) != getattr(asked, each)]
+        if differ:
+            then, now = (
+                " ".join(f"--{k} {v}" for k in differ if (v := getattr(plan, k)) is not None)
+                for plan in (self, asked)
+            )
+            more = " or more" if differ == ["epochs"] else ""
+            raise ValueError(f"--resume: expected {then}{more}, as the run began with, got {now}")
+        return asked.with_(updates=self.updates)
 
 
 @dataclass(frozen=True)
@@ -155,23 +197,31 @@ def on_device(model: Sequential, device: str) -> Sequential:
 
 
 class Rounds(Dataset):
-    """A text read round and round, in epochs of any number of batches."""
+    """A text read round and round, in epochs of any number of batches.
+
+    With `total`, the epochs have so many batches together: the last one has what is left.
+    """
 
     carries_state = True
 
-    def __init__(self, corpus: TextCorpus, batches: int) -> None:
+    def __init__(self, corpus: TextCorpus, batches: int, total: int | None = None) -> None:
         super().__init__()
         self._corpus = corpus
         self._batches = batches
+        self._total = total
 
     def __len__(self) -> int:
-        return self._batches
+        if self._total is None:
+            return self._batches
+        return max(0, min(self._batches, self._total - self.epoch * self._batches))
 
     def batch(self, index: int) -> Batch:
+        index = self._place(index)
         return self._corpus.batch((self.epoch * self._batches + index) % len(self._corpus))
 
     def signature(self) -> dict[str, object]:
-        return {**super().signature(), "corpus": self._corpus.signature()}
+        # Not how many in all: a run may be resumed for more.
+        return {"round": self._batches, "corpus": self._corpus.signature()}
 
 
 @dataclass(frozen=True)
@@ -225,35 +275,39 @@ class Run:
         known: Plan | None = None
         if checkpoint is not None:
             self._store = Checkpoints(checkpoint, every_seconds=30.0)
-            self._store.prepare(resume)
+            if self._store.files() and not resume:
+                raise FileExistsError(
+                    f"--checkpoint: expected an empty directory or --resume, got {checkpoint} "
+                    f"with {self._store.files()[0].name} of another run"
+                )
             known = Plan.read(plan_path(checkpoint)) if resume else None
+            self._store.prepare(resume)
         plan = plan.fitted(len(texts.train))
         self._corpus = TextCorpus(texts.train, plan.batch, plan.seq)
         self._held_out = _held_out_corpus(texts.held_out, plan)
         self.model = on_device(build(plan), device)
         self._per_character = _bytes_per_character(texts.train)
         self._per_held_out_character = _bytes_per_character(texts.held_out)
-        if known is None:
+        if known is not None:
+            plan = known.resumed(plan)
+        if known is None or plan.epochs is not None:
             plan = self._with_updates(plan)
-            if checkpoint is not None:
-                plan.write(plan_path(checkpoint))
-        else:
-            plan = plan.with_(updates=plan.updates or known.updates)
-            if plan != known:
-                raise ValueError(f"resume: expected the options of that run, {known}, got {plan}")
+        if checkpoint is not None and plan != known:
+            plan.write(plan_path(checkpoint))
         self.plan = plan
         assert plan.updates is not None
         self.batches = (
             len(self._corpus) if plan.epochs is not None else max(1, plan.updates // ROUNDS)
         )
-        self.rounds = plan.updates // self.batches
+        # The last round is shorter where the updates do not go up in rounds.
+        self.rounds = -(-plan.updates // self.batches)
         self.trainer = Trainer(
             self.model,
             loss=CrossEntropy(),
             optimizer=Adam(
                 lr=schedules.cosine(
                     plan.lr,
-                    steps=self.rounds * self.batches,
+                    steps=plan.updates,
                     warmup=min(MOST_WARMUP, int(plan.updates * WARMUP_SHARE)),
                 )
             ),
@@ -263,10 +317,10 @@ class Run:
 
     def _with_updates(self, plan: Plan) -> Plan:
         """The number of updates, from the passes over the text or from the speed measured."""
-        if plan.updates is not None:
-            return plan
         if plan.epochs is not None:
             return plan.with_(updates=plan.epochs * len(self._corpus))
+        if plan.updates is not None:
+            return plan
         budget = 60.0 * (1.0 if plan.minutes is None else plan.minutes)
         seconds = measure(self.model, self._corpus, at_most=budget / 10)
         left = (budget - (time.perf_counter() - self._began)) * (1.0 - REPORT_SHARE)
@@ -277,15 +331,23 @@ class Run:
     ) -> dict[str, list[float]]:
         """Train; `report` is called after every round, `batch_done(bits)` after every update."""
         watch = _Watch(self, report, batch_done)
-        return self.trainer.fit(
-            Rounds(self._corpus, self.batches),
-            epochs=self.rounds,
-            validation=self._glance(),
-            callbacks=[watch],
-            progress=False,
-            checkpoint=self._store,
-            resume=self._resume,
-        )
+        with warnings.catch_warnings():
+            # A run that is resumed for more epochs has a longer schedule, as it was asked to.
+            warnings.filterwarnings("ignore", r"trainer: .*\(optimizer\.lr", UserWarning)
+            return self.trainer.fit(
+                Rounds(self._corpus, self.batches, self.plan.updates),
+                epochs=self.rounds,
+                validation=self._glance(),
+                callbacks=[watch],
+                progress=False,
+                checkpoint=self._store,
+                resume=self._resume,
+            )
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether there is something to go on from."""
+        return self._store is not None and bool(self._store.files())
 
     def _glance(self) -> Dataset | None:
         """So much of the held-out text that looking at it after every round takes little time."""
@@ -302,9 +364,9 @@ class Run:
         return self.trainer.evaluate(self._held_out)["bits"] * self._per_held_out_character
 
     @property
-    def bytes_per_round(self) -> int:
-        """Bytes that the updates of a round read."""
-        return self.batches * self.plan.batch * self.plan.seq
+    def characters_per_update(self) -> float:
+        """Characters that an update reads."""
+        return self.plan.batch * self.plan.seq / self._per_character
 
 
 class _Watch:
@@ -321,20 +383,18 @@ class _Watch:
         self._batch_done = batch_done
         self._began = time.perf_counter()
         self._round_began = self._began
-        self._first: int | None = None
+        self._updates = 0
         self._round_ended = self._began
 
     def on_batch_end(self, trainer: Trainer, metrics: Mapping[str, float]) -> None:
         self._round_ended = time.perf_counter()
-        if self._first is None:
-            self._first = int(metrics["batch"]) - 1
+        self._updates += 1
         if self._batch_done is not None:
             self._batch_done(metrics["loss"] / math.log(2.0) * self._run._per_character)
 
     def on_epoch_end(self, trainer: Trainer, metrics: Mapping[str, float]) -> None:
         run = self._run
-        share = 1.0 - (self._first or 0) / run.batches
-        characters = run.bytes_per_round * share / run._per_character
+        characters = run.characters_per_update * self._updates
         now = time.perf_counter()
         held_out = metrics.get("val_bits")
         self._report(
@@ -348,7 +408,7 @@ class _Watch:
                 characters_per_second=characters / max(self._round_ended - self._round_began, 1e-9),
             )
         )
-        self._first, self._round_began = None, now
+        self._updates, self._round_began = 0, now
         minutes = run.plan.minutes
         if minutes is not None and now - run._began > 60.0 * minutes * LATE:
             trainer.should_stop = True

@@ -25,12 +25,14 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import ModelFileError
-from .options import integer, real
+from .options import integer, real, shown
 
-__all__ = ["Checkpoints", "Position"]
+__all__ = ["Checkpoints", "Position", "check_content", "differences"]
 
 _NAME = re.compile(r"epoch-(\d{6,})-batch-(\d{9,})\.seqrs")
 _ARRAYS = ".arrays"
+#: What JSON holds as it is.
+_PLAIN = (str, int, float, type(None))
 
 
 @dataclass
@@ -52,8 +54,16 @@ class Position:
     callbacks: list[Any] = field(default_factory=list)
     #: What the data was, so that other data is refused.
     data: dict[str, Any] | None = None
+    #: What the trainer was made with, so that another is told.
+    options: dict[str, Any] = field(default_factory=dict)
+    #: Epochs that the trainer had been fitted for before this run.
+    earlier: int = 0
     #: A callback ended the run.
     stopped: bool = False
+
+    def put(self, **changes: Any) -> None:
+        """Change several fields at once: a signal is handled before or after, not in between."""
+        vars(self).update(changes)
 
 
 class Checkpoints:
@@ -179,6 +189,17 @@ class Checkpoints:
 _FIELDS = fields(Position)
 
 
+def differences(then: Any, now: Any, name: str = "") -> list[str]:
+    """Which entries of two nested dicts differ, each as "name: then, now"."""
+    if isinstance(then, dict) and isinstance(now, dict):
+        found: list[str] = []
+        for key in dict.fromkeys([*then, *now]):
+            inner = f"{name}.{key}" if name else str(key)
+            found += differences(then.get(key), now.get(key), inner)
+        return found
+    return [] if then == now else [f"{name}: {shown(then)}, now {shown(now)}"]
+
+
 def _position(path: Path, text: str) -> Position:
     """What `save` put into the checkpoint at `path` and beside it.
 
@@ -207,18 +228,35 @@ def _position(path: Path, text: str) -> Position:
     return Position(**{name: _unpacked(value, arrays) for name, value in values.items()})
 
 
+def check_content(value: object) -> None:
+    """Whether a checkpoint can hold the value.
+
+    Raises:
+        TypeError: it cannot; says which part of it.
+    """
+    _packed(value, [])
+
+
 def _packed(value: Any, arrays: list[npt.NDArray[Any]]) -> Any:
     """The value as JSON; its arrays are added to `arrays`, and tuples stay tuples."""
     if isinstance(value, np.ndarray):
+        if value.dtype.hasobject:
+            raise TypeError(f"an array of {value.dtype}")
         arrays.append(value)
         return {"array": len(arrays) - 1}
     if isinstance(value, tuple):
         return {"tuple": [_packed(item, arrays) for item in value]}
     if isinstance(value, dict):
+        for name in value:
+            if not isinstance(name, _PLAIN):
+                raise TypeError(f"{shown(name)} as a name in a dict")
         return {"dict": [[name, _packed(item, arrays)] for name, item in value.items()]}
     if isinstance(value, list):
         return [_packed(item, arrays) for item in value]
-    return value.item() if isinstance(value, np.generic) else value
+    plain = value.item() if isinstance(value, np.generic) else value
+    if not isinstance(plain, _PLAIN):
+        raise TypeError(shown(value))
+    return plain
 
 
 def _unpacked(value: Any, arrays: list[npt.NDArray[Any]]) -> Any:

@@ -10,9 +10,11 @@ import argparse
 import json
 import math
 import os
+import shlex
 import stat
 import sys
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
+#: Options of `train` that a run's plan keeps, beside how long it is.
+PLANNED = ("cell", "embedding", "hidden", "layers", "seq", "batch", "lr", "seed")
+DEFAULTS = {"out": "model.safetensors", "device": "cpu"}
 #: Characters of the sample that training ends with.
 SAMPLE_LENGTH = 400
 #: Text drawn at 1 is as odd as the model is unsure; far below it, it falls into runs of spaces.
@@ -35,7 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         options = parser.parse_args(argv)
         run: Callable[[argparse.Namespace], dict[str, Any]] = options.run
-        result = run(options)
+        with warnings.catch_warnings():
+            warnings.showwarning = _warn
+            result = run(options)
         if options.json:
             print(json.dumps(result))
         sys.stdout.flush()
@@ -59,6 +66,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 class UsageError(Exception):
     """Options that do not go together."""
+
+
+def _warn(message: Warning | str, *where: Any, **more: Any) -> None:
+    """A warning as a line of the command, without the place in the source."""
+    print(f"seqrs: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def _one_line(error: Exception) -> str:
@@ -109,25 +121,46 @@ def train(options: argparse.Namespace) -> dict[str, Any]:
     texts = Texts.of(text)
     held_out = f"the last {len(texts.held_out):,}" if texts.held_out else "none"
     say(f"Text: {options.text}, {len(text):,} bytes, {held_out} held out")
-    names = ("cell", "embedding", "hidden", "layers", "seq", "batch", "lr", "seed")
-    given = {name: getattr(options, name) for name in (*names, "minutes", "epochs")}
+    given = {name: getattr(options, name) for name in (*PLANNED, "minutes", "epochs")}
     given = {k: v for k, v in given.items() if v is not None and not isinstance(v, _Shown)}
     # A resumed run has the options it began with, where no others are asked for.
     begun = Plan.read(plan_path(options.checkpoint)) if options.resume else None
     if begun is None:
         begun = Plan(minutes=None if "epochs" in given else 1.0)
+    # One way to say how long takes the other's place.
+    if "epochs" in given:
+        given["minutes"] = None
+    elif "minutes" in given:
+        given["epochs"] = None
+    asked = begun.with_(**given)
+    options.again = _again(options, asked)
     run = Run(
         texts,
-        begun.with_(**given),
+        asked,
         device=options.device,
         checkpoint=options.checkpoint,
         resume=options.resume,
     )
-    asked = begun.with_(**given)
     if (run.plan.batch, run.plan.seq) != (asked.batch, asked.seq):
         say(f"Short text: {run.plan.batch} rows of {run.plan.seq} steps")
     first = text[:200].decode("utf-8", "replace").split("\n")[0]
     return _train(run, options, say, first[:20] or "\n")
+
+
+def _again(options: argparse.Namespace, asked: Plan) -> str:
+    """The command that goes on with a run of `train`."""
+    from .characters import Plan
+
+    words = ["seqrs", "train", "--text", options.text]
+    usual = Plan(minutes=1.0)
+    for name in (*PLANNED, "minutes", "epochs"):
+        value = getattr(asked, name)
+        if value is not None and value != getattr(usual, name):
+            words += [f"--{name}", f"{value}"]
+    for name in ("out", "device"):
+        if getattr(options, name) != DEFAULTS[name]:
+            words += [f"--{name}", getattr(options, name)]
+    return shlex.join([*words, "--checkpoint", options.checkpoint or "", "--resume"])
 
 
 def sample(options: argparse.Namespace) -> dict[str, Any]:
@@ -227,7 +260,8 @@ class _Voice:
 def _train(run: Run, options: argparse.Namespace, say: _Voice, prompt: str) -> dict[str, Any]:
     """Train, save, sample; what `demo` and `train` have in common."""
     plan: Plan = run.plan
-    total = run.rounds * run.batches
+    assert plan.updates is not None
+    total = plan.updates
     layers = f", {plan.layers} layers" if plan.layers > 1 else ""
     say(
         f"Model: embedding {plan.embedding}, {plan.cell.upper()} {plan.hidden}{layers}, "
@@ -235,7 +269,8 @@ def _train(run: Run, options: argparse.Namespace, say: _Voice, prompt: str) -> d
     )
     say(f"Training: {total:,} updates of {plan.batch} rows x {plan.seq} steps")
     reports: list[Report] = []
-    bar = _bar(total)
+    bar: Any = None
+    begun = False
 
     def report(found: Report) -> None:
         reports.append(found)
@@ -254,22 +289,25 @@ def _train(run: Run, options: argparse.Namespace, say: _Voice, prompt: str) -> d
             bar.refresh()
 
     def batch_done(bits: float) -> None:
+        nonlocal bar, begun
+        # Not before: a resumed run begins where it was stopped, and its speed counts from there.
+        if not begun:
+            bar, begun = _bar(total, run.trainer.steps_done - 1), True
         if bar is not None:
-            if bar.n == 0 and run.trainer.steps_done > 1:
-                bar.initial = bar.n = run.trainer.steps_done - 1
             bar.set_postfix({"bits": f"{bits:.3f}"}, refresh=False)
             bar.update()
 
     began = time.perf_counter()
     try:
-        run.train(report, batch_done)
+        try:
+            run.train(report, batch_done)
+        finally:
+            if bar is not None:
+                bar.close()
     except KeyboardInterrupt:
-        if getattr(options, "checkpoint", None) is not None:
-            say(f"Stopped; go on with: --checkpoint {options.checkpoint} --resume")
+        if run.has_checkpoint:
+            say(f"Stopped; go on with: {options.again}")
         raise
-    finally:
-        if bar is not None:
-            bar.close()
     seconds = time.perf_counter() - began
     bits = run.held_out_bits()
     run.model.save(options.out)
@@ -298,7 +336,7 @@ def _train(run: Run, options: argparse.Namespace, say: _Voice, prompt: str) -> d
     }
 
 
-def _bar(total: int) -> Any:
+def _bar(total: int, done: int) -> Any:
     """A tqdm bar on stderr where that is a terminal and tqdm is there, else None."""
     if not sys.stderr.isatty():
         return None
@@ -306,7 +344,14 @@ def _bar(total: int) -> Any:
         from tqdm import tqdm
     except ImportError:
         return None
-    return tqdm(total=total, unit="update", file=sys.stderr, leave=False, dynamic_ncols=True)
+    return tqdm(
+        total=total,
+        initial=done,
+        unit="update",
+        file=sys.stderr,
+        leave=False,
+        dynamic_ncols=True,
+    )
 
 
 def _sample(model: Sequential, prompt: str, length: int, **options: Any) -> str:
@@ -524,13 +569,13 @@ def _shown(text: str) -> Any:
 
 def _add_out_and_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--out", default="model.safetensors", metavar="FILE", help="where the model is saved"
+        "--out", default=DEFAULTS["out"], metavar="FILE", help="where the model is saved"
     )
     _add_device(parser)
 
 
 def _add_device(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", default="cpu", help="where to compute")
+    parser.add_argument("--device", default=DEFAULTS["device"], help="where to compute")
 
 
 def _number(text: str, expected: str, fits: Callable[[float], bool]) -> float:

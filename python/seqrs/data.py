@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .errors import DTypeError, ShapeError
-from .options import flag, integer
+from .options import flag, integer, shown, whole
 from .options import seed as checked_seed
 
 __all__ = ["Batch", "Dataset", "Padded", "TextCorpus", "Windows"]
@@ -38,8 +38,8 @@ POOL_BATCHES = 50
 class Dataset:
     """Batches in an order that follows from (seed, epoch) alone.
 
-    `len(data)` is the number of batches of an epoch, the same for every epoch. Iterating gives the
-    batches of the current epoch; `set_epoch(e)` chooses it, `batches(start=k)` begins at batch k.
+    `len(data)` is the number of batches of the current epoch. Iterating gives the batches of the
+    current epoch; `set_epoch(e)` chooses it, `batches(start=k)` begins at batch k.
     A subclass gives `__len__` and `batch(index)`, and may prepare an epoch's order in `set_epoch`.
     """
 
@@ -54,8 +54,19 @@ class Dataset:
         raise NotImplementedError
 
     def batch(self, index: int) -> Batch:
-        """Batch `index` of the current epoch, 0 <= index < len(self)."""
+        """Batch `index` of the current epoch, 0 <= index < len(self).
+
+        Raises:
+            IndexError: there is no such batch; a negative index does not count from the end.
+        """
         raise NotImplementedError
+
+    def _place(self, index: int) -> int:
+        """The index, once it is known to be one of a batch."""
+        index = whole("index", index)
+        if not 0 <= index < len(self):
+            raise IndexError(f"index: expected 0 <= index < {len(self)}, got {index}")
+        return index
 
     @property
     def epoch(self) -> int:
@@ -177,7 +188,7 @@ class TextCorpus(Dataset):
     def batch(self, index: int) -> tuple[Ids, Ids]:
         """x and y of batch `index`, each (B, T), the last one maybe shorter."""
         rows = np.arange(self.batch_size)[:, None] * self._stream
-        begin = index * self.steps
+        begin = self._place(index) * self.steps
         places = rows + np.arange(begin, min(begin + self.steps, self._stream))
         return self._ids[places].astype(np.int64), self._ids[places + 1].astype(np.int64)
 
@@ -205,7 +216,9 @@ class Padded(Dataset):
     or (B, T, F), T the longest of its batch, zero past each length. `targets`: one per sequence, a
     number or an array of one shape, y (B, ...); or one per step, arrays of T_i rows, y (B, T, ...)
     with zeros past each length. `per_step` says which; None takes per step where every target has
-    as many rows as its sequence has steps. Integers stay integers (int64), for `CrossEntropy`.
+    as many rows as its sequence has steps. Integers stay integers (int64), for `CrossEntropy`. One
+    number per sequence or step also serves MSE, MAE, Huber and BinaryCrossEntropy for a model with
+    one feature, whose outputs are (B, 1) or (B, T, 1): there the last axis of y may be missing.
 
     Each epoch draws an order from (seed, epoch), sorts by length inside pools of 50 batches, cuts
     the batches, and draws their order. `shuffle=False` keeps the order given, and does not sort.
@@ -297,7 +310,7 @@ class Padded(Dataset):
 
     def batch(self, index: int) -> tuple[Array, Array, Ids]:
         """x, y and lengths of batch `index`."""
-        chosen = self._order[index]
+        chosen = self._order[self._place(index)]
         lengths = self._lengths[chosen]
         steps = int(lengths.max(initial=0))
         x = _stack([self._x[k] for k in chosen], steps)
@@ -369,6 +382,10 @@ class Windows(Dataset):
         drop_last = flag("drop_last", drop_last)
         features = self._values.shape[1]
         chosen = range(features) if columns is None else columns
+        if isinstance(chosen, (str, bytes)) or np.ndim(chosen) != 1:
+            raise TypeError(
+                f"columns: expected a sequence of column numbers, such as [1], got {shown(columns)}"
+            )
         self._columns = [integer("columns", column, at_least=0) for column in chosen]
         for column in self._columns:
             if column >= features:
@@ -403,7 +420,8 @@ class Windows(Dataset):
 
     def batch(self, index: int) -> tuple[Array, Array]:
         """x (B, history, F) and y (B, horizon * C) of batch `index`."""
-        starts = self._order[index * self.batch_size : (index + 1) * self.batch_size][:, None]
+        begin = self._place(index) * self.batch_size
+        starts = self._order[begin : begin + self.batch_size][:, None]
         x = self._values[starts + np.arange(self.history)]
         ahead = self._values[starts + self.history + np.arange(self.horizon)]
         return x, ahead[:, :, self._columns].reshape(len(starts), -1)
@@ -479,6 +497,12 @@ def _alike(name: str, arrays: list[Array]) -> list[Array]:
                 f"{arrays[0].shape}, got {array.shape}"
             )
     kinds = {array.dtype for array in arrays if array.size}
+    if any(kind == np.uint64 for kind in kinds) and not any(kind.kind == "f" for kind in kinds):
+        for index, array in enumerate(arrays):
+            if array.size and int(array.max()) >= 2**63:
+                raise ShapeError(
+                    f"{name}[{index}]: expected integers below 2**63, got {array.max()}"
+                )
     widest = max((kind.itemsize for kind in kinds if kind.kind == "f"), default=0)
     dtype: type[np.number[Any]] = np.int64
     if widest:

@@ -4,6 +4,8 @@ Steps that are not live take no part. `reduction="mean"` divides by the number o
 by the features, for MSE, MAE, Huber and BinaryCrossEntropy); `"sum"` is the textbook's sum over
 time steps, over all rows. Without a live step a loss is 0.
 
+Where there is one feature, F = 1, the targets y may come without the last axis: (B, T) or (B,).
+
 Letters: B rows, T steps, C classes, F features.
 """
 
@@ -11,7 +13,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+
 from . import _seqrs
+from .errors import ShapeError
 from .options import as_json, choice, real
 
 if TYPE_CHECKING:
@@ -57,13 +62,14 @@ class Loss:
         Args:
             y_pred: outputs (B, T, .) or (B, .); float64 is computed in float64, other reals in
                 float32 if they are no wider, else in float64.
-            y: targets.
+            y: targets, of the shape that the class says.
             lengths: B integers in 0..=T, for outputs (B, T, .).
             mask: booleans or 0 and 1 (B, T). At most one of `lengths` and `mask` is given.
 
         Raises:
             ShapeError, DTypeError: an argument does not fit; says which.
         """
+        y = self._full(y_pred, y)
         return _seqrs.loss_value(self.spec_json, y_pred, y, lengths, mask)
 
     def gradient(
@@ -74,7 +80,22 @@ class Loss:
         mask: npt.ArrayLike | None = None,
     ) -> Array:
         """The gradient at `y_pred`, of its shape; zero at steps that are not live."""
+        y = self._full(y_pred, y)
         return _seqrs.loss_gradient(self.spec_json, y_pred, y, lengths, mask)
+
+    def _full(self, y_pred: npt.ArrayLike, y: npt.ArrayLike) -> npt.ArrayLike:
+        """y with the last axis, which it may lack where that is 1."""
+        if isinstance(self, CrossEntropy):
+            return y
+        try:
+            full, got = np.shape(y_pred), np.shape(y)
+        except (ValueError, TypeError, RuntimeError):
+            return y  # No array: the compiled part says why.
+        if len(full) not in (2, 3) or full[-1] != 1 or got == full:
+            return y
+        if got != full[:-1]:
+            raise ShapeError(f"y: expected shape {full} or {full[:-1]}, got {got}")
+        return np.asarray(y)[..., None]
 
     def __repr__(self) -> str:
         words = ", ".join(f"{name}={value!r}" for name, value in self._options.items())
@@ -109,7 +130,7 @@ class CrossEntropy(Loss):
 class BinaryCrossEntropy(Loss):
     """-y log p - (1 - y) log(1 - p), p = sigmoid(logits), for each of F independent labels.
 
-    Logits and targets have one shape, (B, T, F) or (B, F); targets are in [0, 1].
+    Logits and targets y have one shape, (B, T, F) or (B, F); targets are in [0, 1].
     """
 
     kind = "binary_cross_entropy"

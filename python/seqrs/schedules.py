@@ -1,7 +1,8 @@
 """Learning rates that change as training goes on: `seqrs.Adam(lr=seqrs.schedules.cosine(...))`.
 
 A schedule is a function of s, the number of updates done (0 at the first), computed where the
-update is. `plateau` also follows a metric, which `Trainer.fit` shows it after every epoch.
+update is. `plateau` also follows a metric, which `Trainer.fit` shows it after every epoch, and
+`Trainer.observe` in a loop of one's own.
 
 >>> adam = seqrs.Adam(lr=seqrs.schedules.cosine(2e-3, steps=1000, warmup=50))
 >>> adam.lr
@@ -144,8 +145,9 @@ def plateau(
     """Down when a metric no longer falls, as PyTorch's `ReduceLROnPlateau`.
 
     The metric is `val_loss` where `Trainer.fit` has validation data, `loss` otherwise, once per
-    epoch. It has fallen when metric < best - threshold * |best|. After more than `patience` epochs
-    in a row without a fall the rate becomes max(rate * factor, min_lr), and the count begins again.
+    epoch; a loop of one's own calls `Trainer.observe(metric)`. It has fallen when
+    metric < best - threshold * |best|. After more than `patience` epochs in a row without a fall
+    the rate becomes max(rate * factor, min_lr), and the count begins again.
 
     Args:
         lr: the first learning rate.

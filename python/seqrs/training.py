@@ -7,26 +7,29 @@
 
 from __future__ import annotations
 
-import copy
+import json
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import starmap
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from . import _seqrs
+from . import _seqrs, batches
+from .batches import Batch
 from .callbacks import Callback
-from .checkpoints import Checkpoints, Position
-from .data import Dataset
+from .checkpoints import Checkpoints
+from .errors import SeqrsError, ShapeError
+from .fitting import Fit, names_of_metrics
 from .layers import Layer
+from .listeners import listeners_of
 from .losses import CrossEntropy, Loss
 from .models import Sequential
 from .optimizers import Adam, Optimizer
-from .options import flag, integer, real
+from .options import flag, integer, real, shown
 from .options import seed as checked_seed
 
 __all__ = ["TrainStep", "Trainer"]
@@ -46,12 +49,25 @@ class TrainStep:
     state: Any
 
 
-class Batch(NamedTuple):
-    """A batch as `fit` and `evaluate` use it."""
+class Options(NamedTuple):
+    """What a trainer is made with."""
 
-    x: Any
-    y: Any
-    lengths: Any
+    model: Sequential | Layer
+    loss: Loss
+    optimizer: Optimizer
+    clip_norm: float | None
+    clip_value: float | None
+    bptt: int | None
+    seed: int
+
+
+#: What cannot be assigned, and what to do instead.
+FIXED = {
+    **dict.fromkeys(Options._fields, "another Trainer to be made for another value"),
+    "optimizer": "another Trainer to be made, or a learning rate of seqrs.schedules",
+    "lr": "a learning rate of seqrs.schedules in the optimiser",
+    "steps_done": "it to count updates",
+}
 
 
 class Trainer:
@@ -61,12 +77,16 @@ class Trainer:
     through time, clipping, update. It either happens wholly or not at all: after an error or Ctrl-C
     the model and the optimiser are those of before the step.
 
+    The options cannot be changed afterwards: make another Trainer of the model. A learning rate
+    that changes is one of `seqrs.schedules`.
+
     Args:
         model: a `Sequential`, or a layer such as `LSTM` whose outputs are the predictions.
-        loss: what is made small.
-        optimizer: how; its learning rate may be one of `seqrs.schedules`.
-        clip_norm: a gradient whose global norm is larger is scaled to it (Pascanu et al. 2013).
-        clip_value: then each component is limited to [-clip_value, clip_value].
+        loss: what is made small; `CrossEntropy()` if None.
+        optimizer: how; its learning rate may be one of `seqrs.schedules`. `Adam(lr=2e-3)` if None.
+        clip_norm: a gradient whose global norm is larger is scaled to it (Pascanu et al. 2013);
+            None does not clip.
+        clip_value: then each component is limited to [-clip_value, clip_value]; None does not.
         bptt: truncated back-propagation: the sequence is cut into chunks of so many steps, one
             update each, and the state is carried over, detached. None: all steps at once.
         seed: of dropout.
@@ -87,15 +107,19 @@ class Trainer:
     ) -> None:
         if not isinstance(model, (Sequential, Layer)):
             raise TypeError(f"model: expected a Sequential or a layer, got {model!r}")
-        self.model = model
-        self.loss = _instance("loss", loss, Loss, CrossEntropy)
-        self.optimizer = _instance("optimizer", optimizer, Optimizer, lambda: Adam(lr=2e-3))
-        self.clip_norm = None if clip_norm is None else real("clip_norm", clip_norm, above=0.0)
-        self.clip_value = None if clip_value is None else real("clip_value", clip_value, above=0.0)
-        self.bptt = None if bptt is None else integer("bptt", bptt)
-        self.seed = checked_seed(seed)
+        self._options = Options(
+            model,
+            _instance("loss", loss, Loss, CrossEntropy),
+            _instance("optimizer", optimizer, Optimizer, lambda: Adam(lr=2e-3)),
+            None if clip_norm is None else real("clip_norm", clip_norm, above=0.0),
+            None if clip_value is None else real("clip_value", clip_value, above=0.0),
+            None if bptt is None else integer("bptt", bptt),
+            checked_seed(seed),
+        )
         #: Set by a callback, it ends `fit` after the epoch.
         self.should_stop = False
+        #: Epochs of all calls of `fit`, for the order of a dataset's batches.
+        self._epochs_fitted = 0
         self._handle = self._trainer_of(model)
 
     def _trainer_of(self, model: Sequential | Layer) -> _seqrs.Trainer:
@@ -108,6 +132,55 @@ class Trainer:
             self.bptt,
             self.seed,
         )
+
+    @property
+    def _described(self) -> dict[str, Any]:
+        """The options as a checkpoint keeps them."""
+        described = self._options._asdict()
+        del described["model"]
+        for name in ("loss", "optimizer"):
+            described[name] = json.loads(described[name].spec_json)
+        return described
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name in FIXED:
+            raise AttributeError(f"{name}: expected {FIXED[name]}, got an assignment")
+        super().__setattr__(name, value)
+
+    @property
+    def model(self) -> Sequential | Layer:
+        """What is trained."""
+        return self._options.model
+
+    @property
+    def loss(self) -> Loss:
+        """What is made small."""
+        return self._options.loss
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """How."""
+        return self._options.optimizer
+
+    @property
+    def clip_norm(self) -> float | None:
+        """The largest norm of a gradient, or None."""
+        return self._options.clip_norm
+
+    @property
+    def clip_value(self) -> float | None:
+        """The largest component of a gradient, or None."""
+        return self._options.clip_value
+
+    @property
+    def bptt(self) -> int | None:
+        """Steps in a chunk of truncated back-propagation, or None."""
+        return self._options.bptt
+
+    @property
+    def seed(self) -> int:
+        """Of dropout."""
+        return self._options.seed
 
     @property
     def lr(self) -> float:
@@ -140,7 +213,8 @@ class Trainer:
 
         Args:
             x: (B, T, I), or ids (B, T); time first where the model is.
-            y: targets, for each step (B, T) or (B, T, F), or for each row (B,) or (B, F).
+            y: targets, classes for each step (B, T) or each row (B,), or numbers (B, T, F) or
+                (B, F), where the last axis may be missing if F is 1.
             lengths: B integers in 0..=T, the live steps of each row.
             mask: booleans or 0 and 1 (B, T); at most one of `lengths` and `mask` is given.
             state: the initial state, None for zeros; `.state` of the step before carries it on.
@@ -150,9 +224,27 @@ class Trainer:
             NumericalError: the loss or a gradient is NaN or infinite; names step and parameter.
         """
         loss, norm, after = self._handle.step(
-            x, y, lengths, mask, self._model_state(state), _batch_first(self.model)
+            x, y, lengths, mask, self._model_state(state), batches.batch_first(self.model)
         )
         return TrainStep(loss, norm, self._own_state(after))
+
+    def _step_into(
+        self,
+        found: list[tuple[float, float, Any]],
+        x: npt.ArrayLike,
+        y: npt.ArrayLike,
+        lengths: npt.ArrayLike | None,
+        mask: npt.ArrayLike | None,
+        state: Any,
+    ) -> None:
+        """As `step`; adds to `found` what the compiled step gives.
+
+        The list is extended by compiled code, so that no signal is handled between the update and
+        the moment that its result is there.
+        """
+        first = batches.batch_first(self.model)
+        arguments = (x, y, lengths, mask, self._model_state(state), first)
+        found.extend(starmap(self._handle.step, [arguments]))
 
     def _model_state(self, state: Any) -> Any:
         """A single layer is trained as a model of one layer, whose state is a tuple of one."""
@@ -164,6 +256,19 @@ class Trainer:
         if isinstance(self.model, Sequential):
             return state
         return state[0] if state else None
+
+    def observe(self, metric: float) -> None:
+        """Show the learning rate's schedule a metric, smaller being better.
+
+        Only `seqrs.schedules.plateau` looks at it. `fit` does this after every epoch; a loop of
+        `step`s of one's own calls it as often as `patience` is to count.
+
+        Raises:
+            TypeError: it is not a real number. NaN and infinity are no fall.
+        """
+        if isinstance(metric, (bool, str, bytes)) or not hasattr(metric, "__float__"):
+            raise TypeError(f"metric: expected a real number, got {shown(metric)}")
+        self._handle.observe(float(metric))
 
     # All batches.
 
@@ -181,25 +286,34 @@ class Trainer:
         Raises:
             ValueError: there is no batch.
         """
+        return self._evaluate(data, "data")
+
+    def _evaluate(self, data: Iterable[Any], name: str) -> dict[str, float]:
+        """The metrics of the data called `name` in messages."""
         loss_sum = weight = correct = 0.0
-        carries = bool(getattr(data, "carries_state", False))
+        carries = batches.carries_state(data)
         count, per_step, state = 0, False, None
-        with _epoch_0_of(data):
+        with batches.epoch_0_of(data):
             for count, item in enumerate(data, 1):
-                batch = _batch(item, count - 1)
+                batch = batches.read(item, name, count - 1)
                 before = state if carries else None
-                if isinstance(self.loss, CrossEntropy):
-                    value, live, right, state = self._evaluate_classes(batch, before)
-                    correct += right
-                    per_step = per_step or np.ndim(batch.y) == 2
-                else:
-                    value, live, state = self._handle.evaluate(
-                        batch.x, batch.y, batch.lengths, None, before, _batch_first(self.model)
-                    )
+                try:
+                    if isinstance(self.loss, CrossEntropy):
+                        value, live, right, state = self._evaluate_classes(batch, before)
+                        correct += right
+                        per_step = per_step or np.ndim(batch.y) == 2
+                    else:
+                        first = batches.batch_first(self.model)
+                        value, live, state = self._handle.evaluate(
+                            batch.x, batch.y, batch.lengths, None, before, first
+                        )
+                except SeqrsError as error:
+                    batches.name_batch(error, name, count - 1)
+                    raise
                 loss_sum += value * (live if self.loss.reduction == "mean" else 1)
                 weight += live
         if not count:
-            raise ValueError("data: expected at least one batch, got none")
+            raise ValueError(f"{name}: expected at least one batch, got none")
         mean = loss_sum / weight if weight else 0.0
         metrics = {"loss": mean if self.loss.reduction == "mean" else loss_sum}
         if isinstance(self.loss, CrossEntropy):
@@ -210,13 +324,15 @@ class Trainer:
 
     def _evaluate_classes(self, batch: Batch, state: Any) -> tuple[float, int, int, Any]:
         """Loss, number of targets, how many were predicted, state: from one forward pass."""
-        batch_first = _batch_first(self.model)
+        batch_first = batches.batch_first(self.model)
         handle = _model_handle(self.model)
         logits, after = handle.call(batch.x, state, batch.lengths, None, batch_first)
         classes = np.asarray(batch.y)
-        if classes.shape != logits.shape[:-1]:
+        if classes.shape != logits.shape[:-1] or classes.dtype.kind not in "iu":
             # The loss refuses it, with its own words.
             _seqrs.loss_value(self.loss.spec_json, logits, batch.y, None, None)
+        wrong = (classes < 0) | (classes >= logits.shape[-1])
+        live = None
         if batch.lengths is not None:
             lengths = np.asarray(batch.lengths)
             if logits.ndim == 2:
@@ -225,6 +341,14 @@ class Trainer:
                 live = np.arange(logits.shape[1]) < lengths[:, None]
             else:
                 live = np.arange(logits.shape[0])[:, None] < lengths
+            wrong &= live
+        if wrong.any():
+            place = tuple(int(index) for index in np.argwhere(wrong)[0])
+            raise ShapeError(
+                f"y[{', '.join(map(str, place))}]: expected a class in 0..{logits.shape[-1]}, "
+                f"got {classes[place]}"
+            )
+        if live is not None:
             logits, classes = logits[live], classes[live]
         else:
             logits, classes = logits.reshape(-1, logits.shape[-1]), classes.reshape(-1)
@@ -237,7 +361,7 @@ class Trainer:
         data: Iterable[Any],
         epochs: int = 10,
         validation: Iterable[Any] | None = None,
-        callbacks: Sequence[Callback] = (),
+        callbacks: Sequence[Callback] | Callback | None = (),
         progress: bool = True,
         checkpoint: str | os.PathLike[str] | Checkpoints | None = None,
         resume: bool = False,
@@ -247,19 +371,26 @@ class Trainer:
         Each epoch: one step per batch, then the metrics of `validation`, then one observation for
         a `plateau` schedule, then the callbacks, then a checkpoint.
 
+        A second call trains on: weights, optimiser and learning rate go on from where they are.
+        `history` and the metric `epoch` begin anew with 1, and so do the ready-made callbacks; the
+        orders of a dataset do not repeat but go on with those of the epochs that follow.
+
         Args:
             data: a dataset of `seqrs.data`, or any iterable of `(x, y)` or `(x, y, lengths)`. A
                 `TextCorpus` carries the hidden state from batch to batch within an epoch.
-            epochs: how many in all, those before a resumed run's interruption included.
+            epochs: how many in all, those before a resumed run's interruption included; a run
+                may be resumed for more of them.
             validation: as `data`; evaluated after every epoch.
-            callbacks: objects or functions, see `seqrs.callbacks`.
+            callbacks: objects or functions, see `seqrs.callbacks`; one alone needs no list.
             progress: a bar per epoch, by tqdm, on a terminal or in a notebook.
             checkpoint: a directory for checkpoints: one after every epoch, and one on Ctrl-C.
                 `seqrs.checkpoints.Checkpoints` also writes them after batches or seconds.
             resume: go on from the newest intact checkpoint, with a warning for each damaged one;
                 from the beginning if there is none. The run ends with the same bits as one never
                 interrupted, if model, data and options are the same. An iterable that is no
-                dataset has its first batches skipped, so it must give the same ones again.
+                dataset has its first batches skipped, so it must give the same ones again. Other
+                options of the trainer, such as a learning rate, are told by a warning and hold
+                from there on. A run that a callback had ended stays ended, with a warning.
 
         Returns:
             One list per metric with one entry per epoch: `epoch` (from 1); `loss`, the mean of the
@@ -267,195 +398,37 @@ class Trainer:
             `lr`, that of the last update; and `val_loss` and its kin with validation data.
 
         Raises:
+            TypeError, ValueError, OSError: an argument is at fault; what a ready-made callback
+                needs, such as validation data or a folder, is looked at before the first epoch.
             FileExistsError: the directory has checkpoints and `resume` is False.
             ModelFileError: there are checkpoints and none is intact or fits this trainer.
-            ValueError: there is no batch; the data is not that of the checkpoint.
+            ValueError: there is no batch; the data is not that of the checkpoint, or the loss or
+                optimiser is of another kind, or the seed is another one.
             NumericalError: as `step`.
         """
         epochs = integer("epochs", epochs, 0)
-        listeners = [_Listener(index, each) for index, each in enumerate(callbacks)]
-        _check_data("data", data, epochs)
+        resume = flag("resume", resume)
+        listeners = listeners_of(callbacks)
+        batches.check_data("data", data, epochs)
         if validation is not None:
-            _check_data("validation", validation, epochs)
-        store = _checkpoints(checkpoint)
-        position = Position(data=_signature(data))
-        if store is not None:
-            store.prepare(flag("resume", resume))
-        if flag("resume", resume):
-            if store is None:
-                raise ValueError("resume: expected False without a checkpoint directory, got True")
-            position = self._resume(store, position)
-            _restore_callbacks(listeners, position.callbacks)
-        self.should_stop = position.stopped
-        while position.epoch < epochs and not self.should_stop:
-            self._fit_epoch(data, position, epochs, listeners, store, progress)
-            held_out = self._validate(validation, position, listeners, store)
-            self._end_epoch(held_out, position, listeners)
-            if store is not None:
-                store.save(self._handle.checkpoint, position)
-        return position.history
-
-    def _resume(self, store: Checkpoints, fresh: Position) -> Position:
-        """Take over the newest intact checkpoint, once it is known to be of this data."""
-        # Read into a trainer of a copy first: a checkpoint that is refused changes nothing.
-        trial = self._trainer_of(copy.deepcopy(self.model))
-        found = store.newest(trial.restore)
-        if found is None:
-            return fresh
-        path, position = found
-        if position.data != fresh.data:
-            raise ValueError(
-                f"data: expected that of checkpoint {path}, {position.data}, got {fresh.data}"
-            )
-        self._handle.restore(str(path))
-        return position
-
-    def _fit_epoch(
-        self,
-        data: Iterable[Any],
-        position: Position,
-        epochs: int,
-        listeners: list[_Listener],
-        store: Checkpoints | None,
-        progress: bool,
-    ) -> None:
-        """The batches of one epoch, from the position's batch on."""
-        carries = bool(getattr(data, "carries_state", False))
-        state = position.state
-        total = _count(data)
-        updates = self.steps_done
-        seen = position.batch
-        batches = _batches_from(data, position.epoch, position.batch)
-        try:
-            with _bar(progress, total, position, epochs) as bar:
-                for item in batches:
-                    batch = _batch(item, seen)
-                    lr = self.lr
-                    result = self.step(
-                        batch.x, batch.y, batch.lengths, state=state if carries else None
-                    )
-                    weight = _targets(batch, self.loss)
-                    state = result.state
-                    seen += 1
-                    mean = self.loss.reduction == "mean"
-                    position.loss_sum += result.loss * weight if mean else result.loss
-                    position.weight += weight
-                    position.norm_sum += result.grad_norm
-                    position.lr, position.batch = lr, seen
-                    updates = self.steps_done
-                    if bar is not None:
-                        bar.set_postfix({"loss": f"{result.loss:.4g}"}, refresh=False)
-                        bar.update()
-                    metrics = {
-                        "epoch": position.epoch + 1,
-                        "batch": seen,
-                        "loss": result.loss,
-                        "grad_norm": result.grad_norm,
-                        "lr": lr,
-                    }
-                    for listener in listeners:
-                        listener.on_batch_end(self, metrics)
-                    # After the last batch the checkpoint of the epoch comes.
-                    if store is not None and seen != total and store.due(seen):
-                        self._save_within_epoch(store, position, state, listeners)
-        except KeyboardInterrupt:
-            # Only where the interrupt came between an update and its entry in the position are
-            # the two apart; the checkpoint before then serves.
-            if store is not None and seen == position.batch and updates == self.steps_done:
-                self._save_within_epoch(store, position, state, listeners)
-            raise
-        if not seen:
-            raise ValueError("data: expected at least one batch in an epoch, got none")
-
-    def _save_within_epoch(
-        self, store: Checkpoints, position: Position, state: Any, listeners: list[_Listener]
-    ) -> None:
-        position.state = state
-        position.callbacks = [listener.saved() for listener in listeners]
-        store.save(self._handle.checkpoint, position)
-        position.state = None
-
-    def _validate(
-        self,
-        validation: Iterable[Any] | None,
-        position: Position,
-        listeners: list[_Listener],
-        store: Checkpoints | None,
-    ) -> dict[str, float]:
-        if validation is None:
-            return {}
-        try:
-            return self.evaluate(validation)
-        except KeyboardInterrupt:
-            if store is not None:
-                self._save_within_epoch(store, position, None, listeners)
-            raise
-
-    def _end_epoch(
-        self, held_out: dict[str, float], position: Position, listeners: list[_Listener]
-    ) -> None:
-        """Metrics, schedule, callbacks; the position moves on to the next epoch."""
-        mean = self.loss.reduction == "mean"
-        metrics: dict[str, float] = {
-            "epoch": position.epoch + 1,
-            "loss": position.loss_sum / max(position.weight, 1) if mean else position.loss_sum,
-            "grad_norm": position.norm_sum / max(position.batch, 1),
-            "lr": position.lr,
-        }
-        metrics.update({f"val_{name}": value for name, value in held_out.items()})
-        self._handle.observe(metrics.get("val_loss", metrics["loss"]))
-        for name, value in metrics.items():
-            position.history.setdefault(name, []).append(value)
+            batches.check_data("validation", validation, epochs)
+        expected = names_of_metrics(self, validation is not None)
         for listener in listeners:
-            listener.on_epoch_end(self, dict(metrics))
-        position.epoch += 1
-        position.batch = 0
-        position.loss_sum = position.weight = position.norm_sum = 0.0
-        position.state = None
-        position.stopped = self.should_stop
-        position.callbacks = [listener.saved() for listener in listeners]
-
-
-class _Listener:
-    """A callback, whichever of its forms it has."""
-
-    def __init__(self, index: int, callback: Callback) -> None:
-        at_end = getattr(callback, "on_epoch_end", callback)
-        if not callable(at_end) or isinstance(callback, type):
-            raise TypeError(
-                f"callbacks[{index}]: expected an object with on_epoch_end(trainer, metrics) or a "
-                f"function of these, got {callback!r}"
-            )
-        self.on_epoch_end: Callable[[Trainer, dict[str, float]], object] = at_end
-        self.on_batch_end: Callable[[Trainer, dict[str, float]], object] = getattr(
-            callback, "on_batch_end", _nothing
-        )
-        self.callback = callback
-
-    @property
-    def name(self) -> str:
-        return type(self.callback).__qualname__
-
-    def saved(self) -> list[Any]:
-        """Class name and state, as a checkpoint keeps it; no state for those that have none."""
-        state_dict = getattr(self.callback, "state_dict", None)
-        return [self.name, None if state_dict is None else state_dict()]
-
-
-def _nothing(trainer: Trainer, metrics: dict[str, float]) -> None:
-    pass
-
-
-def _restore_callbacks(listeners: list[_Listener], saved: list[Any]) -> None:
-    """Each takes the state of the first saved callback of its class not yet taken."""
-    left = list(saved)
-    for listener in listeners:
-        entry = next((entry for entry in left if entry[0] == listener.name), None)
-        if entry is None:
-            continue
-        left.remove(entry)
-        if entry[1] is not None:
-            listener.callback.load_state_dict(entry[1])  # type: ignore[union-attr]
+            listener.check(expected)
+        store = _checkpoints(checkpoint)
+        if resume and store is None:
+            raise ValueError("resume: expected False without a checkpoint directory, got True")
+        for listener in listeners:
+            listener.on_fit_begin(self)
+        if store is not None:
+            for listener in listeners:
+                # A state that cannot be kept is told now, not after the first epoch.
+                listener.saved()
+            store.prepare(resume)
+        run = Fit(self, data, epochs, validation, listeners, progress, store)
+        if resume and store is not None:
+            run.resume(store)
+        return run.run()
 
 
 def _instance(name: str, value: Any, kind: Any, default: Callable[[], Any]) -> Any:
@@ -473,106 +446,9 @@ def _model_handle(model: Sequential | Layer) -> _seqrs.Model:
     return _seqrs.Model([model._handle], None)
 
 
-def _batch_first(model: Sequential | Layer) -> bool:
-    return model.batch_first if isinstance(model, Sequential) else model._batch_first
-
-
 def _checkpoints(checkpoint: object) -> Checkpoints | None:
     if checkpoint is None or isinstance(checkpoint, Checkpoints):
         return checkpoint
     if isinstance(checkpoint, (str, os.PathLike)):
         return Checkpoints(checkpoint)
     raise TypeError(f"checkpoint: expected a directory or Checkpoints, got {checkpoint!r}")
-
-
-def _check_data(name: str, data: object, epochs: int) -> None:
-    """An iterator is used up after one pass, so it cannot serve two epochs."""
-    if isinstance(data, (str, bytes, dict)) or not hasattr(data, "__iter__"):
-        raise TypeError(
-            f"{name}: expected an iterable of (x, y) batches, got {type(data).__name__}"
-        )
-    if epochs > 1 and iter(data) is data:
-        raise ValueError(
-            f"{name}: expected something that can be iterated {epochs} times, such as a list, "
-            f"got an iterator ({type(data).__name__}), which gives its batches once"
-        )
-
-
-def _count(data: object) -> int | None:
-    """The number of batches, where the data knows it."""
-    return len(data) if isinstance(data, Sized) else None
-
-
-def _signature(data: Iterable[Any]) -> dict[str, Any]:
-    if isinstance(data, Dataset):
-        return data.signature()
-    return {"batches": _count(data)}
-
-
-def _batches_from(data: Iterable[Any], epoch: int, start: int) -> Iterator[Any]:
-    if isinstance(data, Dataset):
-        data.set_epoch(epoch)
-        return data.batches(start)
-    batches = iter(data)
-    for skipped in range(start):
-        if next(batches, None) is None:
-            raise ValueError(
-                f"data: expected at least the {start} batches that the checkpoint has seen of "
-                f"epoch {epoch + 1}, got {skipped}"
-            )
-    return batches
-
-
-def _batch(item: Any, index: int) -> Batch:
-    if isinstance(item, (tuple, list)) and len(item) in (2, 3):
-        return Batch(item[0], item[1], item[2] if len(item) == 3 else None)
-    got = f"{len(item)} items" if isinstance(item, (tuple, list)) else type(item).__name__
-    raise ValueError(f"data: batch {index}: expected (x, y) or (x, y, lengths), got {got}")
-
-
-def _targets(batch: Batch, loss: Loss) -> int:
-    """How many outputs have a target: what the batch's mean loss weighs in the epoch's."""
-    shape: tuple[int, ...] = np.shape(batch.y)
-    per_step = len(shape) == (2 if isinstance(loss, CrossEntropy) else 3)
-    if batch.lengths is None:
-        return shape[0] * shape[1] if per_step else shape[0]
-    lengths = np.asarray(batch.lengths)
-    return int(lengths.sum()) if per_step else int(np.count_nonzero(lengths))
-
-
-class _Epoch0:
-    """Epoch 0 of a dataset for a while, and then the one before."""
-
-    def __init__(self, data: Dataset) -> None:
-        self._data = data
-        self._before = data.epoch
-
-    def __enter__(self) -> None:
-        if self._before:
-            self._data.set_epoch(0)
-
-    def __exit__(self, *error: object) -> None:
-        if self._before:
-            self._data.set_epoch(self._before)
-
-
-def _epoch_0_of(data: object) -> AbstractContextManager[None]:
-    return _Epoch0(data) if isinstance(data, Dataset) else nullcontext()
-
-
-def _bar(progress: bool, total: int | None, position: Position, epochs: int) -> Any:
-    """A tqdm bar, or nothing: where none is wanted, it is not installed, or nobody would see it."""
-    if not progress:
-        return nullcontext()
-    try:
-        from tqdm.auto import tqdm
-    except ImportError:
-        return nullcontext()
-    # disable=None: no bar where the output is no terminal.
-    return tqdm(
-        total=total,
-        initial=position.batch,
-        desc=f"epoch {position.epoch + 1}/{epochs}",
-        unit="batch",
-        disable=None,
-    )

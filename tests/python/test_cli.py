@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -120,13 +121,124 @@ class TestTrain:
             pytest.skip("the run had ended before it could be interrupted")
         assert process.returncode == 130, err
         assert err.strip() == "seqrs: interrupted"
-        assert "--resume" in out
+        line = next(line for line in out.splitlines() if line.startswith("Stopped; go on with: "))
+        again = shlex.split(line.removeprefix("Stopped; go on with: "))
+        assert again[:4] == ["seqrs", "train", "--text", text]
+        assert again[-3:] == ["--checkpoint", "run", "--resume"]
         assert not (tmp_path / "cut").exists()
-        fine(*cut, "--resume", cwd=tmp_path)
+        fine(*again[1:], cwd=tmp_path)
         assert (tmp_path / "cut").read_bytes() == (tmp_path / "whole").read_bytes()
+
+    def test_ctrl_c_before_there_is_a_checkpoint_promises_none(
+        self, trained: Path, tmp_path: Path
+    ) -> None:
+        """While the speed is measured nothing has been trained that could be gone on with."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", "seqrs", "train", "--text", str(trained / "text.txt"),
+             "--minutes", "60", *SMALL, "--checkpoint", "run"],
+            cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(0.3)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+        assert process.returncode == 130, err
+        assert ("Stopped" in out) == bool(list((tmp_path / "run").glob("epoch-*.seqrs")))
+
+    def test_a_resumed_run_may_be_longer_and_nothing_else(
+        self, trained: Path, tmp_path: Path
+    ) -> None:
+        text = str(trained / "text.txt")
+        first = ["train", "--text", text, "--checkpoint", "run", "--json"]
+        fine(*first, "--epochs", "2", *SMALL, cwd=tmp_path)
+        done = json.loads(fine(*first, "--epochs", "4", "--resume", cwd=tmp_path).stdout)
+        assert [each["round"] for each in done["rounds"]] == [3, 4]
+        assert done["updates"] % 4 == 0
+        before = (tmp_path / "run" / "plan.json").read_bytes()
+        for options, words in (
+            (["--epochs", "3"], "--resume: expected --epochs 4 or more, .* got --epochs 3"),
+            (["--hidden", "17"], "--resume: expected --hidden 16, .* got --hidden 17"),
+            (["--cell", "gru", "--lr", "1"], "expected --cell lstm --lr 0.004, .* --cell gru --lr"),
+            (["--minutes", "1"], "--resume: expected --epochs 4, .* got --minutes 1"),
+            (["--text", "other"], r"data: .*corpus\.checksum: \d+, now \d+"),
+        ):
+            (tmp_path / "other").write_text(TEXT.replace("b", "w"))
+            failed = run(*first, "--resume", *options, cwd=tmp_path)
+            assert failed.returncode == 1, failed.stdout
+            assert re.search(words, failed.stderr), failed.stderr
+            assert len(failed.stderr) < 300, failed.stderr
+            assert (tmp_path / "run" / "plan.json").read_bytes() == before
+        failed = run(*first, "--epochs", "2", *SMALL, cwd=tmp_path)
+        assert "--checkpoint: expected an empty directory or --resume, got run" in failed.stderr
+
+    @pytest.mark.parametrize(
+        ("content", "words"),
+        [
+            ('{"cell": "nope"}', "cell: .*'lstm' or 'gru' or 'rnn', got 'nope'"),
+            ('{"seq": "64"}', "seq: expected an integer, got '64'"),
+            ('{"hidden": 0}', "hidden: .*got 0"),
+            ('{"lr": null}', "lr: .*got None"),
+            ('{"minutes": "x"}', "minutes: .*got 'x'"),
+            ('{"fast": 1}', "option: .*got 'fast'"),
+            ("[1]", "expected a JSON object, got list"),
+            ("{", "line 1"),
+            ("\udcff", "utf-8|decode"),
+        ],
+    )
+    def test_a_plan_that_is_none(
+        self, content: str, words: str, trained: Path, tmp_path: Path
+    ) -> None:
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "plan.json").write_bytes(content.encode("utf-8", "surrogateescape"))
+        failed = run(
+            "train", "--text", str(trained / "text.txt"), "--checkpoint", "run", "--resume",
+            cwd=tmp_path,
+        )  # fmt: skip
+        assert failed.returncode == 1
+        assert re.search(f"plan.json: expected the plan of a run, but .*{words}", failed.stderr)
+
+
+class TestProgress:
+    def test_a_resumed_run_counts_from_where_it_goes_on(
+        self, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Else the bar takes all updates of before for those of its first second."""
+        import tqdm
+        from seqrs import cli
+
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "tty").touch()
+        made: list[dict[str, Any]] = []
+
+        class Bar(tqdm.tqdm):  # type: ignore[type-arg]
+            def __init__(self, **options: Any) -> None:
+                made.append(options)
+                super().__init__(**options, disable=True)
+
+        monkeypatch.setattr(tqdm, "tqdm", Bar)
+        monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+        command = ["train", "--text", str(trained / "text.txt"), *SMALL, "--checkpoint", "run"]
+        assert cli.main([*command, "--epochs", "1"]) == 0
+        assert cli.main([*command, "--epochs", "3", "--resume"]) == 0
+        assert [each["initial"] for each in made] == [0, made[0]["total"]]
+        assert made[1]["total"] == 3 * made[0]["total"]
 
 
 class TestDemo:
+    def test_as_many_updates_as_were_asked_for(self, trained: Path) -> None:
+        """Also where they do not go up in rounds."""
+        from seqrs.characters import Plan, Run, Texts
+
+        for updates in (1, 11, 40, 47):
+            plan = Plan(embedding=4, hidden=4, seq=8, batch=4, updates=updates)
+            found = Run(Texts.of((trained / "text.txt").read_bytes()), plan)
+            reports: list[Any] = []
+            found.train(reports.append)
+            assert found.trainer.steps_done == updates
+            assert [each.round for each in reports] == list(range(1, found.rounds + 1))
+            assert reports[-1].updates == updates
+
     def test_a_tiny_one(self, tmp_path: Path) -> None:
         done = run("demo", "--updates", "3", "--json", cwd=tmp_path)
         assert done.returncode == 0, done.stderr

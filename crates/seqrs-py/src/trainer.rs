@@ -12,6 +12,7 @@ use seqrs::targets::Target;
 use seqrs::{Layer, OptimizerSpec, Trainer, TrainerOptions};
 use seqrs_core::{Error, Steps};
 
+use crate::arrays::{self, copied, shape_words};
 use crate::batch::{self, Axes, Copied, Given as X, Layout, Live};
 use crate::entry::{compute, guard, look};
 use crate::errors;
@@ -136,7 +137,8 @@ impl<T: Kept> Batch<T> {
                 Y::Ids(classes)
             }
             false => {
-                let numbers = batch::read_numbers("y", y, y_steps, y_layout, width)?;
+                let y = with_last_axis::<T>(y, y_layout, width)?;
+                let numbers = batch::read_numbers("y", &y, y_steps, y_layout, width)?;
                 named.check_targets(py, loss, &numbers)?;
                 Y::Numbers(numbers)
             }
@@ -150,6 +152,28 @@ impl<T: Kept> Batch<T> {
             Y::Numbers(numbers) => Target::Numbers(numbers.rows(), numbers.width),
         }
     }
+}
+
+/// Targets of one number each may come without the last axis.
+fn with_last_axis<'py, T: Kept>(
+    y: &Bound<'py, PyAny>,
+    layout: Layout,
+    width: usize,
+) -> PyResult<Bound<'py, PyAny>> {
+    if width != 1 {
+        return Ok(y.clone());
+    }
+    let numbers = arrays::real::<T>("y", y)?;
+    let (full, short) = (layout.shape(Some(1)), layout.shape(None));
+    if numbers.shape() == short {
+        let numbers = copied("y", numbers.numbers()).map_err(|e| errors::raise(y.py(), e))?;
+        return arrays::new(y.py(), &full, numbers);
+    }
+    if numbers.shape() != full {
+        let expected = format!("shape {} or {}", shape_words(&full), shape_words(&short));
+        return Err(errors::shape(y.py(), "y", expected, shape_words(numbers.shape())));
+    }
+    Ok(y.clone())
 }
 
 /// The arguments of `step` and `evaluate`.
