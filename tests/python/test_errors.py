@@ -281,7 +281,7 @@ TRAINING: list[Case] = [
      r"data: batch 0: .*\(x, y\)"),
     ("an iterator twice", lambda: trainer().fit(iter([(IDS, IDS)]), 2, progress=False), ValueError,
      "data: .*iterator"),
-    ("no callback", lambda: trainer().fit([(IDS, IDS)], 1, callbacks=[3]), TypeError,  # type: ignore[list-item]
+    ("no callback", lambda: trainer().fit([(IDS, IDS)], 1, callbacks=[3]), TypeError,
      r"callbacks\[0\]: .*3"),
     ("epochs -1", lambda: trainer().fit([(IDS, IDS)], -1), ShapeError, "epochs: .*-1"),
     ("evaluate nothing", lambda: trainer().evaluate([]), ValueError,

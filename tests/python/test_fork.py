@@ -221,7 +221,7 @@ def test_gunicorn_with_preload() -> None:
             try:
                 while not os.path.exists(path) and master.poll() is None:
                     time.sleep(0.01)
-                workers = set()
+                workers: set[str] = set()
                 while len(workers) < 2 and master.poll() is None:
                     with ThreadPoolExecutor(4) as pool:
                         for y, headers in pool.map(lambda _: ask(path, X), range(8)):
