@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import signal
@@ -202,18 +203,32 @@ def differences(loss: Callable[[], float], a: Array, step: float = 1e-5) -> Arra
 
 
 def python(
-    code: str, *arguments: str, env: dict[str, str] | None = None, timeout: float = 60.0
+    code: str, *arguments: str, env: dict[str, str | None] | None = None, timeout: float = 60.0
 ) -> subprocess.CompletedProcess[str]:
-    """Runs `code` in a new interpreter that also finds the modules beside this one."""
+    """Runs `code` in a new interpreter that also finds the modules beside this one.
+
+    A variable that is None in `env` is taken away.
+    """
     path = os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])
+    changed = {**os.environ, "PYTHONPATH": path, **(env or {})}
     return subprocess.run(
         [sys.executable, "-c", code, *arguments],
-        env={**os.environ, "PYTHONPATH": path, **(env or {})},
+        env={k: v for k, v in changed.items() if v is not None},
         capture_output=True,
         text=True,
         timeout=timeout,
         check=False,
     )
+
+
+def pool_threads() -> list[str]:
+    """The names of this process's threads that are the package's."""
+    names = []
+    for task in os.listdir("/proc/self/task"):
+        # Other threads may end meanwhile.
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            names.append(Path(f"/proc/self/task/{task}/comm").read_text().strip())
+    return [name for name in names if name.startswith("seqrs")]
 
 
 def in_child(job: Callable[[], Any], seconds: float = 20.0) -> Any:

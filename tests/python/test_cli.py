@@ -117,9 +117,8 @@ class TestTrain:
             time.sleep(0.005)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=30)
-        if process.returncode == 0:
-            pytest.skip("the run had ended before it could be interrupted")
-        assert process.returncode == 130, err
+        # Dozens of rounds were left: one that had ended in time would have deaf ears.
+        assert process.returncode == 130, (out, err)
         assert err.strip() == "seqrs: interrupted"
         line = next(line for line in out.splitlines() if line.startswith("Stopped; go on with: "))
         again = shlex.split(line.removeprefix("Stopped; go on with: "))
@@ -333,10 +332,13 @@ FAILURES: dict[str, tuple[list[str], str]] = {
     "text a fifo": (["train", "--text", "fifo"], "fifo: expected a text file"),
     "out a directory": (["train", "--text", "text", "--out", "."], "--out: .*directory"),
     "out nowhere": (["train", "--text", "text", "--out", "no/model"], "--out: .*got no"),
-    "another device": (["train", "--text", "text", "--device", "gpu"], "device|gpu"),
+    "another device": (
+        ["train", "--text", "text", "--device", "gpu"],
+        "device: expected .*cpu.*gpu",
+    ),
     "no model": (["sample", "missing.safetensors"], "missing.safetensors"),
-    "model a text": (["sample", "text"], "expected"),
-    "model empty": (["inspect", "empty"], "expected"),
+    "model a text": (["sample", "text"], "text.*expected .*got"),
+    "model empty": (["inspect", "empty"], "empty.*expected .*got 0 bytes"),
     "model a directory": (["inspect", "."], "expected .*got a directory"),
     "model a layer": (["sample", "layer"], "layer: expected a model of bytes"),
     "model of another vocabulary": (["eval", "other", "--text", "text"], "other: expected a model"),
@@ -406,9 +408,11 @@ def test_wrong_usage_is_exit_code_2(name: str, folder: Path) -> None:
 
 
 def test_a_reader_that_goes_away_is_no_traceback(trained: Path) -> None:
-    command = f"{sys.executable} -m seqrs sample model.safetensors --length 200000 | head -c 10"
+    sample = f"{sys.executable} -m seqrs sample model.safetensors --prompt It --length 200000"
+    command = f"{sample} | head -c 10"
     done = subprocess.run(
         command, shell=True, cwd=trained, capture_output=True, text=True, timeout=60, check=False
     )
-    assert "Traceback" not in done.stderr
-    assert "BrokenPipe" not in done.stderr
+    assert len(done.stdout) == 10
+    assert done.stdout.startswith("It")
+    assert done.stderr == ""

@@ -39,13 +39,13 @@ def test_snippets_run(snippet: str, tmp_path: Path) -> None:
 
 
 def test_there_are_snippets() -> None:
-    if not PAGES:
-        pytest.skip("there is no README.md and no docs/ here: nothing was run")
-    assert SNIPPETS
+    assert PAGES
+    assert len(SNIPPETS) >= 1
 
 
 def test_links_between_pages_lead_somewhere() -> None:
-    for page in PAGES:
+    pages = [*PAGES, ROOT / "tests" / "README.md", ROOT / "crates" / "README.md"]
+    for page in filter(Path.exists, pages):
         for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text("utf-8")):
             if "://" not in target and not target.startswith("mailto:"):
                 assert (page.parent / target).exists(), f"{page.name}: {target}"

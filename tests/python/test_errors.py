@@ -17,21 +17,37 @@ X = np.zeros((B, T, I))
 IDS = np.zeros((B, T), np.int64)
 V = 7
 
+#: The layers, models and trainers of the case that runs, and what they were before it went wrong.
+MADE: list[tuple[Any, Any]] = []
+
 #: (what is tried, the exact type, a pattern for the message).
-Case = tuple[str, Callable[[], Any], type[Exception] | tuple[type[Exception], ...], str]
+Case = tuple[str, Callable[[], Any], type[Exception], str]
+
+
+def snapshot(value: Any) -> Any:
+    """All of a layer, model or trainer that a call could change."""
+    if isinstance(value, seqrs.Trainer):
+        return value.steps_done, value.lr
+    return value.fingerprint, repr(value), {k: p.tobytes() for k, p in value.state_dict().items()}
+
+
+def made(value: Any) -> Any:
+    """`value`, which has to stay as it is from now on."""
+    MADE.append((value, snapshot(value)))
+    return value
 
 
 def lstm(**options: Any) -> Any:
-    return seqrs.LSTM(I, H, **options)
+    return made(seqrs.LSTM(I, H, **options))
 
 
 def gru(**options: Any) -> Any:
-    return seqrs.GRU(I, H, **options)
+    return made(seqrs.GRU(I, H, **options))
 
 
-def words(**options: Any) -> seqrs.Sequential:
+def words(**options: Any) -> Any:
     layers = [seqrs.Embedding(V, I), seqrs.LSTM(I, H, **options), seqrs.Linear(H, V)]
-    return seqrs.Sequential(layers, seed=0)
+    return made(seqrs.Sequential(layers, seed=0))
 
 
 ShapeError, DTypeError, StateError = seqrs.ShapeError, seqrs.DTypeError, seqrs.StateError
@@ -64,7 +80,7 @@ OPTIONS: list[Case] = [
     ("padding_idx", lambda: seqrs.Embedding(V, I, padding_idx=V), ShapeError, "padding_idx: .*7"),
     ("activation", lambda: seqrs.Activation("gelu"), ValueError, "function: .*'gelu'"),
     ("p 1", lambda: seqrs.Dropout(1.0), ValueError, r"p: .*\[0, 1\), got 1"),
-    ("eps 0", lambda: seqrs.LayerNorm(3, eps=-1.0), ValueError, "eps: .*got -1"),
+    ("eps 0", lambda: seqrs.LayerNorm(3, eps=0.0), ValueError, r"eps: .*\(0, inf\), got 0"),
 ]  # fmt: skip
 
 ARGUMENTS: list[Case] = [
@@ -76,7 +92,7 @@ ARGUMENTS: list[Case] = [
     ("x object", lambda: lstm()(X.astype(object)), DTypeError, "x: .*got object"),
     ("x text", lambda: lstm()(X.astype(str)), DTypeError, "x: .*got (<U|str)"),
     ("x dates", lambda: lstm()(X.astype("M8[s]")), DTypeError, "x: .*got datetime64"),
-    ("x None", lambda: lstm()(None), DTypeError, "x: "),
+    ("x None", lambda: lstm()(None), DTypeError, "x: .*real numbers, got object"),
     ("x ragged", lambda: lstm()([[[1.0, 2.0]], [[1.0]]]), ShapeError, "x: .*lengths"),
     ("lengths too few", lambda: lstm()(X, lengths=[1, 2]), ShapeError, "lengths: .*3.*got .*2"),
     ("lengths > T", lambda: lstm()(X, lengths=[1, 2, 5]), ShapeError, "lengths.*: .*4.*got .*5"),
@@ -84,21 +100,22 @@ ARGUMENTS: list[Case] = [
     ("lengths float", lambda: lstm()(X, lengths=[1.0, 2.0, 3.0]), DTypeError,
      "lengths: .*integers, got float64"),
     ("lengths bool", lambda: lstm()(X, lengths=[True] * B), DTypeError, "lengths: .*got bool"),
-    ("lengths of 2 axes", lambda: lstm()(X, lengths=[[1, 2, 3]]), ShapeError, "lengths: "),
-    ("lengths scalar", lambda: lstm()(X, lengths=3), ShapeError, "lengths: "),
+    ("lengths of 2 axes", lambda: lstm()(X, lengths=[[1, 2, 3]]), ShapeError,
+     r"lengths: .*\(3,\).*got \(1, 3\)"),
+    ("lengths scalar", lambda: lstm()(X, lengths=3), ShapeError, r"lengths: .*\(3,\).*got \(\)"),
     ("lengths uint64", lambda: lstm()(X, lengths=np.array([2**64 - 1] * 3, np.uint64)),
      ShapeError, "lengths.*: .*18446744073709551615"),
     ("mask turned", lambda: lstm()(X, mask=np.ones((T, B), bool)), ShapeError,
      r"mask: .*\(3, 4\).*got .*\(4, 3\)"),
-    ("mask of 2", lambda: lstm()(X, mask=np.full((B, T), 2)), (ShapeError, ValueError),
+    ("mask of 2", lambda: lstm()(X, mask=np.full((B, T), 2)), ShapeError,
      "mask.*: .*got .*2"),
     ("mask float", lambda: lstm()(X, mask=np.ones((B, T))), DTypeError, "mask: .*got float64"),
     ("both", lambda: lstm()(X, lengths=[1] * B, mask=np.ones((B, T), bool)), ShapeError,
      "lengths.*mask.*at most one"),
     ("state of h alone", lambda: lstm()(X, np.zeros((1, B, H))),
-     (ShapeError, StateError, TypeError),
+     ShapeError,
      r"state: .*\(h, c\)"),
-    ("state of three", lambda: lstm()(X, (np.zeros((1, B, H)),) * 3), (ShapeError, StateError),
+    ("state of three", lambda: lstm()(X, (np.zeros((1, B, H)),) * 3), ShapeError,
      "state: .*got .*3"),
     ("state of another batch", lambda: gru()(X, np.zeros((1, B + 1, H))), ShapeError,
      r"state.*\(1, 3, 5\).*got .*\(1, 4, 5\)"),
@@ -141,6 +158,8 @@ def trained_tape() -> Any:
     model = words()
     y, _, tape = model.forward(IDS)
     seqrs.Trainer(model).step(IDS, IDS)
+    MADE.clear()
+    made(model)
     return model.backward(tape, y)
 
 
@@ -156,15 +175,18 @@ BACKWARD: list[Case] = [
      r"dy: .*\(3, 4, 5\).*got .*\(4, 3, 5\)"),
     ("dy complex", lambda: backward(np.zeros((B, T, H), complex)), DTypeError, "dy: .*complex128"),
     ("dstate of h alone", lambda: backward(dstate=np.zeros((1, B, H))),
-     (ShapeError, StateError, TypeError), r"dstate: .*\(h, c\)"),
+     ShapeError, r"dstate: .*\(h, c\)"),
     ("dstate of another batch", lambda: backward(dstate=(np.zeros((1, 2, H)),) * 2), ShapeError,
      r"dstate.*got .*\(1, 2, 5\)"),
-    ("tape of another layer", foreign_tape, StateError, "tape: "),
-    ("tape of other weights", lambda: stale_tape(lstm()), StateError, "tape: "),
-    ("tape of other weights of a model", lambda: stale_tape(words()), StateError, "tape: "),
-    ("tape from before training", trained_tape, StateError, "tape: "),
-    ("tape of a layer in a model", tape_of_a_layer_in_a_model, StateError, "tape: "),
-    ("no tape", lambda: lstm().backward(None, X), TypeError, "(?i)tape"),
+    ("tape of another layer", foreign_tape, StateError, "tape: .*this layer.*another one's"),
+    ("tape of other weights", lambda: stale_tape(lstm()), StateError,
+     "tape: .*parameters changed"),
+    ("tape of other weights of a model", lambda: stale_tape(words()), StateError,
+     "tape: .*parameters changed"),
+    ("tape from before training", trained_tape, StateError, "tape: .*parameters changed"),
+    ("tape of a layer in a model", tape_of_a_layer_in_a_model, StateError,
+     "tape: .*this model.*another one's"),
+    ("no tape", lambda: lstm().backward(None, X), TypeError, "tape: .*got None"),
 ]  # fmt: skip
 
 WEIGHTS = lstm().state_dict()
@@ -179,7 +201,7 @@ MAPPINGS: list[Case] = [
         {**WEIGHTS, "weight_ih_l0": WEIGHTS["weight_ih_l0"].T}), ShapeError,
      r"weight_ih_l0: .*\(20, 2\).*got .*\(2, 20\)"),
     ("dtype", lambda: lstm().load_state_dict({**WEIGHTS, "bias_hh_l0": ["a"] * 20}), DTypeError,
-     "bias_hh_l0: "),
+     "bias_hh_l0: .*real numbers, got <U1"),
     ("complex", lambda: lstm().load_state_dict({**WEIGHTS, "bias_hh_l0": np.zeros(20, complex)}),
      DTypeError, "bias_hh_l0: .*complex128"),
     ("PyTorch's GRU in reset-before", lambda: gru().load_state_dict(
@@ -187,7 +209,7 @@ MAPPINGS: list[Case] = [
     ("no mapping", lambda: lstm().load_state_dict([1, 2]), TypeError, "mapping: .*list"),
     ("names", lambda: lstm().load_state_dict({1: np.zeros(3)}), TypeError, "mapping: .*1"),
     ("names of a model", lambda: words().load_state_dict(WEIGHTS), ShapeError,
-     r"0\.weight|weight_ih_l0"),
+     "state_dict: .*this model.*got (also|none)"),
 ]  # fmt: skip
 
 MODELS: list[Case] = [
@@ -198,30 +220,31 @@ MODELS: list[Case] = [
     ("widths", lambda: seqrs.Sequential([lstm(), seqrs.Linear(H + 1, 2)]), ShapeError,
      r"(?s)(LSTM.*Linear|Linear.*LSTM)"),
     ("two dtypes", lambda: seqrs.Sequential([lstm(), seqrs.Linear(H, 2, dtype="float64")]),
-     DTypeError, "float64"),
+     DTypeError, r"layer 1 \(Linear\): .*float32.*got float64"),
     ("ids late", lambda: seqrs.Sequential([lstm(), seqrs.Embedding(V, I)]), ValueError,
      r"layer 1 \(Embedding\): .*layer 0 \(LSTM\)"),
     ("recurrent after pooling", lambda: seqrs.Sequential([lstm(), seqrs.Last(), seqrs.GRU(H, H)]),
-     (ShapeError, ValueError), "Last|GRU"),
+     ValueError, r"layer 2 \(GRU\): .*layer 1 \(Last\)"),
     ("ids float", lambda: words()(IDS.astype(float)), DTypeError, "x: .*integer.*float64"),
     ("ids bool", lambda: words()(IDS.astype(bool)), DTypeError, "x: .*bool"),
     ("id too large", lambda: words()(IDS + V), ShapeError, r"x\[0, 0\]: .*got 7"),
     ("id negative", lambda: words()(IDS - 1), ShapeError, r"x\[0, 0\]: .*got -1"),
     ("ids of 3 axes", lambda: words()(IDS[..., None]), ShapeError, r"x: .*got .*\(3, 4, 1\)"),
-    ("state of a layer", lambda: words()(IDS, lstm().initial_state(B)),
-     (ShapeError, StateError, TypeError), "state.*"),
-    ("state of too many", lambda: words()(IDS, (None, None)), (ShapeError, StateError), "state.*2"),
+    ("state of a layer", lambda: words()(IDS, lstm().initial_state(B)), ShapeError,
+     "state: .*each recurrent layer.*got 2 entries"),
+    ("state of too many", lambda: words()(IDS, (None, None)), ShapeError,
+     "state: .*each recurrent layer.*got 2 entries"),
     ("step of MeanPool", lambda: seqrs.Sequential([lstm(), seqrs.MeanPool()]).step(X[:, 0]),
-     StateError, "MeanPool"),
+     StateError, "MeanPool.*step by step"),
     ("step of MaxPool", lambda: seqrs.Sequential([lstm(), seqrs.MaxPool()]).step(X[:, 0]),
-     StateError, "MaxPool"),
+     StateError, "MaxPool.*step by step"),
     ("step of a bidirectional layer", lambda: seqrs.Sequential([gru(bidirectional=True)]).step(
         X[:, 0]), StateError, "GRU|bidirectional|direction"),
 ]  # fmt: skip
 
 
-def trainer(**options: Any) -> seqrs.Trainer:
-    return seqrs.Trainer(words(), **options)
+def trainer(**options: Any) -> Any:
+    return made(seqrs.Trainer(words(), **options))
 
 
 TRAINING: list[Case] = [
@@ -237,11 +260,14 @@ TRAINING: list[Case] = [
     ("lr text", lambda: seqrs.SGD(lr="fast"), TypeError, "lr: .*got 'fast'"),  # type: ignore[arg-type]
     ("betas", lambda: seqrs.Adam(betas=(0.9, 1.0)), ValueError, r"betas\[1\]: .*got 1"),
     ("one beta", lambda: seqrs.Adam(betas=(0.9,)), TypeError, "betas: .*two"),
-    ("nesterov", lambda: seqrs.SGD(0.1, nesterov=True), ValueError, "nesterov: "),
+    ("nesterov", lambda: seqrs.SGD(0.1, nesterov=True), ValueError,
+     "nesterov: .*momentum, got True"),
     ("reduction", lambda: seqrs.MSE("median"), ValueError, "reduction: .*'median'"),
     ("delta 0", lambda: seqrs.Huber(0.0), ValueError, "delta: .*got 0"),
-    ("target too large", lambda: trainer().step(IDS, IDS + V), ShapeError, "7"),
-    ("target negative", lambda: trainer().step(IDS, IDS - 1), ShapeError, "-1"),
+    ("target too large", lambda: trainer().step(IDS, IDS + V), ShapeError,
+     r"\[0, 0\]: .*class.*got 7"),
+    ("target negative", lambda: trainer().step(IDS, IDS - 1), ShapeError,
+     r"\[0, 0\]: .*class.*got -1"),
     ("target float", lambda: trainer().step(IDS, X[..., 0]), DTypeError, "y: .*float64"),
     ("target shape", lambda: trainer().step(IDS, IDS[:, :-1]), ShapeError,
      r"y: .*\(3, 4\).*got .*\(3, 3\)"),
@@ -249,27 +275,29 @@ TRAINING: list[Case] = [
      r"y: .*\(3, 4, 7\).*got .*\(3, 4\)"),
     ("bptt over Last", lambda: seqrs.Trainer(
         seqrs.Sequential([lstm(), seqrs.Last()]), loss=seqrs.MSE(), bptt=2
-    ).step(X, np.zeros((B, H))), ValueError, "bptt: "),
+    ).step(X, np.zeros((B, H))), ValueError, r"bptt: .*Last.*got 2"),
     ("no batch", lambda: trainer().fit([], 1, progress=False), ValueError, "data: .*at least one"),
     ("a batch of one", lambda: trainer().fit([(IDS,)], 1, progress=False), ValueError,
      r"data: batch 0: .*\(x, y\)"),
     ("an iterator twice", lambda: trainer().fit(iter([(IDS, IDS)]), 2, progress=False), ValueError,
      "data: .*iterator"),
-    ("no callback", lambda: trainer().fit([(IDS, IDS)], 1, callbacks=[3]), TypeError,  # type: ignore[list-item]
+    ("no callback", lambda: trainer().fit([(IDS, IDS)], 1, callbacks=[3]), TypeError,
      r"callbacks\[0\]: .*3"),
     ("epochs -1", lambda: trainer().fit([(IDS, IDS)], -1), ShapeError, "epochs: .*-1"),
-    ("evaluate nothing", lambda: trainer().evaluate([]), ValueError, "data: "),
+    ("evaluate nothing", lambda: trainer().evaluate([]), ValueError,
+     "data: .*at least one batch, got none"),
     ("plateau factor", lambda: seqrs.schedules.plateau(0.1, factor=2.0), ValueError, "factor: .*2"),
     ("cosine warmup", lambda: seqrs.schedules.cosine(0.1, 10, warmup=11), ShapeError,
      "warmup: .*11"),
 ]  # fmt: skip
 
 LOSSES: list[Case] = [
-    ("y_pred of 1 axis", lambda: seqrs.MSE()([1.0], [1.0]), ShapeError, "y_pred"),
-    ("shapes", lambda: seqrs.MSE()(X, X[:2]), ShapeError, "y: "),
-    ("classes", lambda: seqrs.CrossEntropy()(X, IDS + 2), ShapeError, "y.*: .*2"),
+    ("y_pred of 1 axis", lambda: seqrs.MSE()([1.0], [1.0]), ShapeError, r"y_pred: .*got \(1,\)"),
+    ("shapes", lambda: seqrs.MSE()(X, X[:2]), ShapeError, r"y: .*\(3, 4, 2\), got \(2, 4, 2\)"),
+    ("classes", lambda: seqrs.CrossEntropy()(X, IDS + 2), ShapeError, r"y\[0, 0\]: .*class.*got 2"),
     ("float classes", lambda: seqrs.CrossEntropy()(X, X[..., 0]), DTypeError, "y: .*float64"),
-    ("lengths", lambda: seqrs.MSE()(X, X, lengths=[5, 1, 1]), ShapeError, "lengths.*5"),
+    ("lengths", lambda: seqrs.MSE()(X, X, lengths=[5, 1, 1]), ShapeError,
+     r"lengths\[0\]: .*4.*got 5"),
     ("target of 2", lambda: seqrs.BinaryCrossEntropy()(X, 2.0 * np.ones_like(X)), ShapeError,
      r"y\[0, 0, 0\]: .*\[0, 1\], got 2"),
     ("both", lambda: seqrs.MSE()(X, X, [1] * B, np.ones((B, T), bool)), ShapeError, "at most one"),
@@ -278,7 +306,8 @@ LOSSES: list[Case] = [
 REST: list[Case] = [
     ("threads 0", lambda: seqrs.set_num_threads(0), ShapeError, "n: .*got 0"),
     ("threads 1.5", lambda: seqrs.set_num_threads(1.5), TypeError, "n: .*got 1.5"),  # type: ignore[arg-type]
-    ("prompt empty", lambda: seqrs.generate(words(), [], 3), ShapeError, "prompt: "),
+    ("prompt empty", lambda: seqrs.generate(words(), [], 3), ShapeError,
+     r"prompt: .*at least one id.*got shape \(0,\)"),
     ("prompt float", lambda: seqrs.generate(words(), [0.5], 3), DTypeError, "prompt: .*float64"),
     ("prompt id", lambda: seqrs.generate(words(), [V], 3), ShapeError,
      r"prompt\[0\]: .*got 7"),
@@ -289,7 +318,7 @@ REST: list[Case] = [
     ("top_p 0", lambda: seqrs.generate(words(), [1], 1, top_p=0.0), ValueError, "top_p: .*0"),
     ("no file", lambda: seqrs.load("/nowhere/model"), seqrs.ModelFileNotFoundError,
      "/nowhere/model"),
-    ("path 3", lambda: seqrs.load(3), TypeError, ""),  # type: ignore[arg-type]
+    ("path 3", lambda: seqrs.load(3), TypeError, "path|PathLike"),  # type: ignore[arg-type]
     ("attribute", lambda: seqrs.LSMT, AttributeError, "LSMT"),
     ("option is fixed", lambda: setattr(lstm(), "hidden_size", 3), AttributeError, "hidden_size"),
     ("vocab", lambda: seqrs.data.TextCorpus("abcabc", 1, 2, vocab="ab"), ValueError, "'c'"),
@@ -316,19 +345,23 @@ CASES = [
 
 
 @pytest.mark.parametrize(("attempt", "error", "pattern"), CASES)
-def test_the_error_has_the_type_and_names_what_expected_and_got(
-    attempt: Callable[[], Any], error: Any, pattern: str
+def test_the_error_has_the_type_and_message_and_nothing_has_changed(
+    attempt: Callable[[], Any], error: type[Exception], pattern: str
 ) -> None:
+    MADE.clear()
+    threads = seqrs.get_num_threads()
     with pytest.raises(error) as caught:
         attempt()
-    allowed = error if isinstance(error, tuple) else (error,)
+    for value, before in MADE:
+        assert snapshot(value) == before
+    assert not X.any()
+    assert not IDS.any()
+    assert seqrs.get_num_threads() == threads
     message = str(caught.value)
-    if not isinstance(caught.value, (seqrs.SeqrsError, OSError)):
-        # No subclass either: a plain ValueError is not a ShapeError.
-        assert type(caught.value) in allowed, repr(caught.value)
-    else:
-        assert any(type(caught.value) is kind for kind in allowed), repr(caught.value)
+    # No subclass either: a plain ValueError is not a ShapeError.
+    assert type(caught.value) is error, repr(caught.value)
     assert re.search(pattern, message), message
+    assert pattern
     assert len(message) < 2000
     again = pickle.loads(pickle.dumps(caught.value))
     assert type(again) is type(caught.value)
@@ -339,7 +372,8 @@ MESSAGE = re.compile(r".+: expected .+, got .+", re.DOTALL)
 OURS = [
     pytest.param(*case.values, id=case.id)
     for case in CASES
-    if isinstance(case.values[1], type) and issubclass(case.values[1], seqrs.SeqrsError)
+    # What Python itself says, and the path of a file that is missing.
+    if case.id not in ("rest-path-3", "rest-attribute", "rest-option-is-fixed", "rest-no-file")
 ]
 
 
@@ -353,7 +387,8 @@ def test_every_message_of_ours_says_what_was_expected_and_what_came(
 
 
 def test_there_are_many_cases() -> None:
-    assert len(CASES) >= 40
+    assert len(CASES) >= 150
+    assert len(OURS) == len(CASES) - 4
     assert len({case.id for case in CASES}) == len(CASES)
 
 
@@ -388,8 +423,9 @@ class TestKinds:
             lambda: seqrs.Linear(2**33, 2**33),
             lambda: seqrs.LSTM(1, 4).initial_state(2**61),
         ):
-            with pytest.raises((MemoryError, seqrs.ShapeError)):
+            with pytest.raises((MemoryError, seqrs.ShapeError)) as caught:
                 attempt()
+            assert MESSAGE.search(str(caught.value)), str(caught.value)
 
     def test_outputs_that_cannot_be_had(self) -> None:
         # Memory for the input there is: it is the output that no address space could hold.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import resource
+import re
 import struct
 import tempfile
 import threading
@@ -18,13 +18,15 @@ from typing import Any
 import numpy as np
 import pytest
 import seqrs
-from cases import HERE, character_model, python, without_privileges
+from cases import character_model, python, without_privileges
 from tolerances import assert_same_bits
 
 #: Seconds in which any file has to be refused.
-AT_ONCE = 1.0
-#: Bytes that refusing one may take beyond what the file has.
-MEMORY = 200_000_000
+AT_ONCE = 0.1
+#: A machine that does other things too may be late, but not so often in a row.
+TRIES = 8
+#: Bytes that refusing one may take beyond twice what the file has.
+MEMORY = 32_000_000
 
 
 def saved(tmp_path: Path, model: Any) -> bytes:
@@ -48,22 +50,57 @@ def lstm() -> seqrs.LSTM:
     return seqrs.LSTM(2, 3, seed=1)
 
 
-def peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def taken(job: Callable[[], object]) -> int:
+    """How much more memory was resident during `job` than before it, at most."""
+    # Linux forgets the highest value so far; elsewhere there is no telling.
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+    before = resident()
+    job()
+    return resident() - before
+
+
+def resident() -> int:
+    """The highest value so far."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return 0
+    found = re.search(r"^VmHWM:\s+(\d+) kB$", status.read_text(), re.MULTILINE)
+    assert found
+    return int(found[1]) * 1024
+
+
+def test_memory_is_measured() -> None:
+    """Also where more was taken before, so that the checks below can fail."""
+    if not Path("/proc/self/clear_refs").exists():
+        pytest.skip("this system does not tell")
+    for size in (300_000_000, 100_000_000):
+        more = taken(lambda size=size: np.ones(size, np.uint8))  # type: ignore[misc]
+        assert 0.9 * size < more < 1.1 * size
 
 
 def assert_refused(path: Path, error: Any = seqrs.ModelFileError) -> str:
-    before, began = peak(), time.perf_counter()
-    with pytest.raises(error) as caught:
-        seqrs.load(path)
-    took = time.perf_counter() - began
-    assert took < AT_ONCE
+    messages: list[str] = []
+
+    def load() -> None:
+        with pytest.raises(error) as caught:
+            seqrs.load(path)
+        messages.append(str(caught.value))
+
+    took = []
+    for _ in range(TRIES):
+        began = time.perf_counter()
+        load()
+        took.append(time.perf_counter() - began)
+        if took[-1] <= AT_ONCE:
+            break
+    assert min(took) <= AT_ONCE, took
     size = path.stat().st_size if path.is_file() else 0
-    assert peak() - before < 3 * size + MEMORY
-    message = str(caught.value)
-    assert len(message) < 3000
-    assert message.isprintable(), ascii(message)
-    return message
+    assert taken(load) <= 2 * size + MEMORY
+    assert len(set(messages)) == 1
+    assert len(messages[0]) < 3000
+    assert messages[0].isprintable(), ascii(messages[0])
+    return messages[0]
 
 
 def xxh64(data: bytes, seed: int = 0) -> int:
@@ -136,37 +173,73 @@ def test_a_changed_structure_with_its_right_checksum_is_a_file(tmp_path: Path) -
     assert seqrs.load(path).dropout == 0.5  # type: ignore[union-attr]
 
 
-HEADERS: dict[str, Callable[[bytes], bytes]] = {
-    "empty file": lambda data: b"",
-    "7 bytes": lambda data: data[:7],
-    "8 bytes of zero": lambda data: bytes(8),
-    "header length 2^63": lambda data: struct.pack("<Q", 2**63) + data[8:],
-    "header length 2^64-1": lambda data: struct.pack("<Q", 2**64 - 1) + data[8:],
-    "header beyond the file": lambda data: struct.pack("<Q", len(data) + 1) + data[8:],
-    "100 MB header of spaces": lambda data: joined(b" " * 100_000_000, b""),
-    "100 MB header of a number": lambda data: joined(b"1" * 100_000_000, b""),
-    "header not UTF-8": lambda data: joined(b'{"\xff\xfe": 1}', b""),
-    "header an array": lambda data: joined([], b""),
-    "header a number": lambda data: joined(3, b""),
-    "header null": lambda data: joined(b"null", b""),
-    "header a string": lambda data: joined("tensors", b""),
-    "no metadata": lambda data: joined({}, b""),
-    "100 000 nested brackets": lambda data: joined(b'{"a":' + b"[" * 100_000, b""),
-    "100 000 nested braces": lambda data: joined(b'{"a":' * 100_000, b""),
-    "not JSON": lambda data: joined(b"{'a': 1}", b""),
-    "trailing comma": lambda data: joined(split_text(data)[:-1] + b",}", split(data)[1]),
-    "text behind the header": lambda data: joined(split_text(data) + b"x", split(data)[1]),
-    "byte order mark": lambda data: joined(b"\xef\xbb\xbf" + split_text(data), split(data)[1]),
-    "duplicate key": lambda data: joined(doubled(data, b'"bias_hh_l0"'), split(data)[1]),
-    "duplicate key by an escape": lambda data: joined(
-        doubled(data, b'"bias_hh_l\\u0030"'), split(data)[1]
+#: Name -> (what the message says, the file made of a right one).
+HEADERS: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
+    "empty file": ("length of the file", lambda data: b""),
+    "7 bytes": ("length of the file", lambda data: data[:7]),
+    "8 bytes of zero": ("header: expected a JSON object", lambda data: bytes(8)),
+    "header length 2^63": (
+        "length of the header",
+        lambda data: struct.pack("<Q", 2**63) + data[8:],
     ),
-    "two metadata": lambda data: joined(
-        b'{"__metadata__":{},' + split_text(data)[1:], split(data)[1]
+    "header length 2^64-1": (
+        "length of the header",
+        lambda data: struct.pack("<Q", 2**64 - 1) + data[8:],
     ),
-    "trailing bytes": lambda data: data + b"\0",
-    "many trailing bytes": lambda data: data * 3,
-    "cut short by a byte": lambda data: data[:-1],
+    "header beyond the file": (
+        "length of the header",
+        lambda data: struct.pack("<Q", len(data) + 1) + data[8:],
+    ),
+    "100 MB header of spaces": (
+        "length of the header",
+        lambda data: joined(b" " * 100_000_000, b""),
+    ),
+    "100 MB header of a number": (
+        "length of the header",
+        lambda data: joined(b"1" * 100_000_000, b""),
+    ),
+    "header not UTF-8": (
+        "header: expected UTF-8",
+        lambda data: joined(b'{"\xff\xfe": 1}', b""),
+    ),
+    "header an array": ("a JSON object, got []", lambda data: joined([], b"")),
+    "header a number": ("a JSON object, got 3", lambda data: joined(3, b"")),
+    "header null": ("a JSON object, got null", lambda data: joined(b"null", b"")),
+    "header a string": ('"tensors"', lambda data: joined("tensors", b"")),
+    "no metadata": ("format in the metadata", lambda data: joined({}, b"")),
+    "100 000 nested brackets": (
+        '{"a":[[[[[[[[[[[[[[[',
+        lambda data: joined(b'{"a":' + b"[" * 100_000, b""),
+    ),
+    "100 000 nested braces": ('{"a":{"a":{"a":{"a":', lambda data: joined(b'{"a":' * 100_000, b"")),
+    "not JSON": ("key must be a string", lambda data: joined(b"{'a': 1}", b"")),
+    "trailing comma": (
+        "trailing comma",
+        lambda data: joined(split_text(data)[:-1] + b",}", split(data)[1]),
+    ),
+    "text behind the header": (
+        '{"__metadata__":{"ch',
+        lambda data: joined(split_text(data) + b"x", split(data)[1]),
+    ),
+    "byte order mark": (
+        '\\u{feff}{"__metadata__":{',
+        lambda data: joined(b"\xef\xbb\xbf" + split_text(data), split(data)[1]),
+    ),
+    "duplicate key": (
+        'the key "bias_hh_l0" twice',
+        lambda data: joined(doubled(data, b'"bias_hh_l0"'), split(data)[1]),
+    ),
+    "duplicate key by an escape": (
+        'the key "bias_hh_l0" twice',
+        lambda data: joined(doubled(data, b'"bias_hh_l\\u0030"'), split(data)[1]),
+    ),
+    "two metadata": (
+        'the key "__metadata__" twice',
+        lambda data: joined(b'{"__metadata__":{},' + split_text(data)[1:], split(data)[1]),
+    ),
+    "trailing bytes": ("data of the file", lambda data: data + b"\0"),
+    "many trailing bytes": ("data of the file", lambda data: data * 3),
+    "cut short by a byte": ("data of the file", lambda data: data[:-1]),
 }
 
 
@@ -184,8 +257,9 @@ def doubled(data: bytes, name: bytes) -> bytes:
 @pytest.mark.parametrize("name", HEADERS)
 def test_broken_containers(name: str, tmp_path: Path) -> None:
     path = tmp_path / "hostile"
-    path.write_bytes(HEADERS[name](saved(tmp_path, lstm())))
-    assert_refused(path)
+    says, make = HEADERS[name]
+    path.write_bytes(make(saved(tmp_path, lstm())))
+    assert says in assert_refused(path)
 
 
 def entry(**changes: Any) -> Callable[[dict[str, Any]], None]:
@@ -245,101 +319,130 @@ def without(name: str) -> Callable[[dict[str, Any]], None]:
     return change
 
 
-def with_many_tensors(header: dict[str, Any]) -> None:
-    for k in range(200_000):
-        header[f"t{k}"] = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
+def with_many_tensors(count: int) -> Callable[[dict[str, Any]], None]:
+    def change(header: dict[str, Any]) -> None:
+        for k in range(count):
+            header[f"t{k}"] = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
+
+    return change
+
+
+def many_layers(count: int) -> str:
+    return "[" + ",".join(['{"kind":"last"}'] * count) + "]"
 
 
 def nested_structure(header: dict[str, Any]) -> None:
     header["__metadata__"]["structure"] = "[" * 100_000
 
 
-CONTENTS: dict[str, Callable[[dict[str, Any]], None]] = {
-    "overlapping": overlapping,
-    "hole": shifted(1, 1),
-    "begin > end": lambda h: h["bias_hh_l0"]["data_offsets"].reverse(),
-    "end beyond the file": shifted(0, 4096),
-    "offsets 2^63": entry(data_offsets=[2**63, 2**63 + 48]),
-    "offsets negative": entry(data_offsets=[-48, 0]),
-    "offsets float": entry(data_offsets=[0.0, 48.0]),
-    "one offset": entry(data_offsets=[0]),
-    "shape of another size": entry(shape=[13]),
-    "shape [2^32, 2^32]": entry(shape=[2**32, 2**32]),
-    "shape [0, 2^62]": entry(shape=[0, 2**62]),
-    "rank 1000": entry(shape=[1] * 1000),
-    "dimension -1": entry(shape=[-1]),
-    "dimension 4.0": entry(shape=[12.0]),
-    "dimension '12'": entry(shape=["12"]),
-    "dtype unknown": entry(dtype="Q4"),
-    "dtype F64": entry(dtype="F64"),
-    "dtype I32": entry(dtype="I32"),
-    "dtype F16": entry(dtype="F16"),
-    "unknown field of a tensor": entry(stride=[1]),
-    "no shape": lambda h: h["bias_hh_l0"].pop("shape"),
-    "tensor null": lambda h: h.update(bias_hh_l0=None),
-    "tensor missing": without("bias_hh_l0"),
-    "tensor too many": lambda h: h.update(
-        extra={"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
+#: Name -> (what the message says, how the header of a right file is changed).
+CONTENTS: dict[str, tuple[str, Callable[[dict[str, Any]], None]]] = {
+    "overlapping": ('data_offsets of "bias_ih_l0"', overlapping),
+    "hole": ('data_offsets of "bias_hh_l0"', shifted(1, 1)),
+    "begin > end": (
+        'data_offsets of "bias_hh_l0"',
+        lambda h: h["bias_hh_l0"]["data_offsets"].reverse(),
     ),
-    "200 000 tensors": with_many_tensors,
-    "swapped": swapped,
-    "transposed": transposed,
-    "name with ../": renamed("bias_hh_l0", "../../etc/passwd"),
-    "name with NUL": renamed("bias_hh_l0", "bias\0"),
-    "name with a newline": renamed("bias_hh_l0", "bias\nerror: none"),
-    "name with ANSI escapes": renamed("bias_hh_l0", "\x1b[2J\x1b[31mbias"),
-    "name with bidi": renamed("bias_hh_l0", "\u202ebias\u2066"),
-    "name empty": renamed("bias_hh_l0", ""),
-    "name of a megabyte": renamed("bias_hh_l0", "b" * 1_000_000),
-    "hidden_size 0": structure(hidden_size=0),
-    "hidden_size -1": structure(hidden_size=-1),
-    "hidden_size 2^31": structure(hidden_size=2**31),
-    "hidden_size 2^40": structure(hidden_size=2**40),
-    "hidden_size 2^64": structure(hidden_size=2**64),
-    "hidden_size '64'": structure(hidden_size="64"),
-    "hidden_size 3.0": structure(hidden_size=3.0),
-    "hidden_size null": structure(hidden_size=None),
-    "hidden_size missing": structure(hidden_size=...),
-    "10^9 layers": structure(num_layers=10**9),
-    "another hidden_size": structure(hidden_size=4),
-    "dropout 2": structure(dropout=2.0),
-    "bidirectional 1": structure(bidirectional=1),
-    "missing direction": structure(bidirectional=True),
-    "kind unknown": structure(kind="transformer"),
-    "kind missing": structure(kind=...),
-    "kind a module": structure(kind="os.system"),
-    "LSTM structure with GRU weights": structure(kind="gru", reset_after=True),
-    "unknown option": structure(exec="import os"),
-    "nested structure": nested_structure,
-    "structure no JSON": metadata(structure="LSTM(2, 3)"),
-    "structure a number": metadata(structure="3"),
-    "structure an empty list": metadata(structure="[]"),
-    "a million layers": metadata(structure="[" + '{"kind":"last"},' * 999_999 + '{"kind":"last"}]'),
-    "dtype of the model": metadata(dtype="float64"),
-    "dtype of the model unknown": metadata(dtype="float16"),
-    "another format": metadata(format="pt"),
-    "a version from the future": metadata(format_version="999", min_reader="999"),
-    "version 0": metadata(format_version="0"),
-    "version text": metadata(format_version="one"),
-    "no version": lambda h: h["__metadata__"].pop("format_version"),
-    "no structure": lambda h: h["__metadata__"].pop("structure"),
-    "unknown metadata": metadata(hook="evil"),
-    "metadata a number": metadata(format=3),
-    "metadata null": lambda h: h.update(__metadata__=None),
+    "end beyond the file": ("data of the file", shifted(0, 4096)),
+    "offsets 2^63": ('data_offsets of "bias_hh_l0"', entry(data_offsets=[2**63, 2**63 + 48])),
+    "offsets negative": ("invalid value: integer `-48`", entry(data_offsets=[-48, 0])),
+    "offsets float": ("invalid type: floating point `0.0`", entry(data_offsets=[0.0, 48.0])),
+    "one offset": ("invalid length 1", entry(data_offsets=[0])),
+    "shape of another size": ('shape of "bias_hh_l0"', entry(shape=[13])),
+    "shape [2^32, 2^32]": ('shape of "bias_hh_l0"', entry(shape=[2**32, 2**32])),
+    "shape [0, 2^62]": ('shape of "bias_hh_l0"', entry(shape=[0, 2**62])),
+    "rank 1000": ("more than 32 sizes", entry(shape=[1] * 1000)),
+    "dimension -1": ("invalid value: integer `-1`", entry(shape=[-1])),
+    "dimension 4.0": ("invalid type: floating point `12.0`", entry(shape=[12.0])),
+    "dimension '12'": ('invalid type: string "12"', entry(shape=["12"])),
+    "dtype unknown": ('dtype of "bias_hh_l0"', entry(dtype="Q4")),
+    "dtype F64": ('dtype of "bias_hh_l0"', entry(dtype="F64")),
+    "dtype I32": ('dtype of "bias_hh_l0"', entry(dtype="I32")),
+    "dtype F16": ('dtype of "bias_hh_l0"', entry(dtype="F16")),
+    "unknown field of a tensor": ("unknown field `stride`", entry(stride=[1])),
+    "no shape": ("missing field `shape`", lambda h: h["bias_hh_l0"].pop("shape")),
+    "tensor null": ("invalid type: null", lambda h: h.update(bias_hh_l0=None)),
+    "tensor missing": ("data of the file", without("bias_hh_l0")),
+    "tensor too many": (
+        '"extra"',
+        lambda h: h.update(extra={"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}),
+    ),
+    "200 000 tensors": ("length of the header", with_many_tensors(200_000)),
+    "as many tensors as a header holds": ("more than 10000 tensors", with_many_tensors(60_000)),
+    "swapped": ('shape of "bias_ih_l0"', swapped),
+    "transposed": ('shape of "weight_ih_l0"', transposed),
+    "name with ../": ('"../../etc/passwd"', renamed("bias_hh_l0", "../../etc/passwd")),
+    "name with NUL": ('"bias\\0"', renamed("bias_hh_l0", "bias\0")),
+    "name with a newline": ('"bias\\nerror: none"', renamed("bias_hh_l0", "bias\nerror: none")),
+    "name with ANSI escapes": (
+        '"\\u{1b}[2J\\u{1b}[31mbias"',
+        renamed("bias_hh_l0", "\x1b[2J\x1b[31mbias"),
+    ),
+    "name with bidi": ('"\\u{202e}bias\\u{2066}"', renamed("bias_hh_l0", "\u202ebias\u2066")),
+    "name empty": ('""', renamed("bias_hh_l0", "")),
+    "name of a megabyte": ('"bbbb', renamed("bias_hh_l0", "b" * 1_000_000)),
+    "hidden_size 0": ("structure.hidden_size", structure(hidden_size=0)),
+    "hidden_size -1": ("invalid value: integer `-1`", structure(hidden_size=-1)),
+    "hidden_size 2^31": (
+        "structure.input_size, hidden_size and num_layers",
+        structure(hidden_size=2**31),
+    ),
+    "hidden_size 2^40": (
+        "structure.input_size, hidden_size and num_layers",
+        structure(hidden_size=2**40),
+    ),
+    "hidden_size 2^64": ("invalid type: floating point", structure(hidden_size=2**64)),
+    "hidden_size '64'": ('invalid type: string "64"', structure(hidden_size="64")),
+    "hidden_size 3.0": ("invalid type: floating point `3.0`", structure(hidden_size=3.0)),
+    "hidden_size null": ("invalid type: null", structure(hidden_size=None)),
+    "hidden_size missing": ("missing field `hidden_size`", structure(hidden_size=...)),
+    "10^9 layers": ("structure.num_layers", structure(num_layers=10**9)),
+    "another hidden_size": ("data of the file", structure(hidden_size=4)),
+    "dropout 2": ("structure.dropout", structure(dropout=2.0)),
+    "bidirectional 1": ("invalid type: integer `1`", structure(bidirectional=1)),
+    "missing direction": ("data of the file", structure(bidirectional=True)),
+    "kind unknown": ("unknown variant `transformer`", structure(kind="transformer")),
+    "kind missing": ("missing field `kind`", structure(kind=...)),
+    "kind a module": ("unknown variant `os.system`", structure(kind="os.system")),
+    "GRU structure with LSTM weights": (
+        "data of the file",
+        structure(kind="gru", reset_after=True, proj_size=..., forget_bias=...),
+    ),
+    "forget_bias of a GRU": (
+        "unknown field `forget_bias`",
+        structure(kind="gru", reset_after=True, proj_size=...),
+    ),
+    "unknown option": ("unknown field `exec`", structure(exec="import os")),
+    "nested structure": ("recursion limit exceeded", nested_structure),
+    "structure no JSON": ("a layer or a list of layers", metadata(structure="LSTM(2, 3)")),
+    "structure a number": ("a layer or a list of layers, as JSON, got 3", metadata(structure="3")),
+    "structure an empty list": ("at least one layer, got none", metadata(structure="[]")),
+    "a million layers": ("length of the header", metadata(structure=many_layers(1_000_000))),
+    "as many layers as a header holds": ("structure", metadata(structure=many_layers(190_000))),
+    "dtype of the model": ("data of the file", metadata(dtype="float64")),
+    "dtype of the model unknown": ("float64, got float16", metadata(dtype="float16")),
+    "another format": ("format in the metadata", metadata(format="pt")),
+    "a version from the future": ("min_reader", metadata(format_version="999", min_reader="999")),
+    "version 0": ("format_version", metadata(format_version="0")),
+    "version text": ("format_version", metadata(format_version="one")),
+    "no version": ("format_version", lambda h: h["__metadata__"].pop("format_version")),
+    "no structure": ('the key "structure", got none', lambda h: h["__metadata__"].pop("structure")),
+    "unknown metadata": ("got hook", metadata(hook="evil")),
+    "metadata a number": ("invalid type: integer `3`", metadata(format=3)),
+    "metadata null": ("invalid type: null", lambda h: h.update(__metadata__=None)),
 }
 
 
 @pytest.mark.parametrize("name", CONTENTS)
 def test_contents_that_do_not_follow(name: str, tmp_path: Path) -> None:
     header, body = split(saved(tmp_path, lstm()))
-    CONTENTS[name](header)
+    says, change = CONTENTS[name]
+    change(header)
     if isinstance(header["__metadata__"], dict) and "checksum" in header["__metadata__"]:
-        # Where the metadata is no text, there is nothing to sign.
-        with contextlib.suppress(TypeError):
-            header = signed(header)
+        header = signed(header)
     path = tmp_path / "hostile"
     path.write_bytes(joined(header, body))
-    assert_refused(path)
+    assert says in assert_refused(path)
 
 
 def test_a_wrong_checksum(tmp_path: Path) -> None:
@@ -369,8 +472,7 @@ def test_truncated_at_every_byte(tmp_path: Path) -> None:
     path = tmp_path / "hostile"
     for n in range(len(data)):
         path.write_bytes(data[:n])
-        with pytest.raises(seqrs.ModelFileError):
-            seqrs.load(path)
+        assert_refused(path)
 
 
 def test_each_bit_of_the_header_flipped(tmp_path: Path) -> None:
@@ -381,8 +483,7 @@ def test_each_bit_of_the_header_flipped(tmp_path: Path) -> None:
         changed = bytearray(data)
         changed[bit // 8] ^= 1 << bit % 8
         path.write_bytes(changed)
-        with pytest.raises(seqrs.ModelFileError):
-            seqrs.load(path)
+        assert_refused(path)
 
 
 class TestPaths:
@@ -477,9 +578,13 @@ def test_a_refused_file_may_be_big(tmp_path: Path) -> None:
     with path.open("wb") as file:
         file.write(struct.pack("<Q", 2) + b"{}")
         file.truncate(2**30)
-    before = peak()
     assert_refused(path)
-    assert peak() - before < MEMORY
+
+    def load() -> None:
+        with pytest.raises(seqrs.ModelFileError):
+            seqrs.load(path)
+
+    assert taken(load) < MEMORY
 
 
 def test_hostile_bytes_of_a_pickled_layer() -> None:
@@ -508,4 +613,3 @@ print([e for e in events if e[1] != sys.argv[1]])
 """
     found = python(code, str(path))
     assert found.stdout.strip() == "[]", found.stdout + found.stderr
-    assert HERE.is_dir()

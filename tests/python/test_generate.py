@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import seqrs
-from cases import Array, character_model
+from cases import DTYPES, Array, character_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tolerances import assert_same_bits
+from tolerances import SHARE_OF_DRAWS, assert_same_bits
 
 VOCAB = 11
 
@@ -40,8 +40,9 @@ class TestWhatIsDrawn:
         assert ((ids >= 0) & (ids < VOCAB)).all()
         assert seqrs.generate(character_model(), [1], 0).shape == (0,)
 
-    def test_temperature_zero_takes_the_likeliest_at_every_step(self) -> None:
-        model = character_model(num_layers=2)
+    @pytest.mark.parametrize("dtype", DTYPES)
+    def test_temperature_zero_takes_the_likeliest_at_every_step(self, dtype: str) -> None:
+        model = character_model(num_layers=2, dtype=dtype)
         prompt = [3, 1, 4]
         drawn = seqrs.generate(model, prompt, 30, temperature=0)
         y, state = model([prompt])
@@ -77,17 +78,19 @@ class TestHowLikely:
     LOGITS = np.log(np.array([0.5, 0.25, 0.15, 0.1]))
 
     def test_probabilities_are_the_softmax(self) -> None:
-        assert shares(biased(self.LOGITS)) == pytest.approx([0.5, 0.25, 0.15, 0.1], abs=0.015)
+        assert shares(biased(self.LOGITS)) == pytest.approx(
+            [0.5, 0.25, 0.15, 0.1], abs=SHARE_OF_DRAWS
+        )
 
     @pytest.mark.parametrize("temperature", [0.5, 2.0])
     def test_temperature(self, temperature: float) -> None:
         p = np.exp(self.LOGITS / temperature)
         found = shares(biased(self.LOGITS), temperature=temperature)
-        assert found == pytest.approx(p / p.sum(), abs=0.015)
+        assert found == pytest.approx(p / p.sum(), abs=SHARE_OF_DRAWS)
 
     def test_top_k(self) -> None:
         found = shares(biased(self.LOGITS), top_k=2)
-        assert found == pytest.approx([2 / 3, 1 / 3, 0, 0], abs=0.015)
+        assert found == pytest.approx([2 / 3, 1 / 3, 0, 0], abs=SHARE_OF_DRAWS)
         assert (found[2:] == 0).all()
         assert shares(biased(self.LOGITS), 100, top_k=1).tolist() == [1, 0, 0, 0]
         assert_same_bits(
@@ -97,11 +100,11 @@ class TestHowLikely:
 
     def test_top_p(self) -> None:
         found = shares(biased(self.LOGITS), top_p=0.7)
-        assert found == pytest.approx([2 / 3, 1 / 3, 0, 0], abs=0.015)
+        assert found == pytest.approx([2 / 3, 1 / 3, 0, 0], abs=SHARE_OF_DRAWS)
         assert (found[2:] == 0).all()
         assert shares(biased(self.LOGITS), 100, top_p=0.01).tolist() == [1, 0, 0, 0]
         whole = shares(biased(self.LOGITS), top_p=1.0)
-        assert whole == pytest.approx([0.5, 0.25, 0.15, 0.1], abs=0.015)
+        assert whole == pytest.approx([0.5, 0.25, 0.15, 0.1], abs=SHARE_OF_DRAWS)
 
     def test_top_k_before_top_p(self) -> None:
         # Of the two likeliest, 2/3 and 1/3, the first alone makes 0.6.
@@ -115,7 +118,7 @@ class TestHowLikely:
     def test_draws_do_not_depend_on_each_other(self) -> None:
         drawn = seqrs.generate(biased(np.zeros(2)), [0], 20_000)
         pairs = np.bincount(drawn[:-1] * 2 + drawn[1:], minlength=4) / 19_999
-        assert pairs == pytest.approx([0.25] * 4, abs=0.015)
+        assert pairs == pytest.approx([0.25] * 4, abs=SHARE_OF_DRAWS)
 
 
 class TestSeeds:
@@ -155,17 +158,10 @@ class TestSeeds:
 
 
 class TestModels:
-    def test_float64(self) -> None:
-        model = character_model(dtype="float64")
-        assert_same_bits(
-            seqrs.generate(model, [1], 20),
-            seqrs.generate(character_model(dtype="float64"), [1], 20),
-        )
-
     @pytest.mark.parametrize(
         ("layers", "error"),
         [
-            ([seqrs.LSTM(2, 3)], (seqrs.ShapeError, seqrs.DTypeError, ValueError)),
+            ([seqrs.LSTM(2, 3)], seqrs.DTypeError),
             (
                 [seqrs.Embedding(5, 2), seqrs.GRU(2, 3, bidirectional=True), seqrs.Linear(6, 5)],
                 seqrs.StateError,
@@ -175,12 +171,13 @@ class TestModels:
         ids=["numbers", "bidirectional", "pooled"],
     )
     def test_models_that_cannot_are_refused(self, layers: list[Any], error: Any) -> None:
-        with pytest.raises(error):
+        with pytest.raises(error, match=r"expected .*, got") as caught:
             seqrs.generate(seqrs.Sequential(layers), [1], 3)
+        assert caught.type is error
 
     def test_a_model_with_fewer_ids_in_than_out(self) -> None:
         model = seqrs.Sequential([seqrs.Embedding(3, 2), seqrs.LSTM(2, 3), seqrs.Linear(3, 9)])
-        with pytest.raises((seqrs.ShapeError, ValueError)):
+        with pytest.raises(seqrs.ShapeError, match=r"expected an id in 0\.\..*3, got [3-8]"):
             seqrs.generate(model, [1], 50)
 
     def test_nan_in_the_logits_is_told(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import signal
@@ -11,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -364,6 +365,52 @@ def with_threads(n: int, job: Callable[[], dict[str, Array]]) -> dict[str, Array
 class TestThreads:
     """Shapes with enough work for the pool to be used."""
 
+    @pytest.mark.parametrize("what", ["layer(given.x)", "layer.backward(tape, given.dy)"])
+    def test_the_pool_is_used(self, what: str) -> None:
+        """Without it the others would compare one thread with itself."""
+        code = f"""
+import seqrs
+from cases import Given, make, pool_threads
+seqrs.set_num_threads(1)
+layer = make("lstm", "float32", 48, 96, num_layers=2)
+given = Given(layer, 64, 6)
+_, _, tape = layer.forward(given.x)
+print(bool(pool_threads()))
+seqrs.set_num_threads(3)
+{what}
+print(bool(pool_threads()))
+"""
+        found = python(code)
+        assert found.stdout.split() == ["False", "True"], found.stderr
+
+    def test_the_pool_is_used_in_training(self) -> None:
+        code = """
+import seqrs
+from cases import pool_threads
+from digests import trained
+seqrs.set_num_threads(1)
+trained("float32")
+print(bool(pool_threads()))
+seqrs.set_num_threads(3)
+trained("float32")
+print(bool(pool_threads()))
+"""
+        found = python(code)
+        assert found.stdout.split() == ["False", "True"], found.stderr
+
+    @pytest.mark.xfail(strict=True, reason="each direction has a thread, even of one")
+    def test_one_thread_is_the_callers(self) -> None:
+        code = """
+import seqrs
+from cases import Given, everything, make, pool_threads
+seqrs.set_num_threads(1)
+layer = make("lstm", "float32", 48, 96, num_layers=2, bidirectional=True)
+everything(layer, Given(layer, 64, 6))
+print(pool_threads())
+"""
+        found = python(code)
+        assert found.stdout.strip() == "[]", found.stderr
+
     @pytest.mark.parametrize("batch", [1, 5, 64])
     def test_forward_and_backward(self, cell: str, dtype: str, batch: int) -> None:
         layer = make(cell, dtype, 48, 96, num_layers=2, bidirectional=True)
@@ -402,37 +449,41 @@ class TestThreads:
 
 class TestThreadCount:
     ASK = "import seqrs; print(seqrs.get_num_threads())"
+    UNSET: ClassVar[dict[str, str | None]] = {"OMP_NUM_THREADS": None, "SEQRS_NUM_THREADS": None}
 
-    def ask(self, **env: str) -> str:
-        clean = {"OMP_NUM_THREADS": "", "SEQRS_NUM_THREADS": ""} | env
-        inherited = {k: v for k, v in os.environ.items() if k not in clean}
-        kept = {k: v for k, v in clean.items() if v}
-        found = subprocess.run(
-            [sys.executable, "-c", self.ASK],
-            env=inherited | kept,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=True,
-        )
+    def ask(self, before: str = "", **env: str) -> str:
+        found = python(before + self.ASK, env={**self.UNSET, **env})
+        assert found.returncode == 0, found.stderr
         return found.stdout.strip()
 
-    def test_follows_affinity(self) -> None:
-        n = int(self.ask())
-        assert 1 <= n <= len(os.sched_getaffinity(0))
-        one = next(iter(os.sched_getaffinity(0)))
-        code = f"import os; os.sched_setaffinity(0, [{one}]); {self.ASK}"
-        found = python(code, env={"SEQRS_NUM_THREADS": "", "OMP_NUM_THREADS": ""})
-        if "SEQRS_NUM_THREADS" not in found.stderr:
-            assert found.stdout.strip() == "1"
+    def test_follows_affinity_and_cgroup(self) -> None:
+        allowed = sorted(os.sched_getaffinity(0))
+        # Read from the cgroup's files by the package's Python, not by what counts the threads.
+        limit = int(seqrs.info()["cgroup_limit"] or len(allowed))
+        for count in range(1, min(len(allowed), 4) + 1):
+            before = f"import os; os.sched_setaffinity(0, {allowed[:count]}); "
+            assert self.ask(before) == str(max(1, min(count, limit)))
+        assert self.ask() == str(max(1, min(len(allowed), limit)))
+
+    def test_a_forked_child_follows_its_own_affinity(self) -> None:
+        one = min(os.sched_getaffinity(0))
+        before = f"""
+import os, seqrs
+seqrs.get_num_threads()
+pid = os.fork()
+if pid:
+    os._exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+os.sched_setaffinity(0, [{one}])
+"""
+        assert self.ask(before) == "1"
 
     def test_each_setting_is_above_the_one_before(self) -> None:
         assert self.ask(OMP_NUM_THREADS="3") == "3"
         assert self.ask(OMP_NUM_THREADS="3", SEQRS_NUM_THREADS="5") == "5"
-        code = "import seqrs; seqrs.set_num_threads(4); print(seqrs.get_num_threads())"
-        assert python(code, env={"SEQRS_NUM_THREADS": "5"}).stdout.strip() == "4"
+        asked = "import seqrs; seqrs.set_num_threads(4); "
+        assert self.ask(asked, OMP_NUM_THREADS="3", SEQRS_NUM_THREADS="5") == "4"
 
-    @pytest.mark.parametrize("value", ["0", "-1", "two", "1.5", " ", "99999999999999999999"])
+    @pytest.mark.parametrize("value", ["0", "-1", "two", "1.5", "", " ", "99999999999999999999"])
     def test_a_malformed_number_is_an_error_that_names_it(self, value: str) -> None:
         code = """
 import seqrs                                       # at first use, not here
@@ -716,15 +767,52 @@ class Interrupt:
         signal.signal(signal.SIGALRM, self.before)
 
 
-def interrupted_after(job: Callable[[], object], seconds: float = 0.2) -> float:
-    """How long after the signal `job` ended with KeyboardInterrupt."""
-    timer = Interrupt(seconds)
-    try:
-        with pytest.raises(KeyboardInterrupt):
+#: Seconds within which Ctrl-C has to be answered.
+AT_ONCE = 0.2
+#: A machine that does other things too may be late, but not so often in a row.
+TRIES = 8
+
+
+def interrupted(job: Callable[[], object]) -> None:
+    """`job` ends at once with KeyboardInterrupt, as it does at Ctrl-C."""
+    late = []
+    for _ in range(TRIES):
+        timer = Interrupt(0.05)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                job()
+            late.append(time.perf_counter() - timer.at)
+        finally:
+            timer.off()
+        if late[-1] <= AT_ONCE:
+            return
+    raise AssertionError(f"answered after {late} s, expected {AT_ONCE} s")
+
+
+def attentive(job: Callable[[], object]) -> None:
+    """Whenever Ctrl-C comes during `job`, it is answered at once.
+
+    A handler that only takes the time is run all along: the longest pause between two runs is
+    the longest that a signal would have had to wait. So a signal that happens to come just before
+    it is looked for proves nothing, and one quiet try is enough.
+    """
+    longest = []
+    for _ in range(TRIES):
+        times: list[float] = []
+        before = signal.signal(signal.SIGALRM, lambda *_, to=times: to.append(time.perf_counter()))
+        signal.setitimer(signal.ITIMER_REAL, 0.002, 0.002)
+        try:
+            began = time.perf_counter()
             job()
-        return time.perf_counter() - timer.at
-    finally:
-        timer.off()
+            ended = time.perf_counter()
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+        inside = [began, *(at for at in times if began < at < ended), ended]
+        longest.append(float(np.diff(inside).max()))
+        if longest[-1] <= AT_ONCE:
+            return
+    raise AssertionError(f"deaf for {longest} s, expected at most {AT_ONCE} s")
 
 
 class TestGoodGuest:
@@ -778,17 +866,21 @@ class TestGoodGuest:
 
     def test_many_callers_make_no_more_than_one_pool(self) -> None:
         code = """
-import os, threading, numpy as np, seqrs
+import threading, time, numpy as np, seqrs
+from cases import pool_threads
 seqrs.set_num_threads(3)
 layer = seqrs.LSTM(64, 128)
 x = np.zeros((64, 20, 64), np.float32)
 threads = [threading.Thread(target=lambda: [layer(x) for _ in range(5)]) for _ in range(10)]
 for t in threads: t.start()
 for t in threads: t.join()
-print(len(os.listdir("/proc/self/task")))
+end = time.monotonic() + 10             # a pool that lost a race takes its time to end
+while len(pool_threads()) > 2 and time.monotonic() < end:
+    time.sleep(0.01)
+print(len(pool_threads()))
 """
-        before = python("import os, numpy; print(len(os.listdir('/proc/self/task')))").stdout
-        assert int(python(code).stdout) <= int(before) + 3
+        # Each caller is the third.
+        assert python(code).stdout.strip() == "2"
 
     def test_models_may_be_called_while_they_train(self) -> None:
         model = character_model(hidden=32)
@@ -814,20 +906,27 @@ print(len(os.listdir("/proc/self/task")))
         for reader in readers:
             reader.join(30)
         assert not problems
+        assert not any(reader.is_alive() for reader in readers)
 
     def test_an_array_that_changes_during_a_call_does_no_harm(self, heavy: Heavy) -> None:
         x = np.zeros((32, max(20, heavy.x.shape[1] // 8), 128), np.float32)
         done = threading.Event()
+        scribbled: list[float] = []
 
         def scribble() -> None:
+            random = np.random.default_rng(0)
             while not done.is_set():
-                x[:, ::7] = np.random.default_rng(0).random()
+                x[:, ::7] = random.random()
+                scribbled.append(time.perf_counter())
 
         other = threading.Thread(target=scribble)
         other.start()
+        began = time.perf_counter()
         y, _ = heavy.layer(x)
+        ended = time.perf_counter()
         done.set()
         other.join()
+        assert sum(began < at < ended for at in scribbled) > 1
         assert np.isfinite(y).all()
 
     def test_threads_do_not_spin_while_idle(self, heavy: Heavy) -> None:
@@ -844,25 +943,39 @@ print(len(os.listdir("/proc/self/task")))
                     break
         assert min(spent) < 0.005
 
+    def test_signals_are_looked_for_all_along(self, heavy: Heavy) -> None:
+        model = seqrs.Sequential([copy.copy(heavy.layer), seqrs.Linear(128, 4)])
+        trainer = seqrs.Trainer(model, loss=seqrs.MSE())
+        x = heavy.x[:, : min(1500, heavy.x.shape[1])]  # whose tape takes 600 MB
+        y = np.zeros((*x.shape[:2], 4), np.float32)
+        characters = character_model(hidden=256, num_layers=2)
+        attentive(lambda: heavy.layer(heavy.x))
+        attentive(lambda: heavy.layer.forward(x))
+        out, _, kept = heavy.layer.forward(x)
+        attentive(lambda: heavy.layer.backward(kept, out))
+        attentive(lambda: trainer.step(x, y))
+        attentive(lambda: trainer.evaluate([(x, y)]))
+        attentive(lambda: seqrs.generate(characters, [1], 20_000))
+
     def test_ctrl_c_interrupts_inference(self, heavy: Heavy) -> None:
         expected, _ = heavy.layer(heavy.x[:, :5])
-        assert interrupted_after(lambda: heavy.layer(heavy.x)) < 1.0
+        interrupted(lambda: heavy.layer(heavy.x))
         assert_same_bits(heavy.layer(heavy.x[:, :5])[0], expected)
 
     def test_ctrl_c_interrupts_forward_and_backward(self, heavy: Heavy) -> None:
-        x = heavy.x[:, : heavy.x.shape[1] // 2]
-        assert interrupted_after(lambda: heavy.layer.forward(x)) < 1.0
+        x = heavy.x[:, :2500]
+        interrupted(lambda: heavy.layer.forward(x))
         y, _, tape = heavy.layer.forward(x)
-        dy = np.ones_like(y)
-        assert interrupted_after(lambda: heavy.layer.backward(tape, dy)) < 1.0
+        interrupted(lambda: heavy.layer.backward(tape, y))
+        assert_same_bits(heavy.layer(x)[0], y)
 
     def test_ctrl_c_interrupts_a_training_step_and_changes_nothing(self, heavy: Heavy) -> None:
-        model = seqrs.Sequential([heavy.layer, seqrs.Linear(128, 4)])
+        model = seqrs.Sequential([copy.copy(heavy.layer), seqrs.Linear(128, 4)])
         trainer = seqrs.Trainer(model, loss=seqrs.MSE())
-        x = heavy.x[:, : heavy.x.shape[1] // 2]
+        x = heavy.x[:, :2500]
         y = np.zeros((*x.shape[:2], 4), np.float32)
         before = model.state_dict()
-        assert interrupted_after(lambda: trainer.step(x, y)) < 1.0
+        interrupted(lambda: trainer.step(x, y))
         assert_same(model.state_dict(), before)
         assert trainer.steps_done == 0
         trainer.step(x[:2, :5], y[:2, :5])
@@ -870,37 +983,29 @@ print(len(os.listdir("/proc/self/task")))
 
     def test_ctrl_c_interrupts_generation(self) -> None:
         model = character_model(hidden=256, num_layers=2)
-        assert interrupted_after(lambda: seqrs.generate(model, [1], 10_000_000)) < 1.0
+        interrupted(lambda: seqrs.generate(model, [1], 10_000_000))
         assert len(seqrs.generate(model, [1], 5)) == 5
-
-    def test_other_signal_handlers_run_during_a_call(self, heavy: Heavy) -> None:
-        seen: list[float] = []
-        before = signal.signal(signal.SIGALRM, lambda *_: seen.append(time.perf_counter()))
-        try:
-            signal.setitimer(signal.ITIMER_REAL, 0.2)
-            began = time.perf_counter()
-            heavy.layer(heavy.x)
-            ended = time.perf_counter()
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, before)
-        assert len(seen) == 1
-        assert seen[0] - began < 1.2
-        assert seen[0] < ended
 
     def test_a_process_ends_cleanly_with_a_busy_pool(self) -> None:
         code = """
 import threading, numpy as np, seqrs
 seqrs.set_num_threads(2)
 layer = seqrs.LSTM(64, 256)
-x = np.zeros((64, 400, 64), np.float32)
-threading.Thread(target=lambda: layer(x), daemon=True).start()
-import time; time.sleep(0.1)
+x = np.zeros((64, 40, 64), np.float32)
+begun = threading.Event()
+
+def keep_busy():
+    while True:
+        layer(x)
+        begun.set()
+
+threading.Thread(target=keep_busy, daemon=True).start()
+begun.wait()
 print("end")
 """
         found = python(code, timeout=30)
         assert found.returncode == 0, found.stderr
-        assert found.stdout.strip() == "end"
+        assert (found.stdout.strip(), found.stderr) == ("end", "")
 
 
 class TestBoundedMemory:

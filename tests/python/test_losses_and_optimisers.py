@@ -14,7 +14,13 @@ import seqrs
 import tolerances
 from cases import DTYPES, GOLDEN, Array, assert_same, differences, numbers
 from seqrs import reference
-from tolerances import REFERENCE_TO_DIFFERENCES, assert_close, assert_same_bits
+from tolerances import (
+    FORMULA_F64,
+    RATE_BY_DIFFERENCE,
+    REFERENCE_TO_DIFFERENCES,
+    assert_close,
+    assert_same_bits,
+)
 
 LOSS_GOLDENS = np.load(GOLDEN / "losses.npz")
 OPTIMISER_GOLDENS = np.load(GOLDEN / "optimisers.npz")
@@ -26,8 +32,10 @@ LOSSES: dict[str, type[Any]] = {
     "mae": seqrs.MAE,
     "huber": seqrs.Huber,
 }
-#: In float32 a loss of a few dozen terms; the golden numbers are exact in it.
-F32 = 1e-6
+TO_PYTORCH = {
+    "float32": tolerances.PACKAGE_TO_PYTORCH_F32,
+    "float64": tolerances.PACKAGE_TO_PYTORCH_F64,
+}
 
 
 def golden_target(name: str, case: str) -> Array:
@@ -41,17 +49,16 @@ class TestLosses:
     @pytest.mark.parametrize("case", ["steps", "masked", "rows"])
     @pytest.mark.parametrize("name", LOSSES)
     def test_golden(self, name: str, case: str, reduction: str, dtype: str) -> None:
-        tolerance = tolerances.PACKAGE_TO_PYTORCH_F64 if dtype == "float64" else F32
         y_pred = LOSS_GOLDENS[f"{name}/{case}/y_pred"].astype(dtype)
         y = golden_target(name, case)
         mask = LOSS_GOLDENS[f"{name}/{case}/mask"] if case == "masked" else None
         loss = LOSSES[name](reduction=reduction)
         value = loss(y_pred, y, mask=mask)
         assert isinstance(value, float)
-        assert_close(value, LOSS_GOLDENS[f"{name}/{case}/{reduction}"], tolerance)
+        assert_close(value, LOSS_GOLDENS[f"{name}/{case}/{reduction}"], TO_PYTORCH[dtype])
         gradient = loss.gradient(y_pred, y, mask=mask)
         assert gradient.dtype == dtype
-        assert_close(gradient, LOSS_GOLDENS[f"{name}/{case}/d_{reduction}"], tolerance)
+        assert_close(gradient, LOSS_GOLDENS[f"{name}/{case}/d_{reduction}"], TO_PYTORCH[dtype])
 
     @pytest.mark.parametrize("reduction", ["mean", "sum"])
     @pytest.mark.parametrize("name", LOSSES)
@@ -100,15 +107,14 @@ class TestLosses:
         for row, targets in zip(y_pred, y, strict=True):
             for z, k in zip(row, targets, strict=True):
                 expected += math.log(np.exp(z).sum()) - z[k]
-        assert_close(seqrs.CrossEntropy("sum")(y_pred, y), expected, 1e-12)
+        assert_close(seqrs.CrossEntropy("sum")(y_pred, y), expected, FORMULA_F64)
 
     def test_large_logits_do_not_overflow(self) -> None:
         logits = np.array([[1e4, -1e4, 0.0]])
         assert seqrs.CrossEntropy()(logits, [0]) == 0.0
         assert seqrs.CrossEntropy()(logits, [1]) == 2e4
-        assert seqrs.BinaryCrossEntropy()(logits, [[1.0, 0.0, 1.0]]) == pytest.approx(
-            math.log(2) / 3
-        )
+        mean = seqrs.BinaryCrossEntropy()(logits, [[1.0, 0.0, 1.0]])
+        assert_close(mean, math.log(2) / 3, FORMULA_F64)
         gradient = seqrs.BinaryCrossEntropy("sum").gradient(logits, [[0.0, 0.0, 1.0]])
         assert gradient.tolist() == [[1.0, 0.0, -0.5]]
 
@@ -164,13 +170,12 @@ class TestOptimisers:
     @pytest.mark.parametrize("dtype", DTYPES)
     @pytest.mark.parametrize("name", CONFIGS)
     def test_golden(self, name: str, dtype: str) -> None:
-        tolerance = tolerances.PACKAGE_TO_PYTORCH_F64 if dtype == "float64" else F32
         run = Prescribed(OPTIMISER_GOLDENS["p0"], optimiser_of(CONFIGS[name]), dtype)
         pairs = zip(OPTIMISER_GOLDENS["gradients"], OPTIMISER_GOLDENS[name], strict=True)
         for gradient, expected in pairs:
             result = run.step(gradient)
-            assert result.grad_norm == pytest.approx(np.linalg.norm(gradient), rel=1e-6)
-            assert_close(run.parameters, expected, tolerance)
+            assert_close(result.grad_norm, np.linalg.norm(gradient), TO_PYTORCH[dtype])
+            assert_close(run.parameters, expected, TO_PYTORCH[dtype])
 
     @pytest.mark.parametrize("name", CONFIGS)
     def test_optimisers_are_values(self, name: str) -> None:
@@ -226,8 +231,8 @@ class TestClipping:
         params = model.backward(tape, seqrs.MSE().gradient(out, y)).params
         expected = math.sqrt(sum(float((d**2).sum()) for d in params.values()))
         result = seqrs.Trainer(model, loss=seqrs.MSE(), clip_norm=1e-3).step(x, y)
-        assert result.grad_norm == pytest.approx(expected, rel=1e-12)
-        assert result.loss == pytest.approx(seqrs.MSE()(out, y), rel=1e-12)
+        assert_close(result.grad_norm, expected, FORMULA_F64)
+        assert_close(result.loss, seqrs.MSE()(out, y), FORMULA_F64)
 
 
 class NumpyTrainer:
@@ -277,7 +282,11 @@ class NumpyTrainer:
 
 class TestAgainstNumpy:
     @pytest.mark.parametrize(
-        ("dtype", "tolerance"), [("float32", tolerances.TRAINING_TO_PYTORCH), ("float64", 1e-9)]
+        ("dtype", "tolerance"),
+        [
+            ("float32", tolerances.TRAINING_TO_PYTORCH),
+            ("float64", tolerances.TRAINING_TO_PYTORCH_F64),
+        ],
     )
     def test_sixty_steps_of_training(self, dtype: str, tolerance: float) -> None:
         model = seqrs.Sequential(
@@ -302,17 +311,16 @@ class TestAgainstNumpy:
             lengths[0] = 7
             expected = theirs.step(x, y, lengths)
             result = ours.step(x, y, lengths=lengths)
-            assert result.loss == pytest.approx(expected[0], rel=tolerance), step
-            assert result.grad_norm == pytest.approx(expected[1], rel=tolerance), step
+            assert_close(result.loss, expected[0], tolerance, f"loss, step {step}")
+            assert_close(result.grad_norm, expected[1], tolerance, f"norm, step {step}")
             losses.append(result.loss)
             clipped += expected[1] > clip
         assert np.mean(losses[-10:]) < np.mean(losses[:10])
         assert clipped > 0
-        if dtype == "float64":
-            final = {f"0.{k}": p for k, p in theirs.lstm.state_dict().items()}
-            final |= {f"1.{k}": p for k, p in theirs.linear.items()}
-            for name, p in model.state_dict().items():
-                assert_close(p, final[name], 1e-8, name)
+        final = {f"0.{k}": p for k, p in theirs.lstm.state_dict().items()}
+        final |= {f"1.{k}": p for k, p in theirs.linear.items()}
+        for name, p in model.state_dict().items():
+            assert_close(p, final[name], tolerance, name)
 
 
 @pytest.mark.parametrize(
@@ -336,9 +344,9 @@ def test_schedules(schedule: Callable[[], Any], formula: Callable[[int], float])
     run = Prescribed(np.zeros(1), seqrs.SGD(lr=schedule()))
     before = 0.0
     for s in range(14):
-        assert run.trainer.lr == pytest.approx(formula(s), rel=1e-12), s
+        assert_close(run.trainer.lr, formula(s), FORMULA_F64, f"step {s}")
         run.step(np.ones(1))
-        assert before - run.parameters[0] == pytest.approx(formula(s), rel=1e-9), s
+        assert_close(before - run.parameters[0], formula(s), RATE_BY_DIFFERENCE, f"step {s}")
         before = run.parameters[0]
     made = schedule()
     assert pickle.loads(pickle.dumps(made)) == made == eval(repr(made), vars(seqrs.schedules))
@@ -370,11 +378,11 @@ class TestPlateau:
 
     def test_the_rate_falls_after_patience(self) -> None:
         rates = self.losses_to_rates([3, 2, 2, 2, 2, 1, 1, 1], factor=0.5, patience=1)
-        assert rates == pytest.approx([0.1, 0.1, 0.1, 0.05, 0.05, 0.05, 0.05, 0.025])
+        assert_close(rates, [0.1, 0.1, 0.1, 0.05, 0.05, 0.05, 0.05, 0.025], FORMULA_F64)
 
     def test_the_rate_has_a_floor(self) -> None:
         rates = self.losses_to_rates([1.0] * 5, factor=0.1, patience=0, min_lr=0.004)
-        assert rates == pytest.approx([0.1, 0.01, 0.004, 0.004, 0.004])
+        assert_close(rates, [0.1, 0.01, 0.004, 0.004, 0.004], FORMULA_F64)
 
 
 def test_the_state_of_the_optimiser_is_the_trainers() -> None:
