@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar, overload
 
 from . import _seqrs
@@ -283,7 +283,7 @@ class Layer:
         return layer
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _from_bytes, (type(self), self._handle.to_bytes()), own_attributes(self)
+        return reduced(_from_bytes, (type(self), self._handle.to_bytes()), self)
 
 
 LayerT = TypeVar("LayerT", bound=Layer)
@@ -303,6 +303,14 @@ def own_attributes(value: object) -> dict[str, Any] | None:
     """What a user's subclass of a layer or model has added to it; None if nothing."""
     # Ours have slots alone; a subclass that says nothing of slots has a dictionary.
     return getattr(value, "__dict__", None) or None
+
+
+def reduced(
+    build: Callable[..., Any], arguments: tuple[Any, ...], value: object
+) -> tuple[Any, ...]:
+    """How to pickle `value`: what builds it, and what a subclass has added to it."""
+    attributes = own_attributes(value)
+    return (build, arguments) if attributes is None else (build, arguments, attributes)
 
 
 def take_attributes(value: object, attributes: dict[str, Any] | None) -> None:

@@ -21,6 +21,7 @@ from .layers import (
     checked_path,
     checked_tape,
     own_attributes,
+    reduced,
     take_attributes,
     wrapped,
 )
@@ -292,7 +293,7 @@ class Sequential:
         return model
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuilt, (type(self), self._layers), own_attributes(self)
+        return reduced(_rebuilt, (type(self), self._layers), self)
 
     @classmethod
     def _of(cls, layers: tuple[Layer, ...]) -> Self:

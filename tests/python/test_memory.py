@@ -42,8 +42,7 @@ def sweep(job):
     print("refused", len(refused))
 """
 
-#: What needs memory -> the code of the job. A recurrent layer is not among them: its own memory is
-#: the compiled core's.
+#: What needs memory -> the code of the job.
 JOBS = {
     "embedding": """
 layer = seqrs.Embedding(V, F)
@@ -53,6 +52,17 @@ sweep(lambda: layer(many))
 """,
     "embedding-built": """
 sweep(lambda: seqrs.Embedding(100_000, F))
+""",
+    "lstm-built": """
+sweep(lambda: seqrs.LSTM(F, 700))
+""",
+    "lstm": """
+layer = seqrs.LSTM(F, 64)
+lengths = [T - 1] * B
+sweep(lambda: layer(x))
+sweep(lambda: layer.forward(x, lengths=lengths))
+y, _, tape = layer.forward(x, lengths=lengths)
+sweep(lambda: layer.backward(tape, y))
 """,
     "last": """
 layer = seqrs.Last()
@@ -120,6 +130,18 @@ sweep(job)
 """
         for name, pool in {"last": "Last", "mean": "MeanPool", "max": "MaxPool"}.items()
     },
+    "training-lstm": """
+trainer = Trainer(seqrs.LSTM(F, 64), loss=seqrs.MSE())
+y = np.zeros((B, T, 64), np.float32)
+def job():
+    before = trainer.steps_done
+    try:
+        trainer.step(x, y, lengths=[T - 1] * B)
+    except MemoryError:
+        assert trainer.steps_done == before
+        raise
+sweep(job)
+""",
     "training-many-parameters": """
 model = seqrs.Sequential([seqrs.Embedding(100_000, F), seqrs.Last()], seed=0)
 trainer = Trainer(model, loss=seqrs.MSE())
