@@ -299,7 +299,7 @@ LOSSES: list[Case] = [
     ("lengths", lambda: seqrs.MSE()(X, X, lengths=[5, 1, 1]), ShapeError,
      r"lengths\[0\]: .*4.*got 5"),
     ("target of 2", lambda: seqrs.BinaryCrossEntropy()(X, 2.0 * np.ones_like(X)), ShapeError,
-     r"target: .*\[0, 1\], got 2"),
+     r"(y|target): .*\[0, 1\], got 2"),
     ("both", lambda: seqrs.MSE()(X, X, [1] * B, np.ones((B, T), bool)), ShapeError, "at most one"),
 ]  # fmt: skip
 
