@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
-from .callbacks import Callback
+from .callbacks import Callback, CSVLogger, EarlyStopping, ModelCheckpoint
 from .checkpoints import check_content
 
 if TYPE_CHECKING:
@@ -40,11 +40,10 @@ class Listener:
 
     def check(self, metrics: Collection[str]) -> None:
         """Before anything else: whether a ready-made one will have what it needs."""
-        check = getattr(self.callback, "check", None)
-        if check is None or not type(self.callback).__module__.startswith(__package__):
+        if not isinstance(self.callback, (EarlyStopping, ModelCheckpoint, CSVLogger)):
             return
         try:
-            check(metrics)
+            self.callback.check(metrics)
         except (ValueError, OSError) as error:
             raise type(error)(f"{self.label}: {error}") from None
 
