@@ -398,7 +398,6 @@ print(bool(pool_threads()))
         found = python(code)
         assert found.stdout.split() == ["False", "True"], found.stderr
 
-    @pytest.mark.xfail(strict=True, reason="each direction has a thread, even of one")
     def test_one_thread_is_the_callers(self) -> None:
         code = """
 import seqrs

@@ -22,7 +22,7 @@ use seqrs_core::tape::DirectionTape;
 use seqrs_core::{Error, interrupt};
 
 use crate::cpu::Cpu;
-use crate::forward::{Shared, blocks, parts, split_rows};
+use crate::forward::{Shared, blocks, split_rows, threads};
 use crate::lanes::Element;
 use crate::level::Level;
 use crate::outer::Outer;
@@ -156,10 +156,12 @@ pub(crate) fn backward<C: Cell, T: Element>(
         .collect();
 
     // 1. back through time
-    let ranges = split_rows(run.steps, parts(cpu, run.shape, run.steps));
+    let threads = threads(cpu, run.shape, run.steps);
+    let ranges = split_rows(run.steps, threads.div_ceil(directions));
     let mut results = vec![Ok(()); jobs.len() * ranges.len()];
     let pairs = jobs.iter().flat_map(|job| ranges.iter().map(move |range| (job, range)));
-    team::run(
+    team::run_within(
+        threads,
         pairs
             .zip(&mut results)
             .map(|((job, range), result)| {

@@ -118,19 +118,18 @@ pub(crate) fn blocks(range: &Range<usize>) -> impl Iterator<Item = Range<usize>>
     range.clone().step_by(ROWS_AT_ONCE).map(move |b| b..(b + ROWS_AT_ONCE).min(end))
 }
 
-/// How many ranges to cut the rows of each direction into.
-pub(crate) fn parts<T: Element>(cpu: &Cpu<T>, shape: &Shape, steps: &Steps) -> usize {
+/// How many threads all directions of the layer are worth.
+pub(crate) fn threads<T: Element>(cpu: &Cpu<T>, shape: &Shape, steps: &Steps) -> usize {
     let work = steps.items() * shape.gate_columns() * (shape.input + shape.state);
-    let threads = cpu.threads_for(work * shape.directions);
-    threads.div_ceil(shape.directions)
+    cpu.threads_for(work * shape.directions)
 }
 
 /// Into how many ranges to cut the rows of each direction, and how many workers share one.
 ///
 /// Rows are independent, so ranges of them need no meetings; but a worker whose rows are few
 /// spends its time on reading weights, and half of the weights are read in half the time.
-fn shares<T: Element>(cpu: &Cpu<T>, shape: &Shape, steps: &Steps) -> (usize, usize) {
-    let workers = parts(cpu, shape, steps);
+fn shares<T: Element>(threads: usize, shape: &Shape, steps: &Steps) -> (usize, usize) {
+    let workers = threads.div_ceil(shape.directions);
     let recurrent = shape.gate_columns() * shape.state;
     let enough = if recurrent * size_of::<T>() > L2 { ROWS_BEYOND_L2 } else { ROWS };
     let ranges = (steps.batch() / enough).clamp(1, workers);
@@ -190,7 +189,8 @@ where
             }
         })
         .collect();
-    let (parts, crew) = shares(cpu, run.shape, run.steps);
+    let threads = threads(cpu, run.shape, run.steps);
+    let (parts, crew) = shares::<T>(threads, run.shape, run.steps);
     let ranges = split_rows(run.steps, parts);
     let pairs = jobs.iter().flat_map(|job| ranges.iter().map(move |range| (job, range)));
     let mut rooms: Vec<Room<T>> = pairs
@@ -203,7 +203,8 @@ where
     let workers = pairs.zip(&views).zip(&crews).flat_map(|(((job, range), bench), crew)| {
         (0..crew.len()).map(move |k| (job, range, bench, crew, k))
     });
-    team::run(
+    team::run_within(
+        threads,
         workers
             .zip(&mut results)
             .map(|((job, range, bench, crew, k), result)| {

@@ -156,9 +156,15 @@ fn pool() -> Option<&'static ThreadPool> {
 }
 
 /// Runs the tasks side by side, the first on the calling thread, and returns when all are
-/// done. Where there are more tasks than threads, they begin in order. A task's panic goes on in the caller.
+/// done. Where there are more tasks than threads, they begin in order. A task's panic goes on
+/// in the caller.
 pub fn run<F: FnOnce() + Send>(tasks: Vec<F>) {
-    let helpers = tasks.len().saturating_sub(1);
+    run_within(tasks.len(), tasks);
+}
+
+/// As [`run`], for tasks that may be more than `threads`: one thread is the caller's own.
+pub(crate) fn run_within<F: FnOnce() + Send>(threads: usize, tasks: Vec<F>) {
+    let helpers = threads.min(tasks.len()).saturating_sub(1);
     let mut tasks = tasks.into_iter();
     let Some(first) = tasks.next() else { return };
     match if helpers == 0 { None } else { pool() } {
@@ -207,6 +213,8 @@ mod tests {
         let mut done = [false; 5];
         run(done.iter_mut().map(|d| move || *d = true).collect());
         assert_eq!(done, [true; 5]);
+        let here = std::thread::current().id();
+        run_within(1, (0..3).map(|_| || assert_eq!(std::thread::current().id(), here)).collect());
     }
 
     #[test]

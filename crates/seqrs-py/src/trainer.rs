@@ -45,23 +45,17 @@ macro_rules! with_trainer {
 pub(crate) struct PyTrainer {
     model: Py<PyModel>,
     /// Locked for the length of a call, and never waited for.
-    inside: Mutex<Inside>,
+    trainer: Mutex<AnyTrainer>,
     /// The process whose call took the lock last.
     worker: AtomicU32,
-}
-
-struct Inside {
-    trainer: AnyTrainer,
-    /// What the last step that was done gave.
-    last: Option<Done>,
 }
 
 /// Loss, norm of the gradient, final state.
 type Done = (f64, f64, Py<PyAny>);
 
 impl PyTrainer {
-    fn lock(&self, py: Python<'_>) -> PyResult<MutexGuard<'_, Inside>> {
-        let guard = match self.inside.try_lock() {
+    fn lock(&self, py: Python<'_>) -> PyResult<MutexGuard<'_, AnyTrainer>> {
+        let guard = match self.trainer.try_lock() {
             Ok(guard) => guard,
             // A panic has left the parameters of the model alone, and the trainer takes
             // them up again at the next step.
@@ -277,8 +271,8 @@ impl PyTrainer {
                     AnyTrainer::F64(Box::new(Trainer::with_options(model, options).map_err(raise)?))
                 }
             };
-            let inside = Mutex::new(Inside { trainer, last: None });
-            Ok(Self { model, inside, worker: AtomicU32::new(process::id()) })
+            let trainer = Mutex::new(trainer);
+            Ok(Self { model, trainer, worker: AtomicU32::new(process::id()) })
         })
     }
 
@@ -296,23 +290,9 @@ impl PyTrainer {
         let py = x.py();
         guard(py, || {
             let args = Args { x, y, live: Live { lengths, mask }, state, batch_first };
-            let inside = &mut *self.lock(py)?;
-            let (loss, norm, state) = with_trainer!(&mut inside.trainer, trainer => {
+            with_trainer!(&mut *self.lock(py)?, trainer => {
                 step(py, trainer, self.model.get(), &args)
-            })?;
-            inside.last = Some((loss, norm, state.clone_ref(py)));
-            Ok((loss, norm, state))
-        })
-    }
-
-    /// What the last step that was done gave, for a caller who was interrupted between the
-    /// step and taking its result; None before the first.
-    #[getter]
-    fn last_step(&self, py: Python<'_>) -> PyResult<Option<Done>> {
-        guard(py, || {
-            let inside = self.lock(py)?;
-            let last = inside.last.as_ref();
-            Ok(last.map(|(loss, norm, state)| (*loss, *norm, state.clone_ref(py))))
+            })
         })
     }
 
@@ -330,7 +310,7 @@ impl PyTrainer {
         let py = x.py();
         guard(py, || {
             let args = Args { x, y, live: Live { lengths, mask }, state, batch_first };
-            with_trainer!(&mut self.lock(py)?.trainer, trainer => {
+            with_trainer!(&mut *self.lock(py)?, trainer => {
                 evaluate(py, trainer, self.model.get(), &args)
             })
         })
@@ -339,7 +319,7 @@ impl PyTrainer {
     /// Shows the schedule a metric.
     fn observe(&self, py: Python<'_>, metric: f64) -> PyResult<()> {
         guard(py, || {
-            with_trainer!(&mut self.lock(py)?.trainer, trainer => trainer.observe(metric));
+            with_trainer!(&mut *self.lock(py)?, trainer => trainer.observe(metric));
             Ok(())
         })
     }
@@ -347,13 +327,13 @@ impl PyTrainer {
     /// The learning rate of the next update.
     #[getter]
     fn lr(&self, py: Python<'_>) -> PyResult<f64> {
-        guard(py, || Ok(with_trainer!(&self.lock(py)?.trainer, trainer => trainer.learning_rate())))
+        guard(py, || Ok(with_trainer!(&*self.lock(py)?, trainer => trainer.learning_rate())))
     }
 
     /// Updates done.
     #[getter]
     fn steps_done(&self, py: Python<'_>) -> PyResult<u64> {
-        guard(py, || Ok(with_trainer!(&self.lock(py)?.trainer, trainer => trainer.steps_done())))
+        guard(py, || Ok(with_trainer!(&*self.lock(py)?, trainer => trainer.steps_done())))
     }
 
     /// Writes everything that the rest of the run depends on, and `extra_json` with it.
@@ -362,7 +342,7 @@ impl PyTrainer {
             let extra = serde_json::from_str(extra_json).map_err(|error| {
                 errors::raise(py, Error::option("extra_json", "a JSON text", error))
             })?;
-            with_trainer!(&mut self.lock(py)?.trainer, trainer => {
+            with_trainer!(&mut *self.lock(py)?, trainer => {
                 take_up(py, trainer, self.model.get())?;
                 compute(py, || trainer.checkpoint(&path, &extra))
             })
@@ -372,11 +352,9 @@ impl PyTrainer {
     /// Goes back to what `checkpoint` wrote; gives `extra_json`.
     fn restore(&self, py: Python<'_>, path: PathBuf) -> PyResult<String> {
         guard(py, || {
-            let inside = &mut *self.lock(py)?;
-            with_trainer!(&mut inside.trainer, trainer => {
+            with_trainer!(&mut *self.lock(py)?, trainer => {
                 let extra = compute(py, || trainer.restore(&path))?;
                 self.model.get().put(py, trainer.model.layers());
-                inside.last = None;
                 Ok(extra.to_string())
             })
         })
