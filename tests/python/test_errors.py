@@ -303,12 +303,16 @@ LOSSES: list[Case] = [
     ("both", lambda: seqrs.MSE()(X, X, [1] * B, np.ones((B, T), bool)), ShapeError, "at most one"),
 ]  # fmt: skip
 
+WIDE = seqrs.Sequential([seqrs.Embedding(V, I), seqrs.Linear(I, V + 2)])
+
 REST: list[Case] = [
     ("threads 0", lambda: seqrs.set_num_threads(0), ShapeError, "n: .*got 0"),
     ("threads 1.5", lambda: seqrs.set_num_threads(1.5), TypeError, "n: .*got 1.5"),  # type: ignore[arg-type]
     ("prompt empty", lambda: seqrs.generate(words(), [], 3), ShapeError,
      r"prompt: .*at least one id.*got shape \(0,\)"),
     ("prompt float", lambda: seqrs.generate(words(), [0.5], 3), DTypeError, "prompt: .*float64"),
+    ("logits beyond the ids", lambda: seqrs.generate(WIDE, [1], 1), ShapeError,
+     r"logits of the model: .*at most 7.*got 9"),
     ("prompt id", lambda: seqrs.generate(words(), [V], 3), ShapeError,
      r"prompt\[0\]: .*got 7"),
     ("steps -1", lambda: seqrs.generate(words(), [1], -1), ShapeError, "steps: .*-1"),

@@ -790,7 +790,7 @@ class TestResume:
             (
                 "data",
                 ValueError,
-                r"data: expected that of .*, got other data \(batches: 2, now 3\)",
+                r"data: expected that of .*, got .* \(batches: 2, now 3\)",
             ),
             ("dtype", seqrs.ModelFileError, r"0\.weight: expected F64.*, got F32"),
         ],

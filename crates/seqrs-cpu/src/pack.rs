@@ -15,8 +15,8 @@
 
 use std::ops::Range;
 
-use seqrs_core::Error;
 use seqrs_core::memory::zeros;
+use seqrs_core::{Error, interrupt};
 
 use crate::lanes::{Element, Simd};
 use crate::level::{Kernel, Level};
@@ -105,6 +105,7 @@ impl<T: Element> Panels<T> {
         let mut numbers: Vec<T> = zeros("packed weights", len + LINE / size_of::<T>())?;
         let start = numbers.as_ptr().align_offset(LINE).min(LINE / size_of::<T>());
         for (p, panel) in numbers[start..start + len].chunks_mut(row * (depth + 1)).enumerate() {
+            interrupt::check()?;
             for j in 0..row {
                 let Some(n) = column_at(p * row + j) else { continue };
                 if let Some(bias) = source.bias {

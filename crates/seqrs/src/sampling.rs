@@ -107,7 +107,7 @@ impl Sampling {
 /// # Errors
 /// - [`Error::Option`] names the option that is out of its range.
 /// - [`Error::Shape`] if the prompt is empty, or has an id that the model does not know, or
-///   the model gives out an id that it does not take in.
+///   the model has more logits than ids.
 /// - [`Error::State`] if the model cannot go step by step (it is bidirectional, or takes the
 ///   mean or maximum over steps).
 /// - [`Error::DType`] if the model's input are numbers.
@@ -129,6 +129,10 @@ pub fn generate<T: Number>(
         if let Some(k) = prompt.iter().position(|&id| !known(id)) {
             let expected = format!("an id in 0..{}", table.num_embeddings);
             return Err(Error::shape(format!("prompt[{k}]"), expected, prompt[k]));
+        }
+        if let Some(width) = model.output_width().filter(|&width| width > table.num_embeddings) {
+            let expected = format!("at most {} (one for each id)", table.num_embeddings);
+            return Err(Error::shape("logits of the model", expected, width));
         }
     }
     let mut state = model.zero_state(1)?;
