@@ -177,7 +177,7 @@ class TestModels:
 
     def test_a_model_with_fewer_ids_in_than_out(self) -> None:
         model = seqrs.Sequential([seqrs.Embedding(3, 2), seqrs.LSTM(2, 3), seqrs.Linear(3, 9)])
-        with pytest.raises(seqrs.ShapeError, match=r"logits of the model: expected at most 3 .*, got 9"):
+        with pytest.raises(seqrs.ShapeError, match=r"logits of the model: .* at most 3 .*, got 9"):
             seqrs.generate(model, [1], 50)
 
     def test_nan_in_the_logits_is_told(self) -> None:
