@@ -13,6 +13,7 @@ run go on exactly where it stopped.
 from __future__ import annotations
 
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -35,7 +36,7 @@ Batch = tuple[Array, ...]
 POOL_BATCHES = 50
 
 
-class Dataset:
+class Dataset(ABC):
     """Batches in an order that follows from (seed, epoch) alone.
 
     `len(data)` is the number of batches of the current epoch. Iterating gives the batches of the
@@ -50,16 +51,16 @@ class Dataset:
     def __init__(self) -> None:
         self._epoch = 0
 
-    def __len__(self) -> int:
-        raise NotImplementedError
+    @abstractmethod
+    def __len__(self) -> int: ...
 
+    @abstractmethod
     def batch(self, index: int) -> Batch:
         """Batch `index` of the current epoch, 0 <= index < len(self).
 
         Raises:
             IndexError: there is no such batch; a negative index does not count from the end.
         """
-        raise NotImplementedError
 
     def _place(self, index: int) -> int:
         """The index, once it is known to be one of a batch."""

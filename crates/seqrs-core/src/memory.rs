@@ -28,6 +28,16 @@ pub fn room<T>(what: &str, len: usize) -> Result<Vec<T>, Error> {
     Ok(vector)
 }
 
+/// A copy.
+///
+/// # Errors
+/// [`Error::OutOfMemory`] names `what` it was for.
+pub fn copied<T: Copy>(what: &str, numbers: &[T]) -> Result<Vec<T>, Error> {
+    let mut copy = room(what, numbers.len())?;
+    copy.extend_from_slice(numbers);
+    Ok(copy)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -17,7 +17,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::IntoPyDict;
-use seqrs_core::Error;
+pub(crate) use seqrs_core::memory::{copied, room};
 
 use crate::errors;
 
@@ -248,23 +248,6 @@ pub(crate) fn new<'py, T: Element + Copy>(
         .map_err(|_| PyMemoryError::new_err("an array"))?
         .copy_from_slice(&numbers);
     Ok(array.into_any())
-}
-
-/// A copy, or [`Error::OutOfMemory`].
-pub(crate) fn copied<T: Copy>(what: &str, numbers: &[T]) -> Result<Vec<T>, Error> {
-    let mut copy = room(what, numbers.len())?;
-    copy.extend_from_slice(numbers);
-    Ok(copy)
-}
-
-/// An empty vector with room for `len` elements, or [`Error::OutOfMemory`].
-pub(crate) fn room<T>(what: &str, len: usize) -> Result<Vec<T>, Error> {
-    let mut vector = Vec::new();
-    vector.try_reserve_exact(len).map_err(|_| Error::OutOfMemory {
-        what: what.to_owned(),
-        bytes: len as u128 * size_of::<T>() as u128,
-    })?;
-    Ok(vector)
 }
 
 /// `(2, 3, 4)`, as Python writes it.

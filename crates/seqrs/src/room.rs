@@ -1,34 +1,21 @@
 //! Memory that may not be there, asked for so that its lack is an error and no abort.
 //!
 //! Everything whose size depends on data or on a model comes from here or from
-//! [`seqrs_core::memory::zeros`].
+//! [`seqrs_core::memory`], whose functions come along.
 
 use std::borrow::Cow;
 
 use seqrs_core::Error;
 use seqrs_core::backend::State;
+pub(crate) use seqrs_core::memory::{copied, room};
 
 use crate::sequential::ModelState;
-
-/// An empty vector with room for `len` elements.
-pub(crate) fn room<T>(what: &str, len: usize) -> Result<Vec<T>, Error> {
-    let mut vector = Vec::new();
-    more_room(what, &mut vector, len)?;
-    Ok(vector)
-}
 
 /// Room for exactly `more` elements behind those that are there.
 pub(crate) fn more_room<T>(what: &str, vector: &mut Vec<T>, more: usize) -> Result<(), Error> {
     let bytes = (vector.len() as u128 + more as u128) * size_of::<T>() as u128;
     let none = |_| Error::OutOfMemory { what: what.to_owned(), bytes };
     vector.try_reserve_exact(more).map_err(none)
-}
-
-/// A copy.
-pub(crate) fn copied<T: Copy>(what: &str, numbers: &[T]) -> Result<Vec<T>, Error> {
-    let mut copy = room(what, numbers.len())?;
-    copy.extend_from_slice(numbers);
-    Ok(copy)
 }
 
 /// The numbers to be changed: a copy, unless nobody else has them.
