@@ -224,6 +224,12 @@ impl Member<'_> {
         self.k == 0
     }
 
+    /// Whether there are others.
+    #[inline]
+    pub(crate) fn has_company(&self) -> bool {
+        !self.crew.helpers.is_empty()
+    }
+
     /// Ends this member's part of the phase before, waits for the others as far as they take
     /// part, and gives its share of the next phase; to a helper that is no longer needed, none.
     #[inline]

@@ -30,6 +30,13 @@ use crate::weights::Weights;
 /// Bytes of gates from the input that are computed ahead: about half of a core's L2.
 const AHEAD: usize = 512 << 10;
 
+/// Items whose gates a crew computes ahead: four tiles for each read of the weights, and few
+/// enough for a helper that comes late to miss little.
+const AHEAD_TOGETHER: usize = 24;
+
+/// Steps of the first run of a crew.
+const TO_WAKE_UP: usize = 4;
+
 /// Multiply-adds that are worth a second thread: some tens of microseconds.
 pub(crate) const WORTH_A_THREAD: usize = 1 << 20;
 
@@ -37,7 +44,7 @@ pub(crate) const WORTH_A_THREAD: usize = 1 << 20;
 const WORTH_MEETING: usize = 16;
 
 /// Multiply-adds of each member that are worth a meeting: about a microsecond.
-const WORTH_A_MEETING: usize = 40 << 10;
+const WORTH_A_MEETING: usize = 8 << 10;
 
 /// Rows that keep the multipliers busy while the weights come from L2 ...
 const ROWS: usize = 4;
@@ -195,7 +202,7 @@ where
     let pairs = jobs.iter().flat_map(|job| ranges.iter().map(move |range| (job, range)));
     let mut rooms: Vec<Room<T>> = pairs
         .clone()
-        .map(|(job, range)| Room::new::<C>(job, range.len().min(ROWS_AT_ONCE)))
+        .map(|(job, range)| Room::new::<C>(job, range.len().min(ROWS_AT_ONCE), crew > 1))
         .collect::<Result<_, Error>>()?;
     let crews: Vec<Crew> = rooms.iter().map(|_| Crew::new(crew - 1)).collect();
     let views: Vec<Bench<T>> = rooms.iter_mut().map(Room::view).collect();
@@ -237,13 +244,15 @@ struct Room<T> {
 }
 
 impl<T: Element> Room<T> {
-    fn new<C: Cell>(job: &Job<'_, T>, rows: usize) -> Result<Self, Error> {
+    fn new<C: Cell>(job: &Job<'_, T>, rows: usize, shared: bool) -> Result<Self, Error> {
         let Shape { hidden, state, ref weight_hr, .. } = *job.shape;
         let time = job.steps.time();
         let columns = C::GATES * hidden;
         let two_products = C::FIRST_GATES < C::GATES;
         let opened = <C::Opened<f32> as Bundle<f32>>::NAMES.len() * hidden;
-        let chunk = (AHEAD / (rows * columns * size_of::<T>()).max(1)).clamp(1, time.max(1));
+        let most = if shared { AHEAD_TOGETHER / rows.max(1) } else { time };
+        let chunk =
+            (AHEAD / (rows * columns * size_of::<T>()).max(1)).min(most).clamp(1, time.max(1));
         let optional =
             |needed: bool, len| needed.then(|| zeros("workspace of a layer", len)).transpose();
         Ok(Self {
@@ -317,14 +326,18 @@ unsafe fn rows_forward<C: Cell, T: Element>(
         }
     }
 
-    for first in (0..time).step_by(chunk) {
+    let mut done = 0;
+    while done < time {
+        // A crew begins with a short run, as its helpers are still waking up.
+        let run = if done == 0 && member.has_company() { chunk.min(TO_WAKE_UP) } else { chunk };
+        let steps = done..(done + run).min(time);
+        done = steps.end;
         if member.leads() {
             interrupt::check()?;
             if job.stop.load(Ordering::Relaxed) {
                 return Ok(());
             }
         }
-        let steps = first..(first + chunk).min(time);
         inputs.clear();
         gates.clear();
         for k in steps.clone() {

@@ -58,6 +58,39 @@ pub(crate) unsafe fn add_products<V: Simd, const R: usize, const N: usize>(
     *acc = sums;
 }
 
+/// The first `n` numbers at `from`, then zeros: most registers of a tile are whole, those that
+/// hang over its end are cut.
+///
+/// # Safety
+/// `from` is readable for `n` numbers.
+#[inline(always)]
+pub(crate) unsafe fn load_first<V: Simd>(from: *const V::Elem, n: usize) -> V {
+    // SAFETY: by the caller.
+    unsafe {
+        match n {
+            n if n == V::WIDTH => V::load(from),
+            0 => V::zero(),
+            n => V::load_partial(from, n),
+        }
+    }
+}
+
+/// Writes the first `n` numbers to `to`.
+///
+/// # Safety
+/// `to` is writable for `n` numbers.
+#[inline(always)]
+pub(crate) unsafe fn store_first<V: Simd>(value: V, to: *mut V::Elem, n: usize) {
+    // SAFETY: by the caller.
+    unsafe {
+        match n {
+            n if n == V::WIDTH => value.store(to),
+            0 => {}
+            n => value.store_partial(to, n),
+        }
+    }
+}
+
 /// `rows` cut into as few tiles of at most `most` rows as possible, as equal as possible:
 /// 32 rows are 6 + 6 + 5 + 5 + 5 + 5, not 5 x 6 + 2.
 #[inline(always)]
@@ -68,6 +101,25 @@ pub(crate) fn tiles(rows: usize, most: usize) -> impl Iterator<Item = std::ops::
         let start = k * each + k.min(more);
         start..start + each + usize::from(k < more)
     })
+}
+
+/// Neighbouring tiles of the same size.
+pub(crate) struct Run {
+    /// Their first row, and the one after their last.
+    pub(crate) start: usize,
+    pub(crate) end: usize,
+    /// Rows in each.
+    pub(crate) each: usize,
+}
+
+/// The tiles of [`tiles`] as at most two runs of equal ones.
+#[inline(always)]
+pub(crate) fn runs(rows: usize, most: usize) -> impl Iterator<Item = Run> {
+    let count = rows.div_ceil(most).max(1);
+    let (each, more) = (rows / count, rows % count);
+    let cut = more * (each + 1);
+    let runs = [Run { start: 0, end: cut, each: each + 1 }, Run { start: cut, end: rows, each }];
+    runs.into_iter().filter(|run| run.start < run.end)
 }
 
 /// Calls `$tile::<..., R, ...>` for the number of rows at hand.

@@ -11,7 +11,7 @@ use std::ops::Range;
 use seqrs_core::Error;
 use seqrs_core::memory::zeros;
 
-use crate::kernel::{add_products, most_rows, tiles, with_rows};
+use crate::kernel::{add_products, load_first, most_rows, runs, store_first, tiles, with_rows};
 use crate::lanes::{Element, Simd};
 use crate::level::{Kernel, Level};
 use crate::pack::{PANEL, width};
@@ -75,13 +75,12 @@ impl<T: Element> Kernel<T> for Packed<'_, T> {
                     operands[(p * CHUNK + item) * row..][..x.len()].copy_from_slice(x);
                 }
             }
-            for (item, &d_y) in d_y.iter().enumerate() {
-                // SAFETY: the caller vouches for `columns`.
-                let d_y = unsafe { std::slice::from_raw_parts(d_y.add(this.columns.start), rows) };
-                for tile in tiles(rows, most) {
-                    let (start, len) = (tile.start * items, tile.len());
-                    gradients[start + item * len..][..len].copy_from_slice(&d_y[tile]);
-                }
+            for run in runs(rows, most) {
+                let to = &mut gradients[run.start * items..run.end * items];
+                // SAFETY: the caller vouches for `columns` of each gradient.
+                with_rows!(run.each, R => unsafe {
+                    gather::<V::Elem, R>(d_y, this.columns.start + run.start, to);
+                });
             }
             for (p, panel) in operands.chunks(row * CHUNK).enumerate() {
                 let columns = (this.depth - p * row).min(row);
@@ -112,6 +111,24 @@ impl<T: Element> Kernel<T> for Packed<'_, T> {
     }
 }
 
+/// Tiles of R columns from `first` on, as many as `to` has room for: of each tile the items
+/// one after the other.
+///
+/// # Safety
+/// Every item is readable there.
+#[inline(always)]
+unsafe fn gather<T: Copy, const R: usize>(items: &[*const T], first: usize, to: &mut [T]) {
+    let tiles = to.len() / (R * items.len());
+    for (at, &item) in items.iter().enumerate() {
+        for tile in 0..tiles {
+            // SAFETY: by the caller; an array of numbers needs no more than their alignment.
+            let from = unsafe { *item.add(first + tile * R).cast::<[T; R]>() };
+            // SAFETY: `to` holds R numbers for each item of each tile.
+            unsafe { *to.as_mut_ptr().add((tile * items.len() + at) * R).cast::<[T; R]>() = from };
+        }
+    }
+}
+
 /// # Safety
 /// `a` holds R numbers and `panel` a row for each of `items`; R rows of d_W, `stride` apart,
 /// are ours for `columns` numbers.
@@ -131,10 +148,8 @@ unsafe fn outer_tile<V: Simd, const R: usize>(
         operands[r] = unsafe { a.add(r) };
         for v in 0..PANEL {
             let left = columns.saturating_sub(v * V::WIDTH).min(V::WIDTH);
-            if left > 0 {
-                // SAFETY: `left` numbers of row r are ours.
-                acc[r][v] = unsafe { V::load_partial(d_w.add(r * stride + v * V::WIDTH), left) };
-            }
+            // SAFETY: `left` numbers of row r are ours.
+            acc[r][v] = unsafe { load_first(d_w.wrapping_add(r * stride + v * V::WIDTH), left) };
         }
     }
     // SAFETY: by the caller.
@@ -142,10 +157,8 @@ unsafe fn outer_tile<V: Simd, const R: usize>(
     for r in 0..R {
         for v in 0..PANEL {
             let left = columns.saturating_sub(v * V::WIDTH).min(V::WIDTH);
-            if left > 0 {
-                // SAFETY: `left` numbers of row r are ours.
-                unsafe { acc[r][v].store_partial(d_w.add(r * stride + v * V::WIDTH), left) };
-            }
+            // SAFETY: `left` numbers of row r are ours.
+            unsafe { store_first(acc[r][v], d_w.wrapping_add(r * stride + v * V::WIDTH), left) };
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use crate::kernel::{add_products, most_rows, tiles, with_rows};
+use crate::kernel::{add_products, load_first, most_rows, store_first, tiles, with_rows};
 use crate::lanes::{Element, Simd};
 use crate::level::{Kernel, Level};
 use crate::pack::{PANEL, Panels};
@@ -88,9 +88,7 @@ unsafe fn product_tile<V: Simd, const R: usize>(
             acc[r][v] = unsafe {
                 match start {
                     Start::Bias => V::load(panel.as_ptr().add(v * V::WIDTH)),
-                    Start::Y if left == V::WIDTH => V::load(y[r].add(first + v * V::WIDTH)),
-                    Start::Y if left == 0 => V::zero(),
-                    Start::Y => V::load_partial(y[r].add(first + v * V::WIDTH), left),
+                    Start::Y => load_first(y[r].wrapping_add(first + v * V::WIDTH), left),
                 }
             };
         }
@@ -104,13 +102,7 @@ unsafe fn product_tile<V: Simd, const R: usize>(
         for v in 0..PANEL {
             let left = columns.saturating_sub(v * V::WIDTH).min(V::WIDTH);
             // SAFETY: of y, `left` columns are touched.
-            unsafe {
-                if left == V::WIDTH {
-                    acc[r][v].store(y[r].add(first + v * V::WIDTH));
-                } else if left > 0 {
-                    acc[r][v].store_partial(y[r].add(first + v * V::WIDTH), left);
-                }
-            }
+            unsafe { store_first(acc[r][v], y[r].wrapping_add(first + v * V::WIDTH), left) };
         }
     }
 }
