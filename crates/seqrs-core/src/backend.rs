@@ -39,6 +39,19 @@ pub trait Backend: Sync {
     /// [`Error::OutOfMemory`].
     fn zeros(&self, len: usize) -> Result<Self::Buffer, Error>;
 
+    /// A buffer of `len` numbers, whatever they are: each is written before it is read.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    fn blank(&self, len: usize) -> Result<Self::Buffer, Error> {
+        self.zeros(len)
+    }
+
+    /// Takes back a buffer that is done with; the next [`Backend::blank`] may be glad of it.
+    fn give_back(&self, buffer: Self::Buffer) {
+        drop(buffer);
+    }
+
     /// A copy.
     ///
     /// # Errors

@@ -1,8 +1,119 @@
-//! Buffers that may be larger than there is memory.
+//! Buffers that may be larger than there is memory, and buffers that are used again.
+//!
+//! Fresh memory comes from the system page by page, each cleared and mapped when it is first
+//! written. To a step of training, whose tape is written once and read once, that costs up to a
+//! third of its time. So what is large and short-lived is [`kept`](keep) for the next that
+//! asks for about as much ([`blank`]).
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::ops::{Deref, DerefMut};
+use std::sync::Mutex;
 
 use bytemuck::{Zeroable, allocation};
 
 use crate::Error;
+
+/// Smaller buffers are not kept: the allocator keeps those itself.
+const WORTH_KEEPING: usize = 128 << 10;
+
+/// Bytes that are kept at most, of all sizes and types together.
+pub const KEPT: usize = 256 << 20;
+
+/// What is kept, the oldest first. Nobody waits for it: who finds it taken does without, and so
+/// does a child that was forked while it was.
+static KEPT_BUFFERS: Mutex<VecDeque<Kept>> = Mutex::new(VecDeque::new());
+
+/// A `Vec` of some type.
+struct Kept {
+    bytes: usize,
+    numbers: Box<dyn Any + Send>,
+}
+
+/// `len` numbers, whatever they are: for who writes each of them before reading it.
+///
+/// # Errors
+/// [`Error::OutOfMemory`] names `what` it was for.
+pub fn blank<T: Zeroable + Clone + Send + 'static>(
+    what: &str,
+    len: usize,
+) -> Result<Vec<T>, Error> {
+    let bytes = len.saturating_mul(size_of::<T>());
+    match if bytes < WORTH_KEEPING { None } else { take(bytes) } {
+        None => zeros(what, len),
+        Some(mut numbers) => {
+            numbers.resize(len, T::zeroed());
+            Ok(numbers)
+        }
+    }
+}
+
+/// Keeps a buffer that is done with for [`blank`], and lets go of the oldest ones beyond
+/// [`KEPT`] bytes.
+pub fn keep<T: Send + 'static>(numbers: Vec<T>) {
+    let bytes = numbers.capacity() * size_of::<T>();
+    if !(WORTH_KEEPING..=KEPT).contains(&bytes) {
+        return;
+    }
+    let mut rest = Vec::new();
+    if let Ok(mut kept) = KEPT_BUFFERS.try_lock() {
+        let mut sum: usize = kept.iter().map(|kept| kept.bytes).sum();
+        while sum + bytes > KEPT
+            && let Some(oldest) = kept.pop_front()
+        {
+            sum -= oldest.bytes;
+            rest.push(oldest);
+        }
+        kept.push_back(Kept { bytes, numbers: Box::new(numbers) });
+    }
+    // Given back to the system when nobody can be kept from the lock by it.
+    drop(rest);
+}
+
+/// The smallest kept buffer that has room for `bytes`, but not much more.
+fn take<T: 'static>(bytes: usize) -> Option<Vec<T>> {
+    let mut kept = KEPT_BUFFERS.try_lock().ok()?;
+    let fits =
+        |kept: &Kept| (bytes..=bytes / 4 * 5).contains(&kept.bytes) && kept.numbers.is::<Vec<T>>();
+    let candidates = kept.iter().enumerate().filter(|(_, kept)| fits(kept));
+    let (at, _) = candidates.min_by_key(|(_, kept)| kept.bytes)?;
+    let found = kept.remove(at)?;
+    found.numbers.downcast().ok().map(|numbers| *numbers)
+}
+
+/// A [`blank`] buffer that is [`kept`](keep) when it goes.
+#[derive(Debug)]
+pub struct Lent<T: Send + 'static>(Vec<T>);
+
+impl<T: Zeroable + Clone + Send + 'static> Lent<T> {
+    /// As [`blank`].
+    ///
+    /// # Errors
+    /// As [`blank`].
+    pub fn new(what: &str, len: usize) -> Result<Self, Error> {
+        blank(what, len).map(Self)
+    }
+}
+
+impl<T: Send + 'static> Deref for Lent<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        &self.0
+    }
+}
+
+impl<T: Send + 'static> DerefMut for Lent<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        &mut self.0
+    }
+}
+
+impl<T: Send + 'static> Drop for Lent<T> {
+    fn drop(&mut self) {
+        keep(std::mem::take(&mut self.0));
+    }
+}
 
 /// `len` zeros. The system gives large buffers page by page when they are first written, so
 /// this takes no time, and it is the thread that computes a part that has it near.
@@ -41,6 +152,45 @@ pub fn copied<T: Copy>(what: &str, numbers: &[T]) -> Result<Vec<T>, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Of a type of its own, so that other tests' buffers are none of its business.
+    #[test]
+    fn what_is_kept_is_used_again_by_who_needs_about_as_much() {
+        type Number = [u16; 5];
+        let blank = |len: usize| super::blank::<Number>("numbers", len).unwrap();
+        let first = blank(100_000);
+        let address = first.as_ptr();
+        keep(first);
+        // Others may hold the lock for a moment.
+        let again = |len: usize| {
+            (0..1000)
+                .map(|_| {
+                    let numbers = blank(len);
+                    let same = numbers.as_ptr() == address;
+                    assert_eq!(numbers.len(), len);
+                    keep(numbers);
+                    same
+                })
+                .any(|same| same)
+        };
+        assert!(!again(70_000), "much too large");
+        assert!(!again(100_001), "too small");
+        assert!(again(90_000));
+        assert!(again(100_000));
+        assert!(blank(10).iter().all(|number| *number == [0; 5]), "small ones are fresh");
+    }
+
+    #[test]
+    fn no_more_is_kept_than_the_limit() {
+        for _ in 0..12 {
+            keep(vec![0_u16; KEPT / 8]);
+        }
+        let sum: usize = KEPT_BUFFERS.lock().unwrap().iter().map(|kept| kept.bytes).sum();
+        assert!(sum <= KEPT, "{sum}");
+        keep(vec![0_u8; KEPT + 1]);
+        assert!(KEPT_BUFFERS.lock().unwrap().iter().all(|kept| kept.bytes <= KEPT));
+        KEPT_BUFFERS.lock().unwrap().retain(|kept| !kept.numbers.is::<Vec<u16>>());
+    }
 
     #[test]
     fn what_cannot_be_had_is_an_error() {

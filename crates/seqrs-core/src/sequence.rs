@@ -44,7 +44,7 @@ pub fn infer<B: Backend>(
     for (layer, weights) in weights.iter().enumerate() {
         let mut above = match layer {
             l if l == last => None,
-            _ => Some(backend.zeros(steps.items() * spec.output_size())?),
+            _ => Some(backend.blank(steps.items() * spec.output_size())?),
         };
         let run = Forward {
             shape: &spec.shape(layer),
@@ -63,7 +63,9 @@ pub fn infer<B: Backend>(
             tape: &mut [],
         };
         backend.forward(run)?;
-        below = above;
+        if let Some(done) = std::mem::replace(&mut below, above) {
+            backend.give_back(done);
+        }
     }
     Ok(())
 }
@@ -89,7 +91,7 @@ pub fn record<B: Backend>(
     let mut masks = masks.map(Vec::into_iter);
     for (layer, weights) in weights.iter().enumerate() {
         let shape = spec.shape(layer);
-        let mut y = backend.zeros(items * spec.output_size())?;
+        let mut y = backend.blank(items * spec.output_size())?;
         let mut directions = Vec::with_capacity(shape.directions);
         for _ in spec.directions() {
             directions.push(blank(backend, &shape, items, tape.steps.batch())?);
@@ -123,12 +125,12 @@ fn blank<B: Backend>(
 ) -> Result<DirectionTape<B::Buffer>, Error> {
     let cells = |rows: usize| match shape.cell.states() {
         1 => Ok(None),
-        _ => backend.zeros(rows * shape.hidden).map(Some),
+        _ => backend.blank(rows * shape.hidden).map(Some),
     };
     Ok(DirectionTape {
-        h0: backend.zeros(batch * shape.state)?,
+        h0: backend.blank(batch * shape.state)?,
         c0: cells(batch)?,
-        saved: backend.zeros(items * shape.cell.saved() * shape.hidden)?,
+        saved: backend.blank(items * shape.cell.saved() * shape.hidden)?,
         c: cells(items)?,
     })
 }
@@ -156,7 +158,7 @@ pub fn backward<B: Backend>(
         let shape = spec.shape(layer);
         let record = &tape.layers[layer];
         let mut d_x = match layer > 0 || want_d_x {
-            true => Some(backend.zeros(tape.steps.items() * shape.input)?),
+            true => Some(backend.blank(tape.steps.items() * shape.input)?),
             false => None,
         };
         let run = Backward {
@@ -180,9 +182,14 @@ pub fn backward<B: Backend>(
         if let (Some(d), Some(Dropped { mask, .. })) =
             (&d_x, layer.checked_sub(1).and_then(|l| tape.layers[l].dropout.as_ref()))
         {
-            d_x = Some(backend.times(d, mask)?);
+            let dropped = backend.times(d, mask)?;
+            if let Some(done) = d_x.replace(dropped) {
+                backend.give_back(done);
+            }
         }
-        above = d_x;
+        if let Some(done) = std::mem::replace(&mut above, d_x) {
+            backend.give_back(done);
+        }
     }
     Ok(above)
 }

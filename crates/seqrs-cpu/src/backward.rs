@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use seqrs_core::backend::Backward;
 use seqrs_core::cell::Cell;
-use seqrs_core::memory::{room, zeros};
+use seqrs_core::memory::{Lent, room, zeros};
 use seqrs_core::rows::Rows;
 use seqrs_core::spec::Shape;
 use seqrs_core::steps::{Direction, Steps};
@@ -25,7 +25,7 @@ use crate::cpu::Cpu;
 use crate::forward::{Shared, blocks, split_rows, threads};
 use crate::lanes::Element;
 use crate::level::Level;
-use crate::outer::Outer;
+use crate::outer::{Outer, Term};
 use crate::product::{Product, Start};
 use crate::step_back::{BackRow, Close, StepBack};
 use crate::team;
@@ -38,17 +38,17 @@ const BLOCK: usize = 1 << 31;
 const ITEMS: usize = 1 << 14;
 
 /// The gradients of one direction's gates, and what else the way back through time leaves.
-struct Gradients<T> {
+struct Gradients<T: Element> {
     previous: Vec<u32>,
     /// (items, G H), the part of the input.
-    d_gx: Vec<T>,
+    d_gx: Lent<T>,
     /// (items, G H), the part of the state where it differs.
-    d_gh: Option<Vec<T>>,
+    d_gh: Option<Lent<T>>,
     /// (items, H), the operand of the second product of a cell with two.
-    operand: Option<Vec<T>>,
+    operand: Option<Lent<T>>,
     /// (items, H) what went into the projection, and (items, P) the gradient of its result.
-    unprojected: Option<Vec<T>>,
-    d_out: Option<Vec<T>>,
+    unprojected: Option<Lent<T>>,
+    d_out: Option<Lent<T>>,
 }
 
 /// One direction of the layer, as its workers see it.
@@ -109,12 +109,12 @@ pub(crate) fn backward<C: Cell, T: Element>(
     let mut gradients = Vec::with_capacity(directions);
     for d in 0..directions {
         let optional = |needed: bool, len| {
-            needed.then(|| zeros::<T>("workspace of the way back", len)).transpose()
+            needed.then(|| Lent::<T>::new("workspace of the way back", len)).transpose()
         };
         backs.push(run.weights[d].back::<C>(cpu.level())?);
         gradients.push(Gradients {
             previous: run.steps.previous(Direction::BOTH[d])?,
-            d_gx: zeros("gradients of the gates", items * columns)?,
+            d_gx: Lent::new("gradients of the gates", items * columns)?,
             d_gh: optional(!C::ONE_GATE_GRADIENT, items * columns)?,
             operand: optional(C::FIRST_GATES < C::GATES, items * hidden)?,
             unprojected: optional(weight_hr.is_some(), items * hidden)?,
@@ -233,92 +233,112 @@ pub(crate) fn backward<C: Cell, T: Element>(
         let m = move |item: usize| m.at(item * hidden).cast_const();
         let d_out = move |item: usize| d_out.at(item * state).cast_const();
 
-        let first = C::FIRST_GATES * hidden;
-        let (w_ih, w_hh) = (shape.weight_ih.clone(), shape.weight_hh.clone());
-        let (b_ih, b_hh) = (shape.bias_ih.clone(), shape.bias_hh.clone());
-        let gradient = |depth, columns, d_w: &Range<usize>, d_b: &Option<Range<usize>>| Gradient {
-            items,
-            depth,
-            columns,
-            d_w: d_w.start,
-            d_b: d_b.as_ref().map(|d_b| d_b.start),
+        let start = |range: &Option<Range<usize>>| range.as_ref().map(|range| range.start);
+        let of_x = Factor {
+            x: &x,
+            depth: shape.input,
+            d_w: shape.weight_ih.start,
+            d_b: start(&shape.bias_ih),
         };
-        gradient(shape.input, 0..columns, &w_ih, &b_ih).add(cpu, d_gx, x, d_parameters)?;
-        gradient(state, 0..first, &w_hh, &b_hh).add(cpu, d_gh, before, d_parameters)?;
-        if first < columns {
-            let late = gradient(state, first..columns, &w_hh, &b_hh);
-            late.add(cpu, d_gh, operand, d_parameters)?;
+        let of_h =
+            |x| Factor { x, depth: state, d_w: shape.weight_hh.start, d_b: start(&shape.bias_hh) };
+        let first = C::FIRST_GATES * hidden;
+        let stages: [(Range<usize>, Factor<'_, T>); 2] =
+            [(0..first, of_h(&before)), (first..columns, of_h(&operand))];
+        if C::ONE_GATE_GRADIENT {
+            for (gates, of_h) in stages {
+                add(cpu, items, &d_gx, gates, &[of_x, of_h], d_parameters)?;
+            }
+        } else {
+            add(cpu, items, &d_gx, 0..columns, &[of_x], d_parameters)?;
+            for (gates, of_h) in stages {
+                add(cpu, items, &d_gh, gates, &[of_h], d_parameters)?;
+            }
         }
         if let Some(w_hr) = weight_hr {
-            gradient(hidden, 0..state, w_hr, &None).add(cpu, d_out, m, d_parameters)?;
+            let of_m = Factor { x: &m, depth: hidden, d_w: w_hr.start, d_b: None };
+            add(cpu, items, &d_out, 0..state, &[of_m], d_parameters)?;
         }
     }
     Ok(())
 }
 
-/// The gradient of one matrix, or of some of its rows, and of the bias that goes with it.
-struct Gradient {
-    items: usize,
+/// What a product multiplied its weights with, and where the gradients of these and of the
+/// bias begin among the parameters.
+#[derive(Clone, Copy)]
+struct Factor<'a, T> {
+    x: &'a dyn Fn(usize) -> *const T,
     /// Numbers in an operand, and in a row of the matrix.
     depth: usize,
-    /// Rows of the matrix, which are columns of the product.
-    columns: Range<usize>,
-    /// Where the matrix and the bias begin among the parameters.
     d_w: usize,
     d_b: Option<usize>,
 }
 
-impl Gradient {
-    /// Adds the sum over the items of d_y(item)^T x(item).
-    fn add<T: Element>(
-        self,
-        cpu: &Cpu<T>,
-        d_y: impl Fn(usize) -> *const T,
-        x: impl Fn(usize) -> *const T,
-        d_parameters: &mut [T],
-    ) -> Result<(), Error> {
-        let start = Shared(d_parameters.as_mut_ptr());
-        let Self { items, depth, .. } = self;
-        let work = self.columns.len() * depth;
-        let block = (BLOCK / work.max(1)).clamp(1, ITEMS);
-        let mut gradients = room("items of a block", block)?;
-        let mut operands = room("items of a block", block)?;
-        for first in (0..items).step_by(block) {
-            interrupt::check()?;
-            let block = first..(first + block).min(items);
-            gradients.clear();
-            gradients.extend(block.clone().map(&d_y));
-            operands.clear();
-            operands.extend(block.clone().map(&x));
-            let (d_y, x) = (Items(&gradients), Items(&operands));
-            let threads = cpu.threads_for(block.len() * work);
-            let ranges = team::split(self.columns.len(), threads, 1);
-            let mut results = vec![Ok(()); ranges.len()];
-            let tasks = ranges
-                .into_iter()
-                .zip(&mut results)
-                .map(|(range, result)| {
-                    let columns = self.columns.start + range.start..self.columns.start + range.end;
-                    let d_w = Shared(start.at(self.d_w + columns.start * depth));
-                    let d_b = match self.d_b {
-                        Some(d_b) => Shared(start.at(d_b + columns.start)),
-                        None => Shared(null_mut()),
-                    };
-                    move || {
-                        let (d_y, x) = (d_y.get(), x.get());
-                        let (d_w, d_b) = (d_w.at(0), d_b.at(0));
-                        let outer = Outer { d_y, x, depth, columns, d_w, d_b };
-                        // SAFETY: every pointer leads to a row of the buffers named above,
-                        // and each worker has rows of d_W and entries of d_b to itself.
-                        *result = unsafe { outer.run(cpu.level()) };
-                    }
-                })
-                .collect();
-            team::run(tasks);
-            results.into_iter().collect::<Result<(), Error>>()?;
-        }
-        Ok(())
+/// Adds the sum over the items of d_y(item)^T x(item), for some columns of d_y, to the gradient
+/// of each factor's matrix.
+fn add<T: Element>(
+    cpu: &Cpu<T>,
+    items: usize,
+    d_y: &dyn Fn(usize) -> *const T,
+    columns: Range<usize>,
+    factors: &[Factor<'_, T>],
+    d_parameters: &mut [T],
+) -> Result<(), Error> {
+    if columns.is_empty() {
+        return Ok(());
     }
+    let start = Shared(d_parameters.as_mut_ptr());
+    let work = columns.len() * factors.iter().map(|factor| factor.depth).sum::<usize>();
+    let block = (BLOCK / work.max(1)).clamp(1, ITEMS);
+    let mut gradients = room("items of a block", block)?;
+    let mut operands = Vec::with_capacity(factors.len());
+    for _ in factors {
+        operands.push(room("items of a block", block)?);
+    }
+    for first in (0..items).step_by(block) {
+        interrupt::check()?;
+        let block = first..(first + block).min(items);
+        gradients.clear();
+        gradients.extend(block.clone().map(d_y));
+        for (operands, factor) in operands.iter_mut().zip(factors) {
+            operands.clear();
+            operands.extend(block.clone().map(factor.x));
+        }
+        let d_y = Items(&gradients);
+        let terms: Vec<(Items<'_, T>, usize, usize, Option<usize>)> = operands
+            .iter()
+            .zip(factors)
+            .map(|(operands, factor)| (Items(operands), factor.depth, factor.d_w, factor.d_b))
+            .collect();
+        let terms = &terms[..];
+        let ranges = team::split(columns.len(), cpu.threads_for(block.len() * work), 1);
+        let mut results = vec![Ok(()); ranges.len()];
+        let tasks = ranges
+            .into_iter()
+            .zip(&mut results)
+            .map(|(range, result)| {
+                let columns = columns.start + range.start..columns.start + range.end;
+                move || {
+                    let terms: Vec<Term<'_, T>> = terms
+                        .iter()
+                        .map(|&(x, depth, d_w, d_b)| Term {
+                            x: x.get(),
+                            depth,
+                            d_w: start.at(d_w + columns.start * depth),
+                            d_b: d_b.map_or(null_mut(), |d_b| start.at(d_b + columns.start)),
+                        })
+                        .collect();
+                    let outer = Outer { d_y: d_y.get(), columns, terms: &terms };
+                    // SAFETY: every pointer leads to a row of the buffers of the way back, and
+                    // each worker has rows of d_W and entries of d_b to itself.
+                    *result = unsafe { outer.run(cpu.level()) };
+                }
+            })
+            .collect();
+        team::run(tasks);
+        results.into_iter().collect::<Result<(), Error>>()?;
+    }
+    Ok(())
 }
 
 /// Rows that are only read.
@@ -327,6 +347,8 @@ struct Items<'a, T>(&'a [*const T]);
 
 // SAFETY: what the pointers lead to is only read while workers hold them.
 unsafe impl<T: Sync> Send for Items<'_, T> {}
+// SAFETY: as above.
+unsafe impl<T: Sync> Sync for Items<'_, T> {}
 
 impl<'a, T> Items<'a, T> {
     fn get(self) -> &'a [*const T] {

@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 use std::ptr::{null, null_mut};
 
 use seqrs_core::backend::{Backend, Backward, Forward};
-use seqrs_core::memory::zeros;
+use seqrs_core::memory::{blank, keep, zeros};
 use seqrs_core::rows::Rows;
 use seqrs_core::spec::Shape;
 use seqrs_core::{Error, Steps};
@@ -12,7 +12,7 @@ use seqrs_core::{Error, Steps};
 use crate::forward::{Shared, WORTH_A_THREAD};
 use crate::lanes::Element;
 use crate::level::Level;
-use crate::outer::Outer;
+use crate::outer::{Outer, Term};
 use crate::pack::Panels;
 use crate::product::{Product, Start};
 use crate::team;
@@ -191,7 +191,8 @@ impl<T: Element> Cpu<T> {
                         }
                         let (d_y, x) = (&gradients[..items.len()], &operands[..items.len()]);
                         let columns = columns.clone();
-                        let outer = Outer { d_y, x, depth: k, columns, d_w, d_b };
+                        let terms = &[Term { x, depth: k, d_w, d_b }];
+                        let outer = Outer { d_y, columns, terms };
                         // SAFETY: rows of the slices; each worker has rows of d_w to itself.
                         *result = unsafe { T::outer(self.level, outer) };
                         if result.is_err() {
@@ -216,14 +217,22 @@ impl<T: Element> Backend for Cpu<T> {
         zeros("buffer", len)
     }
 
+    fn blank(&self, len: usize) -> Result<Vec<T>, Error> {
+        blank("buffer", len)
+    }
+
+    fn give_back(&self, buffer: Vec<T>) {
+        keep(buffer);
+    }
+
     fn copy(&self, from: &[T]) -> Result<Vec<T>, Error> {
-        let mut to = zeros("copy of a buffer", from.len())?;
+        let mut to = blank("copy of a buffer", from.len())?;
         to.copy_from_slice(from);
         Ok(to)
     }
 
     fn pack_rows(&self, from: Rows<'_, [T]>, steps: &Steps, width: usize) -> Result<Vec<T>, Error> {
-        let mut packed = zeros("packed rows", steps.items() * width)?;
+        let mut packed = blank("packed rows", steps.items() * width)?;
         steps.for_each(|item, t, b| {
             let row = &from.data[from.place.offset(item, t, b)..][..width];
             packed[item * width..][..width].copy_from_slice(row);
@@ -232,7 +241,7 @@ impl<T: Element> Backend for Cpu<T> {
     }
 
     fn times(&self, a: &[T], b: &[T]) -> Result<Vec<T>, Error> {
-        let mut product = zeros("outputs between layers", a.len())?;
+        let mut product = blank("outputs between layers", a.len())?;
         for ((product, &a), &b) in product.iter_mut().zip(a).zip(b) {
             *product = a * b;
         }

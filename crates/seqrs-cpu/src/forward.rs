@@ -6,7 +6,7 @@
 //! on the state (x W_ih^T) is computed for a run of steps at once, as many as stay in cache.
 
 use std::marker::PhantomData;
-use std::ops::Range;
+use std::ops::{DerefMut, Range};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use seqrs_core::backend::Forward;
@@ -70,7 +70,7 @@ impl<T> Shared<T> {
         if self.0.is_null() { self.0 } else { self.0.wrapping_add(offset) }
     }
 
-    pub(crate) fn of(buffer: &mut Option<Vec<T>>) -> Self {
+    pub(crate) fn of(buffer: &mut Option<impl DerefMut<Target = [T]>>) -> Self {
         Self(buffer.as_mut().map_or(std::ptr::null_mut(), |buffer| buffer.as_mut_ptr()))
     }
 }

@@ -9,27 +9,33 @@
 use std::ops::Range;
 
 use seqrs_core::Error;
-use seqrs_core::memory::zeros;
+use seqrs_core::memory::Lent;
 
 use crate::kernel::{add_products, load_first, most_rows, runs, store_first, tiles, with_rows};
 use crate::lanes::{Element, Simd};
 use crate::level::{Kernel, Level};
-use crate::pack::{PANEL, width};
+use crate::pack::{LINE, PANEL, width};
 
 /// Items in a chunk: a panel of them (64 columns of f32) takes 32 KB and stays in L1 while
 /// all rows of d_W go by.
 const CHUNK: usize = 128;
 
-/// Rows of d_W and the bias that goes with them.
+/// Rows of one or more matrices' gradients that come from the same gradients of products.
 pub(crate) struct Outer<'a, T> {
-    /// For each item the gradient of the product's columns.
+    /// For each item the gradient of the products' columns.
     pub(crate) d_y: &'a [*const T],
+    /// Which columns of it.
+    pub(crate) columns: Range<usize>,
+    /// What it is multiplied with.
+    pub(crate) terms: &'a [Term<'a, T>],
+}
+
+/// An operand, and where its matrix and the bias that goes with it have their gradients.
+pub(crate) struct Term<'a, T> {
     /// For each item the operand.
     pub(crate) x: &'a [*const T],
     /// Numbers in an operand.
     pub(crate) depth: usize,
-    /// Which columns of d_y.
-    pub(crate) columns: Range<usize>,
     /// Row `columns.start` of d_W; a row is `depth` numbers.
     pub(crate) d_w: *mut T,
     /// Entry `columns.start` of d_b, or null.
@@ -38,23 +44,28 @@ pub(crate) struct Outer<'a, T> {
 
 impl<T: Element> Outer<'_, T> {
     /// # Safety
-    /// Every d_y is readable for `columns`, every x for `depth`; the rows of d_W and entries
-    /// of d_b are writable and nobody else uses them.
+    /// Every d_y is readable for `columns`, every x for its `depth`; the rows of d_W and
+    /// entries of d_b are writable and nobody else uses them.
     pub(crate) unsafe fn run(self, level: Level) -> Result<(), Error> {
-        assert_eq!(self.x.len(), self.d_y.len(), "an operand for every gradient");
+        for term in self.terms {
+            assert_eq!(term.x.len(), self.d_y.len(), "an operand for every gradient");
+        }
         let row = PANEL * width::<T>(level);
-        let operands = zeros("operands of a sum", self.depth.div_ceil(row) * row * CHUNK)?;
-        let gradients = zeros("gradients of a sum", self.columns.len() * CHUNK)?;
+        let depth = self.terms.iter().map(|term| term.depth).max().unwrap_or(0);
+        // Room to begin a panel on a cache line.
+        let len = depth.div_ceil(row) * row * CHUNK + LINE;
+        let operands = Lent::new("operands of a sum", len)?;
+        let gradients = Lent::new("gradients of a sum", self.columns.len() * CHUNK)?;
         level.dispatch(Packed { outer: self, operands, gradients });
         Ok(())
     }
 }
 
 /// With room for a chunk of operands by panels and of gradients by tiles.
-struct Packed<'a, T> {
+struct Packed<'a, T: Element> {
     outer: Outer<'a, T>,
-    operands: Vec<T>,
-    gradients: Vec<T>,
+    operands: Lent<T>,
+    gradients: Lent<T>,
 }
 
 impl<T: Element> Kernel<T> for Packed<'_, T> {
@@ -66,15 +77,10 @@ impl<T: Element> Kernel<T> for Packed<'_, T> {
         let row = PANEL * V::WIDTH;
         let rows = this.columns.len();
         let most = most_rows::<V>(PANEL);
-        for (d_y, x) in this.d_y.chunks(CHUNK).zip(this.x.chunks(CHUNK)) {
-            let items = x.len();
-            for (item, &x) in x.iter().enumerate() {
-                // SAFETY: the caller vouches for `depth` numbers.
-                let x = unsafe { std::slice::from_raw_parts(x, this.depth) };
-                for (p, x) in x.chunks(row).enumerate() {
-                    operands[(p * CHUNK + item) * row..][..x.len()].copy_from_slice(x);
-                }
-            }
+        let line = operands.as_ptr().align_offset(LINE).min(LINE);
+        let operands = &mut operands[line..];
+        for (chunk, d_y) in this.d_y.chunks(CHUNK).enumerate() {
+            let items = d_y.len();
             for run in runs(rows, most) {
                 let to = &mut gradients[run.start * items..run.end * items];
                 // SAFETY: the caller vouches for `columns` of each gradient.
@@ -82,28 +88,40 @@ impl<T: Element> Kernel<T> for Packed<'_, T> {
                     gather::<V::Elem, R>(d_y, this.columns.start + run.start, to);
                 });
             }
-            for (p, panel) in operands.chunks(row * CHUNK).enumerate() {
-                let columns = (this.depth - p * row).min(row);
-                for tile in tiles(rows, most) {
-                    let a = gradients[tile.start * items..].as_ptr();
-                    // SAFETY: row tile.start, column p * row of d_W.
-                    let d_w = unsafe { this.d_w.add(tile.start * this.depth + p * row) };
-                    // SAFETY: `a` holds tile.len() numbers and `panel` a row for each item;
-                    // the tile's rows of d_W are ours.
-                    with_rows!(tile.len(), R => unsafe {
-                        outer_tile::<V, R>(a, panel.as_ptr(), items, d_w, this.depth, columns);
-                    });
+            for term in this.terms {
+                let depth = term.depth;
+                for (item, &x) in term.x[chunk * CHUNK..][..items].iter().enumerate() {
+                    // SAFETY: the caller vouches for `depth` numbers.
+                    let x = unsafe { std::slice::from_raw_parts(x, depth) };
+                    for (p, x) in x.chunks(row).enumerate() {
+                        operands[(p * CHUNK + item) * row..][..x.len()].copy_from_slice(x);
+                    }
                 }
-            }
-            if !this.d_b.is_null() {
-                // SAFETY: `rows` entries of d_b are ours.
-                let d_b = unsafe { std::slice::from_raw_parts_mut(this.d_b, rows) };
-                for &d_y in d_y {
-                    // SAFETY: the caller vouches for `columns`.
-                    let d_y =
-                        unsafe { std::slice::from_raw_parts(d_y.add(this.columns.start), rows) };
-                    for (b, &d) in d_b.iter_mut().zip(d_y) {
-                        *b = *b + d;
+                for (p, panel) in operands.chunks(row * CHUNK).take(depth.div_ceil(row)).enumerate()
+                {
+                    let columns = (depth - p * row).min(row);
+                    for tile in tiles(rows, most) {
+                        let a = gradients[tile.start * items..].as_ptr();
+                        // SAFETY: row tile.start, column p * row of d_W.
+                        let d_w = unsafe { term.d_w.add(tile.start * depth + p * row) };
+                        // SAFETY: `a` holds tile.len() numbers and `panel` a row for each
+                        // item; the tile's rows of d_W are ours.
+                        with_rows!(tile.len(), R => unsafe {
+                            outer_tile::<V, R>(a, panel.as_ptr(), items, d_w, depth, columns);
+                        });
+                    }
+                }
+                if !term.d_b.is_null() {
+                    // SAFETY: `rows` entries of d_b are ours.
+                    let d_b = unsafe { std::slice::from_raw_parts_mut(term.d_b, rows) };
+                    for &d_y in d_y {
+                        // SAFETY: the caller vouches for `columns`.
+                        let d_y = unsafe {
+                            std::slice::from_raw_parts(d_y.add(this.columns.start), rows)
+                        };
+                        for (b, &d) in d_b.iter_mut().zip(d_y) {
+                            *b = *b + d;
+                        }
                     }
                 }
             }

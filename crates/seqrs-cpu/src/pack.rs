@@ -25,7 +25,7 @@ use crate::level::{Kernel, Level};
 pub(crate) const PANEL: usize = 4;
 
 /// Cache line in bytes: panels start on one.
-const LINE: usize = 64;
+pub(crate) const LINE: usize = 64;
 
 /// Numbers in a register of `level`.
 pub(crate) fn width<T: Element>(level: Level) -> usize {

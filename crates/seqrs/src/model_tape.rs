@@ -1,6 +1,7 @@
 //! What a model keeps for its way back, and what it gives there.
 
 use seqrs_core::Steps;
+use seqrs_core::memory::keep;
 use seqrs_core::tape::Tape;
 
 use crate::layers::layer_norm::Normal;
@@ -9,7 +10,7 @@ use crate::sequential::Rank;
 
 /// A recorded pass through a model. It can be gone back any number of times.
 #[derive(Debug)]
-pub struct ModelTape<T> {
+pub struct ModelTape<T: Number> {
     pub(crate) steps: Steps,
     /// The packed input, unless the first layer keeps it or reads ids.
     pub(crate) x: Vec<T>,
@@ -71,7 +72,7 @@ pub struct ModelGradients<T> {
     pub x: Option<Vec<T>>,
 }
 
-impl<T> ModelTape<T> {
+impl<T: Number> ModelTape<T> {
     /// What the model gave out.
     pub fn output(&self) -> OutputRef<'_, T> {
         let numbers = self.input(self.records.len());
@@ -123,6 +124,43 @@ impl<T: Number> ModelTape<T> {
             Record::Passed => 0,
         });
         self.x.len() * T::BYTES + records.sum::<usize>()
+    }
+}
+
+impl<T: Number> Drop for ModelTape<T> {
+    /// A tape is large, and the next one is likely to be as large.
+    fn drop(&mut self) {
+        keep(std::mem::take(&mut self.x));
+        for record in self.records.drain(..) {
+            match record {
+                Record::Recurrent(tape) => {
+                    keep(tape.x);
+                    for layer in tape.layers {
+                        keep(layer.y);
+                        for direction in layer.directions {
+                            keep(direction.saved);
+                            direction.c.map(keep);
+                        }
+                        if let Some(dropped) = layer.dropout {
+                            keep(dropped.mask);
+                            keep(dropped.y);
+                        }
+                    }
+                }
+                Record::LayerNorm { kept, y } => {
+                    keep(kept.x);
+                    keep(y);
+                }
+                Record::Dropped { mask, y } => {
+                    keep(mask);
+                    keep(y);
+                }
+                Record::Embedding { y, .. } | Record::MaxPool { y, .. } | Record::Rows { y } => {
+                    keep(y);
+                }
+                Record::Passed => {}
+            }
+        }
     }
 }
 

@@ -478,8 +478,12 @@ impl<T: Number> Sequential<T> {
         }
         self.check_state(d_state, tape.steps.batch())?;
         let mut d_new = copied_states(d_state)?;
-        let zeros = |layer: &Layer<T>| memory::zeros("gradients", layer.num_parameters());
-        let mut gradients = self.layers.iter().map(zeros).collect::<Result<Vec<_>, _>>()?;
+        let zeros = |layer: &Layer<T>| {
+            let mut gradients = memory::blank("gradients", layer.num_parameters())?;
+            gradients.fill(num_traits::zero());
+            Ok(gradients)
+        };
+        let mut gradients = self.layers.iter().map(zeros).collect::<Result<Vec<_>, Error>>()?;
         let mut flow = d_y.map(Cow::Borrowed);
         for (k, (layer, link)) in self.layers.iter().zip(&links).enumerate().rev() {
             interrupt::check()?;
@@ -490,6 +494,7 @@ impl<T: Number> Sequential<T> {
                     let d_state = &mut d_new[link.state];
                     let d_y = flow.as_deref();
                     let d_x = layer.backward(cpu, record, d_y, d_state, d_numbers, want)?;
+                    flow.map(done);
                     d_x.map(Cow::Owned)
                 }
                 (layer, record) => match flow {
@@ -513,6 +518,13 @@ impl<T: Number> Sequential<T> {
         };
         *d_state = d_new;
         Ok(ModelGradients { layers: gradients, x })
+    }
+}
+
+/// Keeps a gradient that has been gone through for the next one.
+fn done<T: Number>(gradient: Cow<'_, [T]>) {
+    if let Cow::Owned(numbers) = gradient {
+        memory::keep(numbers);
     }
 }
 
@@ -615,7 +627,9 @@ fn backward_rows<T: Number>(
             None
         }
         (Layer::Linear(layer), Record::Rows { .. }) => {
-            layer.backward(cpu, x, &d_y, d_numbers, want_d_x)?
+            let d_x = layer.backward(cpu, x, &d_y, d_numbers, want_d_x)?;
+            done(d_y);
+            d_x
         }
         (Layer::LayerNorm(layer), Record::LayerNorm { kept, .. }) => {
             let mut d = owned("gradient of a layer", d_y)?;
