@@ -39,16 +39,33 @@ pub(crate) unsafe fn add_products<V: Simd, const R: usize, const N: usize>(
     let mut weights = panel;
     let mut at = 0;
     for _ in 0..depth {
-        let mut w = [V::zero(); N];
-        for (v, w) in w.iter_mut().enumerate() {
-            // SAFETY: within the row of the panel that the caller vouches for.
-            *w = unsafe { V::load(weights.add(v * V::WIDTH)) };
-        }
-        for r in 0..R {
-            // SAFETY: the caller vouches for a[r] at every step below `depth`.
-            let operand = V::splat(unsafe { *a[r].add(at) });
+        // The fewer of the two are held, the others pass by one at a time: 6 x 4 sums and 4
+        // weights leave room in 32 registers, 3 x 4 sums and 3 operands in 16.
+        if N <= R {
+            let mut w = [V::zero(); N];
+            for (v, w) in w.iter_mut().enumerate() {
+                // SAFETY: within the row of the panel that the caller vouches for.
+                *w = unsafe { V::load(weights.add(v * V::WIDTH)) };
+            }
+            for r in 0..R {
+                // SAFETY: the caller vouches for a[r] at every step below `depth`.
+                let operand = V::splat(unsafe { *a[r].add(at) });
+                for v in 0..N {
+                    sums[r][v] = operand.mul_add(w[v], sums[r][v]);
+                }
+            }
+        } else {
+            let mut operands = [V::zero(); R];
+            for r in 0..R {
+                // SAFETY: as above.
+                operands[r] = V::splat(unsafe { *a[r].add(at) });
+            }
             for v in 0..N {
-                sums[r][v] = operand.mul_add(w[v], sums[r][v]);
+                // SAFETY: as above.
+                let w = unsafe { V::load(weights.add(v * V::WIDTH)) };
+                for r in 0..R {
+                    sums[r][v] = operands[r].mul_add(w, sums[r][v]);
+                }
             }
         }
         at += step;
