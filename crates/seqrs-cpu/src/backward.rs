@@ -22,7 +22,8 @@ use seqrs_core::tape::DirectionTape;
 use seqrs_core::{Error, interrupt};
 
 use crate::cpu::Cpu;
-use crate::forward::{Shared, blocks, split_rows, threads};
+use crate::crew::{Crew, Member};
+use crate::forward::{ROWS_AT_ONCE, Shared, blocks, shares, split_rows, threads};
 use crate::lanes::Element;
 use crate::level::Level;
 use crate::outer::{Outer, Term};
@@ -157,18 +158,30 @@ pub(crate) fn backward<C: Cell, T: Element>(
 
     // 1. back through time
     let threads = threads(cpu, run.shape, run.steps);
-    let ranges = split_rows(run.steps, threads.div_ceil(directions));
-    let mut results = vec![Ok(()); jobs.len() * ranges.len()];
+    let parts = backs[0].first.count();
+    let (ranges, crew) = shares::<T>(threads, parts, run.shape, run.steps);
+    let ranges = split_rows(run.steps, ranges);
     let pairs = jobs.iter().flat_map(|job| ranges.iter().map(move |range| (job, range)));
+    let mut rooms: Vec<Room<T>> = pairs
+        .clone()
+        .map(|(job, range)| Room::new(job, range.len().min(ROWS_AT_ONCE)))
+        .collect::<Result<_, Error>>()?;
+    let crews: Vec<Crew> = rooms.iter().map(|_| Crew::new(crew - 1)).collect();
+    let benches: Vec<Bench<T>> = rooms.iter_mut().map(Room::view).collect();
+    let mut results = vec![Ok(()); benches.len() * crew];
+    let workers = pairs.zip(&benches).zip(&crews).flat_map(|(((job, range), bench), crew)| {
+        (0..crew.len()).map(move |k| (job, range, bench, crew, k))
+    });
     team::run_within(
         threads,
-        pairs
+        workers
             .zip(&mut results)
-            .map(|((job, range), result)| {
+            .map(|((job, range, bench, crew, k), result)| {
                 move || {
                     *result = blocks(range).try_for_each(|range| {
-                        // SAFETY: each worker has rows of one direction to itself.
-                        unsafe { rows_backward::<C, T>(job, &range) }
+                        // SAFETY: each crew has rows of one direction and room for them to
+                        // itself.
+                        unsafe { rows_backward::<C, T>(job, &range, bench, crew.member(k)) }
                     });
                     if result.is_err() {
                         job.stop.store(true, Ordering::Relaxed);
@@ -177,6 +190,7 @@ pub(crate) fn backward<C: Cell, T: Element>(
             })
             .collect(),
     );
+    crews.into_iter().for_each(Crew::disband);
     results.into_iter().collect::<Result<(), Error>>()?;
 
     // 2. the gradients of the inputs, the directions one after the other
@@ -359,45 +373,90 @@ impl<'a, T> Items<'a, T> {
 // SAFETY: as for `Items`; what is written is `Shared`, with disjoint rows for each worker.
 unsafe impl<T: Sync> Sync for Job<'_, T> {}
 
-/// Takes the rows of `range` back through all steps.
+/// What a crew works with, for the rows that it takes at a time.
+struct Room<T> {
+    /// Gradient of what goes into the projection.
+    d_m: Option<Vec<T>>,
+    /// Gradient of the operand of the second product.
+    d_operand: Option<Vec<T>>,
+}
+
+impl<T: Element> Room<T> {
+    fn new(job: &Job<'_, T>, rows: usize) -> Result<Self, Error> {
+        let len = rows * job.shape.hidden;
+        let optional =
+            |needed: bool| needed.then(|| zeros::<T>("workspace of the way back", len)).transpose();
+        Ok(Self {
+            d_m: optional(job.back.projection.is_some())?,
+            d_operand: optional(job.back.second.is_some())?,
+        })
+    }
+
+    fn view(&mut self) -> Bench<T> {
+        Bench { d_m: Shared::of(&mut self.d_m), d_operand: Shared::of(&mut self.d_operand) }
+    }
+}
+
+/// A [`Room`] as the members of a crew see it.
+struct Bench<T> {
+    d_m: Shared<T>,
+    d_operand: Shared<T>,
+}
+
+/// Takes the rows of `range` back through all steps: one member of a crew does its share of
+/// the columns of d_h, and of the units that these belong to.
+///
+/// A product needs all gradients of the gates, so before each the members meet. What follows
+/// it, down to the gates of the step before, needs only the columns that a member has itself
+/// computed.
 ///
 /// # Safety
-/// Nobody else uses these rows of the job's direction.
+/// Nobody but the crew uses these rows of the job's direction and this bench.
 unsafe fn rows_backward<C: Cell, T: Element>(
     job: &Job<'_, T>,
     range: &Range<usize>,
+    bench: &Bench<T>,
+    mut member: Member<'_>,
 ) -> Result<(), Error> {
     let Shape { hidden, state, .. } = *job.shape;
     let columns = C::GATES * hidden;
     let (rows, time) = (range.len(), job.steps.time());
     let direction = Direction::BOTH[job.d];
-    let projected = !job.d_out.0.is_null();
+    let projected = job.back.projection.is_some();
     let late = C::FIRST_GATES * hidden;
-
-    let mut d_m =
-        zeros::<T>("workspace of the way back", if projected { rows * hidden } else { 0 })?;
-    let d_m = Shared(d_m.as_mut_ptr());
-    let mut d_operand = zeros::<T>(
-        "workspace of the way back",
-        if job.back.second.is_some() { rows * hidden } else { 0 },
-    )?;
-    let d_operand = Shared(d_operand.as_mut_ptr());
+    let first = &job.back.first;
+    let first_start = if projected { Start::Bias } else { Start::Y };
     let mut live: Vec<BackRow<T>> = Vec::with_capacity(rows);
+    // Rows of a product: gradients of the gates of the step after, and of h between the two ...
+    let mut d_gates: Vec<*const T> = Vec::with_capacity(rows);
+    let mut d_h: Vec<*mut T> = Vec::with_capacity(rows);
+    // ... and of the products within a step.
     let mut x: Vec<*const T> = Vec::with_capacity(rows);
     let mut y: Vec<*mut T> = Vec::with_capacity(rows);
     let look = (BLOCK / (rows * columns * state).max(1)).clamp(1, 1024);
 
     for k in (0..time).rev() {
-        if k % look == 0 {
+        if member.leads() && k % look == 0 {
             interrupt::check()?;
             if job.stop.load(Ordering::Relaxed) {
                 return Ok(());
             }
         }
+        let Some(share) = member.meet() else { return Ok(()) };
+        let panels = share.range(first.count());
+        let mine = first.columns_of(&panels);
+        if !d_gates.is_empty() {
+            // SAFETY: the gates' gradients of a step that is done, and this member's columns of
+            // the crew's rows of d_h.
+            unsafe {
+                Product { x: &d_gates, weights: first, panels, start: first_start, y: &d_h }
+                    .run(job.level);
+            }
+        }
         let t = direction.step(k, time);
         let (items, rows_here) = job.steps.at_rows(t, range);
         live.clear();
-        for (item, &b) in items.zip(rows_here) {
+        for (item, &b) in items.clone().zip(rows_here) {
             let (b, row) = (b as usize, b as usize - range.start);
             let (h, c) = job.before(item);
             let d_y = match job.d_y {
@@ -415,66 +474,71 @@ unsafe fn rows_backward<C: Cell, T: Element>(
                     None => null,
                 },
                 d_y: if projected { null } else { d_y },
-                d_h: if projected { d_m.at(row * hidden) } else { job.d_h.at(b * state) },
+                d_h: if projected { bench.d_m.at(row * hidden) } else { job.d_h.at(b * state) },
                 d_c: job.d_c.at(b * hidden),
                 d_gx: job.d_gx.at(item * columns),
                 d_gh: job.d_gh.at(item * columns),
                 operand: job.operand.at(item * hidden),
-                d_operand: if job.operand.0.is_null() {
-                    null_mut()
-                } else {
-                    d_operand.at(row * hidden)
-                },
+                d_operand: bench.d_operand.at(row * hidden),
                 unprojected: job.unprojected.at(item * hidden),
             });
             if projected {
-                // SAFETY: the item's row of d_out and the row's d_h are this worker's.
-                unsafe {
-                    let d_h = std::slice::from_raw_parts(job.d_h.at(b * state), state);
-                    let d_out = std::slice::from_raw_parts_mut(job.d_out.at(item * state), state);
-                    for (j, out) in d_out.iter_mut().enumerate() {
-                        let from_y =
-                            if d_y.is_null() { T::default() } else { *d_y.wrapping_add(j) };
-                        *out = from_y + d_h[j];
+                for j in mine.clone() {
+                    let from_y = if d_y.is_null() { null } else { d_y.wrapping_add(j) };
+                    // SAFETY: this member's columns of the item's row of d_out and of the
+                    // row's d_h; d_y was sliced.
+                    unsafe {
+                        let from_y = if from_y.is_null() { T::default() } else { *from_y };
+                        *job.d_out.at(item * state + j) = from_y + *job.d_h.at(b * state + j);
                     }
                 }
             }
         }
-        // SAFETY: the rows lie in buffers of this worker, or in its rows of the job's.
-        unsafe {
-            if let Some(projection) = &job.back.projection {
-                let (items, _) = job.steps.at_rows(t, range);
-                x.clear();
-                x.extend(items.map(|item| job.d_out.at(item * state).cast_const()));
-                y.clear();
-                y.extend(live.iter().map(|row| row.d_h));
-                Product {
-                    x: &x,
-                    weights: projection,
-                    panels: projection.all(),
-                    start: Start::Bias,
-                    y: &y,
-                }
-                .run(job.level);
-            }
-            StepBack::<'_, T, C> { rows: &live, hidden, cell: PhantomData }.run(job.level);
-            if let Some(second) = &job.back.second {
-                x.clear();
-                x.extend(live.iter().map(|row| row.d_gh.add(late).cast_const()));
-                y.clear();
-                y.extend(live.iter().map(|row| row.d_operand));
-                Product { x: &x, weights: second, panels: second.all(), start: Start::Bias, y: &y }
-                    .run(job.level);
-                Close::<'_, T, C> { rows: &live, hidden, cell: PhantomData }.run(job.level);
-            }
+        let mut units = mine;
+        if let Some(projection) = &job.back.projection {
             x.clear();
-            x.extend(live.iter().map(|row| row.d_gh.cast_const()));
+            x.extend(items.map(|item| job.d_out.at(item * state).cast_const()));
             y.clear();
-            y.extend(rows_here.iter().map(|&b| job.d_h.at(b as usize * state)));
-            let start = if projected { Start::Bias } else { Start::Y };
-            Product { x: &x, weights: &job.back.first, panels: job.back.first.all(), start, y: &y }
-                .run(job.level);
+            y.extend(live.iter().map(|row| row.d_h));
+            let Some(share) = member.meet() else { return Ok(()) };
+            let panels = share.range(projection.count());
+            units = projection.columns_of(&panels);
+            let start = Start::Bias;
+            // SAFETY: d_out is complete; this member's columns of the crew's d_m.
+            unsafe { Product { x: &x, weights: projection, panels, start, y: &y }.run(job.level) };
         }
+        // SAFETY: the rows lie in buffers of the crew, or in its rows of the job's, and these
+        // units of them are this member's.
+        unsafe {
+            StepBack::<'_, T, C> { rows: &live, hidden, units, cell: PhantomData }.run(job.level)
+        };
+        if let Some(second) = &job.back.second {
+            x.clear();
+            // SAFETY: the late gates of a row of d_gh.
+            x.extend(live.iter().map(|row| unsafe { row.d_gh.add(late).cast_const() }));
+            y.clear();
+            y.extend(live.iter().map(|row| row.d_operand));
+            let Some(share) = member.meet() else { return Ok(()) };
+            let panels = share.range(second.count());
+            let units = second.columns_of(&panels);
+            let start = Start::Bias;
+            // SAFETY: the late gates' gradients are complete; then as for `StepBack`.
+            unsafe {
+                Product { x: &x, weights: second, panels, start, y: &y }.run(job.level);
+                Close::<'_, T, C> { rows: &live, hidden, units, cell: PhantomData }.run(job.level);
+            }
+        }
+        d_gates.clear();
+        d_gates.extend(live.iter().map(|row| row.d_gh.cast_const()));
+        d_h.clear();
+        d_h.extend(rows_here.iter().map(|&b| job.d_h.at(b as usize * state)));
     }
+    let Some(share) = member.meet() else { return Ok(()) };
+    let panels = share.range(first.count());
+    // SAFETY: as in the loop.
+    unsafe {
+        Product { x: &d_gates, weights: first, panels, start: first_start, y: &d_h }.run(job.level);
+    }
+    member.finish();
     Ok(())
 }

@@ -38,7 +38,7 @@ const AHEAD_TOGETHER: usize = 24;
 const TO_WAKE_UP: usize = 4;
 
 /// Multiply-adds that are worth a second thread: some tens of microseconds.
-pub(crate) const WORTH_A_THREAD: usize = 1 << 20;
+pub(crate) const WORTH_A_THREAD: usize = 3 << 20;
 
 /// Steps that are worth the wait until the helpers of a crew run.
 const WORTH_MEETING: usize = 16;
@@ -117,7 +117,7 @@ pub(crate) fn split_rows(steps: &Steps, parts: usize) -> Vec<Range<usize>> {
 
 /// Rows that one worker takes through all steps at a time: enough to keep its multipliers
 /// busy, few enough for their states to stay in its cache.
-const ROWS_AT_ONCE: usize = 256;
+pub(crate) const ROWS_AT_ONCE: usize = 256;
 
 /// A worker's rows, as many at a time as it takes through all steps.
 pub(crate) fn blocks(range: &Range<usize>) -> impl Iterator<Item = Range<usize>> {
@@ -135,14 +135,20 @@ pub(crate) fn threads<T: Element>(cpu: &Cpu<T>, shape: &Shape, steps: &Steps) ->
 ///
 /// Rows are independent, so ranges of them need no meetings; but a worker whose rows are few
 /// spends its time on reading weights, and half of the weights are read in half the time.
-fn shares<T: Element>(threads: usize, shape: &Shape, steps: &Steps) -> (usize, usize) {
+/// A product has `parts` that can be shared.
+pub(crate) fn shares<T: Element>(
+    threads: usize,
+    parts: usize,
+    shape: &Shape,
+    steps: &Steps,
+) -> (usize, usize) {
     let workers = threads.div_ceil(shape.directions);
     let recurrent = shape.gate_columns() * shape.state;
     let enough = if recurrent * size_of::<T>() > L2 { ROWS_BEYOND_L2 } else { ROWS };
     let ranges = (steps.batch() / enough).clamp(1, workers);
-    let crew = workers / ranges;
+    let crew = (workers / ranges).min(parts);
     let rows = steps.batch().div_ceil(ranges);
-    if steps.time() < WORTH_MEETING || rows * recurrent / crew < WORTH_A_MEETING {
+    if crew < 2 || steps.time() < WORTH_MEETING || rows * recurrent / crew < WORTH_A_MEETING {
         (workers, 1)
     } else {
         (ranges, if crew::is_rested() { crew } else { 1 })
@@ -197,7 +203,7 @@ where
         })
         .collect();
     let threads = threads(cpu, run.shape, run.steps);
-    let (parts, crew) = shares::<T>(threads, run.shape, run.steps);
+    let (parts, crew) = shares::<T>(threads, run.weights[0].first.count(), run.shape, run.steps);
     let ranges = split_rows(run.steps, parts);
     let pairs = jobs.iter().flat_map(|job| ranges.iter().map(move |range| (job, range)));
     let mut rooms: Vec<Room<T>> = pairs

@@ -9,6 +9,7 @@
 //! transcendental here is the LSTM's tanh(c).
 
 use std::marker::PhantomData;
+use std::ops::Range;
 
 use seqrs_core::cell::{Bundle, Cell, MAX_BUNDLE};
 
@@ -47,6 +48,8 @@ pub(crate) struct BackRow<T> {
 pub(crate) struct StepBack<'a, T, C> {
     pub(crate) rows: &'a [BackRow<T>],
     pub(crate) hidden: usize,
+    /// The units that are computed.
+    pub(crate) units: Range<usize>,
     pub(crate) cell: PhantomData<C>,
 }
 
@@ -54,6 +57,8 @@ pub(crate) struct StepBack<'a, T, C> {
 pub(crate) struct Close<'a, T, C> {
     pub(crate) rows: &'a [BackRow<T>],
     pub(crate) hidden: usize,
+    /// The units that are computed.
+    pub(crate) units: Range<usize>,
     pub(crate) cell: PhantomData<C>,
 }
 
@@ -80,8 +85,8 @@ impl<T: Element, C: Cell> Kernel<T> for StepBack<'_, T, C> {
     #[inline(always)]
     fn run<V: Simd<Elem = T>>(self) {
         for row in self.rows {
-            for u in (0..self.hidden).step_by(V::WIDTH) {
-                let at = At { u, n: (self.hidden - u).min(V::WIDTH) };
+            for u in self.units.clone().step_by(V::WIDTH) {
+                let at = At { u, n: (self.units.end - u).min(V::WIDTH) };
                 // SAFETY: `StepBack::run` passes on what its caller vouches for.
                 unsafe { step_back::<V, C>(row, self.hidden, at) };
             }
@@ -129,8 +134,8 @@ impl<T: Element, C: Cell> Kernel<T> for Close<'_, T, C> {
     #[inline(always)]
     fn run<V: Simd<Elem = T>>(self) {
         for row in self.rows {
-            for u in (0..self.hidden).step_by(V::WIDTH) {
-                let at = At { u, n: (self.hidden - u).min(V::WIDTH) };
+            for u in self.units.clone().step_by(V::WIDTH) {
+                let at = At { u, n: (self.units.end - u).min(V::WIDTH) };
                 // SAFETY: `Close::run` passes on what its caller vouches for.
                 unsafe { close::<V, C>(row, self.hidden, at) };
             }
