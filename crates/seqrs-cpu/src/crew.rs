@@ -149,8 +149,11 @@ impl Crew {
     /// Takes note that all members have gone home. A helper that the system has put aside
     /// could not be told before that nothing is left to do.
     pub(crate) fn disband(self) {
+        if self.helpers.is_empty() {
+            return;
+        }
         let lost = now().saturating_sub(Duration::from_nanos(self.end.into_inner()));
-        if !self.helpers.is_empty() && lost > PATIENCE {
+        if lost > PATIENCE {
             rest_after(lost);
         }
     }
@@ -330,6 +333,9 @@ impl Drop for Member<'_> {
     /// Nobody waits for a member that is gone: without a leader there is nothing to do, and
     /// without a helper nothing to be had.
     fn drop(&mut self) {
+        if !self.has_company() {
+            return;
+        }
         if self.leads() {
             self.crew.last.store(0, Ordering::Release);
             self.crew.end.store(now().as_nanos() as u64, Ordering::Relaxed);
