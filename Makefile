@@ -2,12 +2,14 @@
 #
 #   make demo            trains a character model on Python's own sources and samples from it
 #   make test            formatting, lints, types, stubs, Rust tests, Python tests
-#   make bench           compares with PyTorch and ONNX Runtime (an environment of its own, .venv-peers, large)
+#   make bench           compares with PyTorch, ONNX Runtime, OpenVINO and tract (an environment of its own, .venv-peers, large)
 #   make docs            the Rust documentation in target/doc, the Python one in target/doc-python
 #   make wheel           the wheel, in dist/
 #   make lint            what `make test` begins with
 #   make test-interop    the tests that need PyTorch, in the same environment
 #   make bench-rust      kernels, layers and a training step, from Rust
+#   make bench-rust-peers  compares with burn, candle, tract and rust-lstm (builds them, some minutes)
+#   make bench-neighbours  beside a busy process, and from many threads
 #   make clean           removes all that the others made
 #
 # PYTHON=... chooses the interpreter, ARGS=... goes to the command: make demo ARGS="--minutes 3".
@@ -30,7 +32,7 @@ CLEAN_ENV := env -u PYTHONPATH -u SEQRS_NUM_THREADS -u SEQRS_LEVEL -u OMP_NUM_TH
 SOURCES := Cargo.toml Cargo.lock pyproject.toml \
   $(shell find crates python -type f ! -path '*/__pycache__/*' ! -name '*.so')
 
-.PHONY: help demo test bench bench-rust docs wheel lint lint-rust lint-python \
+.PHONY: help demo test bench bench-rust bench-rust-peers bench-neighbours docs wheel lint lint-rust lint-python \
   test-rust test-stubs test-python test-interop clean
 
 help:
@@ -113,10 +115,17 @@ test-interop: .venv-peers/installed.stamp
 
 bench: .venv-peers/installed.stamp
 	@mkdir -p target/bench
-	$(CLEAN_ENV) .venv-peers/bin/python benches/python/compare.py --json target/bench/compare.json $(ARGS)
+	$(CLEAN_ENV) .venv-peers/bin/python benches/python/compare.py --json target/bench/compare.json --plot target/bench/compare.png $(ARGS)
 
 bench-rust:
 	cargo bench --package seqrs-benches --locked -- $(ARGS)
+
+bench-rust-peers:
+	CARGO_TARGET_DIR=target/rust-peers cargo run --release --locked \
+	  --manifest-path benches/rust-peers/Cargo.toml -- $(ARGS)
+
+bench-neighbours: $(VENV)/installed.stamp
+	$(CLEAN_ENV) $(PY) benches/python/neighbours.py $(ARGS)
 
 docs: $(VENV)/installed.stamp
 	cargo doc --workspace --exclude seqrs-benches --no-deps --locked

@@ -163,7 +163,8 @@ class Layer:
             training: whether to apply dropout, drawn anew at each call from the layer's seed.
 
         Returns:
-            y, the final state, and the tape, which may be used any number of times.
+            y, the final state, and the tape, which may be used any number of times. It holds
+            `tape.nbytes` bytes; for recurrent layers `seqrs.recurrent` has the formula.
         """
         return self._handle.forward(
             x, state, lengths, mask, self._batch_first, flag("training", training)

@@ -130,7 +130,9 @@ class Sequential:
             training: whether to apply dropout, drawn anew at each call from the layers' seeds.
 
         Returns:
-            y, the final state, and the tape, which may be used any number of times.
+            y, the final state, and the tape, which may be used any number of times. It holds
+            `tape.nbytes` bytes, most of them for recurrent layers (`seqrs.recurrent` has the
+            formula).
         """
         return self._handle.forward(
             x, state, lengths, mask, self._batch_first, flag("training", training)

@@ -8,6 +8,23 @@ Parameters have PyTorch's names, shapes and gate order: `weight_ih_l{k}` (G*H, I
 (G*H, H), `bias_ih_l{k}` and `bias_hh_l{k}` (G*H), with the suffix `_reverse` for the second
 direction. W_ih starts Glorot uniform and W_hh orthogonal, gate by gate; biases start as 0, but for
 an LSTM's forget gate.
+
+A tape holds, for N live steps of all rows together (B*T where all are live), in numbers of the
+layer's dtype (4 or 8 bytes each; `tape.nbytes` is that many bytes):
+
+    N (I + L D (A H + P)) + B L D S                       and N 2 D P (L - 1) more with dropout
+
+P is the size of h: H, or an LSTM's `proj_size`. A H numbers are kept besides h at each step: A is 0
+for an RNN, 5 for an LSTM, 3 for a GRU, 4 for one with `reset_after=True`. S is the size of the
+state before the first step: H, or P + H for an LSTM. So an LSTM in float32 keeps 24 H bytes for
+each live step, layer and direction, and its input once.
+
+Besides tape and results, calls need memory for a moment only, however many shapes they have seen: a
+copy of x; for each thread gates from the input, at most 512 KiB, or what its rows (256 at a time)
+need for one step where that is more; at inference up to 2 N D P numbers between layers. `backward`
+needs a copy of dy, and for one layer at a time N D G H numbers for the gradients of its gates
+(twice as many with `reset_after=True`) and those of its input and output. What training is done
+with is kept for its next step: at most 256 MB, for all layers and models of the process together.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ pub fn infer<B: Backend>(
     for (layer, weights) in weights.iter().enumerate() {
         let mut above = match layer {
             l if l == last => None,
-            _ => Some(backend.blank(steps.items() * spec.output_size())?),
+            _ => Some(backend.zeros(steps.items() * spec.output_size())?),
         };
         let run = Forward {
             shape: &spec.shape(layer),
@@ -63,9 +63,7 @@ pub fn infer<B: Backend>(
             tape: &mut [],
         };
         backend.forward(run)?;
-        if let Some(done) = std::mem::replace(&mut below, above) {
-            backend.give_back(done);
-        }
+        below = above;
     }
     Ok(())
 }
@@ -157,9 +155,12 @@ pub fn backward<B: Backend>(
     for layer in (0..spec.num_layers()).rev() {
         let shape = spec.shape(layer);
         let record = &tape.layers[layer];
-        let mut d_x = match layer > 0 || want_d_x {
-            true => Some(backend.blank(tape.steps.items() * shape.input)?),
-            false => None,
+        let d_x_len = tape.steps.items() * shape.input;
+        let mut d_x = match layer {
+            // The caller's for good.
+            0 if want_d_x => Some(backend.zeros(d_x_len)?),
+            0 => None,
+            _ => Some(backend.blank(d_x_len)?),
         };
         let run = Backward {
             shape: &shape,

@@ -1,10 +1,26 @@
 //! d_W += d_y^T x: the gradient of a matrix of weights, summed over items.
 //!
 //! Seen as a product, the items are the depth: a tile holds R rows of d_W against the
-//! registers of a row of x. Both sides are copied, a chunk of items at a time, into the
-//! order in which the micro-kernel reads them; between chunks the sums rest in d_W. A sum
-//! is one chain over the items, ascending, so it does not depend on how rows of d_W were
-//! shared between threads, nor on the chunks.
+//! registers of a row of x.
+//!
+//! ```text
+//! for each chunk of items:
+//!     copy d_y into tiles of R columns        a[tile][item][r]
+//!     for each operand x of d_y:
+//!         copy x into panels                  panel[p][item][v]
+//!         for each panel p, each tile:        d_W[tile, p] += a[tile]^T panel[p]
+//! ```
+//! Between chunks the sums rest in d_W. A sum is one chain over the items, ascending, so it
+//! does not depend on how rows of d_W were shared between threads, nor on the chunks.
+//!
+//! # Departures
+//! 1. One copy of d_y serves the input's matrix and the state's, where their gates have the
+//!    same gradient.
+//! 2. The copy runs over the items and, within an item, over tiles whose width the compiler
+//!    knows, so that a tile's row is a move or two. Tile by tile, d_y's rows would be read a
+//!    page apart, from one set of the cache. Together 1 and 2 take 5-10 % off this file's
+//!    part of training (LSTM, 128 units: 5.1 to 4.6 ms for 3200 items).
+//! 3. Both copies lie in buffers that are used again, the panels on cache lines.
 
 use std::ops::Range;
 

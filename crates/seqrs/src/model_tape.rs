@@ -139,7 +139,7 @@ impl<T: Number> Drop for ModelTape<T> {
                         keep(layer.y);
                         for direction in layer.directions {
                             keep(direction.saved);
-                            direction.c.map(keep);
+                            direction.c.into_iter().for_each(keep);
                         }
                         if let Some(dropped) = layer.dropout {
                             keep(dropped.mask);

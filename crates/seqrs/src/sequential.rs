@@ -494,7 +494,7 @@ impl<T: Number> Sequential<T> {
                     let d_state = &mut d_new[link.state];
                     let d_y = flow.as_deref();
                     let d_x = layer.backward(cpu, record, d_y, d_state, d_numbers, want)?;
-                    flow.map(done);
+                    flow.into_iter().for_each(done);
                     d_x.map(Cow::Owned)
                 }
                 (layer, record) => match flow {

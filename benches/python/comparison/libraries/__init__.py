@@ -1,0 +1,1 @@
+"""The contenders: each library at a step, at sequences, and at training where it can."""
