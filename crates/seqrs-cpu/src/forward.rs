@@ -66,7 +66,7 @@ pub(crate) const WORTH_A_THREAD: usize = 1 << 20;
 /// Steps that are worth the wait until the helpers of a crew run.
 const WORTH_MEETING: usize = 16;
 
-/// Multiply-adds of each member that are worth a meeting: about a microsecond.
+/// Multiply-adds of each member that are worth a meeting (departure 2).
 const WORTH_A_MEETING: usize = 8 << 10;
 
 /// Rows that keep the multipliers busy while the weights come from L2 ...
