@@ -8,7 +8,7 @@
 #   make lint            what `make test` begins with
 #   make test-interop    the tests that need PyTorch, in the same environment
 #   make bench-rust      kernels, layers and a training step, from Rust
-#   make bench-rust-peers  compares with burn, candle, tract and rust-lstm (builds them, some minutes)
+#   make bench-rust-peers  compares with burn, candle, tract and rust-lstm (builds them first)
 #   make bench-neighbours  beside a busy process, and from many threads
 #   make clean           removes all that the others made
 #

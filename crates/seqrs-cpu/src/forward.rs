@@ -16,8 +16,9 @@
 //!    microseconds to wake up, and in one long run the leader had done the whole product
 //!    before it came. LSTM, one row of 100 steps, two threads: 256 units 1000 to 765 us,
 //!    512 units 3.8 to 3.2 ms.
-//! 2. A meeting costs about as much as 8000 multiply-adds, so crews pay from 64 units on
-//!    (LSTM, one row of 100 steps: 64 units 89 to 63 us, 128 units 366 to 212 us).
+//! 2. A meeting costs about as much as 8000 multiply-adds, so crews pay early (LSTM, one row
+//!    of 100 steps: 96 units 202 to 127 us, 128 units 366 to 212 us). At 64 units one would
+//!    gain a quarter, but beside a busy process be 15 % slower than alone.
 //!
 //! # Memory
 //! For each range of rows that a worker takes (256 at most at a time), in numbers of the
@@ -67,7 +68,7 @@ pub(crate) const WORTH_A_THREAD: usize = 1 << 20;
 const WORTH_MEETING: usize = 16;
 
 /// Multiply-adds of each member that are worth a meeting (departure 2).
-const WORTH_A_MEETING: usize = 8 << 10;
+const WORTH_A_MEETING: usize = 9 << 10;
 
 /// Rows that keep the multipliers busy while the weights come from L2 ...
 const ROWS: usize = 4;
