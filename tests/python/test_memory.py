@@ -494,3 +494,52 @@ print(len(set(shapes)), resident() - before)
         count, grown = map(int, found.stdout.split())
         assert count == 1000
         assert grown <= GROWTH
+
+
+#: Kind -> the function `step`, of one shape: some buffers are kept for the next step, some are not.
+STEPS = {
+    "all-layers": """
+layers = [seqrs.Linear(64, 64), seqrs.LayerNorm(64), seqrs.LSTM(64, 64, 2, dropout=0.5)]
+layers += [seqrs.Dropout(0.5), seqrs.GRU(64, 64, bidirectional=True), seqrs.Linear(128, 64)]
+layers += [seqrs.RNN(64, 64), seqrs.Activation("tanh"), seqrs.MaxPool(), seqrs.Linear(64, 4)]
+trainer = seqrs.Trainer(seqrs.Sequential(layers), loss=seqrs.MSE())
+step = lambda: trainer.step(x, x[:, 0, :4])
+""",
+    "ids": """
+layers = [seqrs.Embedding(50, 64), seqrs.LSTM(64, 64), seqrs.Linear(64, 64)]
+trainer = seqrs.Trainer(seqrs.Sequential(layers))
+ids = np.zeros((32, 50), np.int64)
+step = lambda: trainer.step(ids, ids)
+""",
+    "layer": """
+layer = seqrs.LSTM(64, 64, 2, dropout=0.5)
+def step():
+    y, _, tape = layer.forward(x)
+    layer.backward(tape, y)
+""",
+}
+
+
+@linux
+@pytest.mark.parametrize("name", STEPS)
+def test_step_after_step_needs_no_more_than_the_first(name: str) -> None:
+    code = f"""
+import gc, resource, numpy as np, seqrs
+seqrs.set_num_threads(2)
+x = np.zeros((32, 50, 64), np.float32)
+{STEPS[name]}
+def resident():
+    gc.collect()
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
+
+for _ in range(5):
+    step()
+before = resident()
+for _ in range(60):
+    step()
+print(resident() - before)
+"""
+    found = python(code, env=OWN_MAPPINGS, timeout=120)
+    assert found.returncode == 0, found.stderr
+    assert int(found.stdout) <= GROWTH

@@ -4,8 +4,9 @@
 //! written. To a step of training, whose tape is written once and read once, that costs up to a
 //! third of its time. So what is large and short-lived is [`kept`](keep) for the next that
 //! asks for about as much ([`blank`]). Who finds nothing that fits lets go of as much as it
-//! takes from the system. So however many shapes come by, what is kept and what is in use are
-//! together no more than what was once in use at the same time.
+//! takes from the system, and only what [`blank`] gave is kept. So however many steps and shapes
+//! come by, what is kept and what is in use of it are together no more than what was once in use
+//! at the same time.
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -20,7 +21,7 @@ use crate::Error;
 const WORTH_KEEPING: usize = 128 << 10;
 
 /// Bytes that are kept at most, of all sizes and types together.
-pub const KEPT: usize = 256 << 20;
+const KEPT: usize = 256 << 20;
 
 /// What is kept, the oldest first. Nobody waits for it: who finds it taken does without, and so
 /// does a child that was forked while it was.
@@ -56,8 +57,8 @@ pub fn blank<T: Zeroable + Clone + Send + 'static>(
     }
 }
 
-/// Keeps a buffer that is done with for [`blank`], and lets go of the oldest ones beyond
-/// [`KEPT`] bytes.
+/// Keeps a buffer that [`blank`] gave and that is done with for the next who asks, and lets go of
+/// the oldest ones beyond 256 MB. What came from elsewhere would pile up, as nobody takes it.
 pub fn keep<T: Send + 'static>(numbers: Vec<T>) {
     let bytes = numbers.capacity() * size_of::<T>();
     if !(WORTH_KEEPING..=KEPT).contains(&bytes) {

@@ -226,7 +226,7 @@ impl<T: Element> Backend for Cpu<T> {
     }
 
     fn copy(&self, from: &[T]) -> Result<Vec<T>, Error> {
-        let mut to = blank("copy of a buffer", from.len())?;
+        let mut to = zeros("copy of a buffer", from.len())?;
         to.copy_from_slice(from);
         Ok(to)
     }

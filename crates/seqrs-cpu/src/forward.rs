@@ -16,8 +16,8 @@
 //!    microseconds to wake up, and in one long run the leader had done the whole product
 //!    before it came. LSTM, one row of 100 steps, two threads: 256 units 1000 to 765 us,
 //!    512 units 3.8 to 3.2 ms.
-//! 2. A meeting costs about as much as 8000 multiply-adds, so crews pay early (LSTM, one row
-//!    of 100 steps: 96 units 202 to 127 us, 128 units 366 to 212 us). At 64 units one would
+//! 2. Crews pay early (LSTM, one row of 100 steps, two threads for one: 96 units 202 to
+//!    127 us, 128 units 366 to 212 us). At 64 units one would
 //!    gain a quarter, but beside a busy process be 15 % slower than alone.
 //!
 //! # Memory

@@ -26,6 +26,8 @@
 //! A weight is not asked for ahead of its use: the processor's own streams do that, and
 //! explicit prefetches took 0-20 % more time.
 
+use std::ops::Range;
+
 use crate::lanes::Simd;
 
 /// Most rows in a tile with `registers` registers of columns: 24 accumulators where there
@@ -125,20 +127,33 @@ pub(crate) unsafe fn store_first<V: Simd>(value: V, to: *mut V::Elem, n: usize) 
 /// `rows` cut into as few tiles of at most `most` rows as possible, as equal as possible:
 /// 32 rows are 6 + 6 + 5 + 5 + 5 + 5, not 5 x 6 + 2.
 #[inline(always)]
-pub(crate) fn tiles(rows: usize, most: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
-    let count = rows.div_ceil(most).max(1);
-    let (each, more) = (rows / count, rows % count);
+pub(crate) fn tiles(rows: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
+    let Cut { count, each, more } = Cut::of(rows, most);
     (0..count).map(move |k| {
         let start = k * each + k.min(more);
         start..start + each + usize::from(k < more)
     })
 }
 
+/// So many tiles of `each` rows, the first `more` of them of one row more.
+struct Cut {
+    count: usize,
+    each: usize,
+    more: usize,
+}
+
+impl Cut {
+    #[inline(always)]
+    fn of(rows: usize, most: usize) -> Self {
+        let count = rows.div_ceil(most).max(1);
+        Self { count, each: rows / count, more: rows % count }
+    }
+}
+
 /// Neighbouring tiles of the same size.
 pub(crate) struct Run {
-    /// Their first row, and the one after their last.
-    pub(crate) start: usize,
-    pub(crate) end: usize,
+    /// Their rows.
+    pub(crate) rows: Range<usize>,
     /// Rows in each.
     pub(crate) each: usize,
 }
@@ -146,11 +161,10 @@ pub(crate) struct Run {
 /// The tiles of [`tiles`] as at most two runs of equal ones.
 #[inline(always)]
 pub(crate) fn runs(rows: usize, most: usize) -> impl Iterator<Item = Run> {
-    let count = rows.div_ceil(most).max(1);
-    let (each, more) = (rows / count, rows % count);
+    let Cut { each, more, .. } = Cut::of(rows, most);
     let cut = more * (each + 1);
-    let runs = [Run { start: 0, end: cut, each: each + 1 }, Run { start: cut, end: rows, each }];
-    runs.into_iter().filter(|run| run.start < run.end)
+    let runs = [Run { rows: 0..cut, each: each + 1 }, Run { rows: cut..rows, each }];
+    runs.into_iter().filter(|run| !run.rows.is_empty())
 }
 
 /// Calls `$tile::<..., R, ...>` for the number of rows at hand.
@@ -198,7 +212,7 @@ pub(crate) use with_rows;
 
 #[cfg(test)]
 mod tests {
-    use super::tiles;
+    use super::{runs, tiles};
 
     #[test]
     fn tiles_are_few_and_equal() {
@@ -208,6 +222,9 @@ mod tests {
                 assert_eq!(lens.iter().sum::<usize>(), rows);
                 assert_eq!(lens.len(), rows.div_ceil(most));
                 assert!(lens.iter().max().unwrap() - lens.iter().min().unwrap() <= 1);
+                let by_runs: Vec<usize> =
+                    runs(rows, most).flat_map(|r| r.rows.step_by(r.each)).collect();
+                assert_eq!(by_runs, tiles(rows, most).map(|t| t.start).collect::<Vec<_>>());
             }
         }
         assert_eq!(tiles(32, 6).map(|t| t.len()).collect::<Vec<_>>(), [6, 6, 5, 5, 5, 5]);

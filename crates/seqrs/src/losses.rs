@@ -205,7 +205,7 @@ impl Loss {
             Reduction::Mean => 1.0 / terms as f64,
             Reduction::Sum => 1.0,
         };
-        let mut gradient = memory::blank("gradient of the loss", output.len())?;
+        let mut gradient = memory::zeros("gradient of the loss", output.len())?;
         let total = self.run(cpu, output, width, target, Some((&mut gradient, scale)))?;
         Ok((total, gradient))
     }

@@ -2,7 +2,7 @@
 
 use seqrs_core::Steps;
 use seqrs_core::memory::keep;
-use seqrs_core::tape::Tape;
+use seqrs_core::tape::{DirectionTape, Tape};
 
 use crate::layers::layer_norm::Normal;
 use crate::number::Number;
@@ -128,7 +128,10 @@ impl<T: Number> ModelTape<T> {
 }
 
 impl<T: Number> Drop for ModelTape<T> {
-    /// A tape is large, and the next one is likely to be as large.
+    /// A tape is large, and the next one is likely to be as large: what [`memory::blank`] gave
+    /// for it, and nothing else, is kept.
+    ///
+    /// [`memory::blank`]: seqrs_core::memory::blank
     fn drop(&mut self) {
         keep(std::mem::take(&mut self.x));
         for record in self.records.drain(..) {
@@ -138,27 +141,14 @@ impl<T: Number> Drop for ModelTape<T> {
                     for layer in tape.layers {
                         keep(layer.y);
                         for direction in layer.directions {
-                            keep(direction.saved);
-                            direction.c.into_iter().for_each(keep);
+                            let DirectionTape { h0, c0, saved, c } = direction;
+                            [Some(h0), c0, Some(saved), c].into_iter().flatten().for_each(keep);
                         }
-                        if let Some(dropped) = layer.dropout {
-                            keep(dropped.mask);
-                            keep(dropped.y);
-                        }
+                        layer.dropout.into_iter().for_each(|dropped| keep(dropped.y));
                     }
                 }
-                Record::LayerNorm { kept, y } => {
-                    keep(kept.x);
-                    keep(y);
-                }
-                Record::Dropped { mask, y } => {
-                    keep(mask);
-                    keep(y);
-                }
-                Record::Embedding { y, .. } | Record::MaxPool { y, .. } | Record::Rows { y } => {
-                    keep(y);
-                }
-                Record::Passed => {}
+                Record::Dropped { y, .. } => keep(y),
+                _ => {}
             }
         }
     }

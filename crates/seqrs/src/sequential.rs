@@ -478,12 +478,8 @@ impl<T: Number> Sequential<T> {
         }
         self.check_state(d_state, tape.steps.batch())?;
         let mut d_new = copied_states(d_state)?;
-        let zeros = |layer: &Layer<T>| {
-            let mut gradients = memory::blank("gradients", layer.num_parameters())?;
-            gradients.fill(num_traits::zero());
-            Ok(gradients)
-        };
-        let mut gradients = self.layers.iter().map(zeros).collect::<Result<Vec<_>, Error>>()?;
+        let zeros = |layer: &Layer<T>| memory::zeros("gradients", layer.num_parameters());
+        let mut gradients = self.layers.iter().map(zeros).collect::<Result<Vec<_>, _>>()?;
         let mut flow = d_y.map(Cow::Borrowed);
         for (k, (layer, link)) in self.layers.iter().zip(&links).enumerate().rev() {
             interrupt::check()?;
@@ -494,7 +490,6 @@ impl<T: Number> Sequential<T> {
                     let d_state = &mut d_new[link.state];
                     let d_y = flow.as_deref();
                     let d_x = layer.backward(cpu, record, d_y, d_state, d_numbers, want)?;
-                    flow.into_iter().for_each(done);
                     d_x.map(Cow::Owned)
                 }
                 (layer, record) => match flow {
@@ -518,13 +513,6 @@ impl<T: Number> Sequential<T> {
         };
         *d_state = d_new;
         Ok(ModelGradients { layers: gradients, x })
-    }
-}
-
-/// Keeps a gradient that has been gone through for the next one.
-fn done<T: Number>(gradient: Cow<'_, [T]>) {
-    if let Cow::Owned(numbers) = gradient {
-        memory::keep(numbers);
     }
 }
 
@@ -627,9 +615,7 @@ fn backward_rows<T: Number>(
             None
         }
         (Layer::Linear(layer), Record::Rows { .. }) => {
-            let d_x = layer.backward(cpu, x, &d_y, d_numbers, want_d_x)?;
-            done(d_y);
-            d_x
+            layer.backward(cpu, x, &d_y, d_numbers, want_d_x)?
         }
         (Layer::LayerNorm(layer), Record::LayerNorm { kept, .. }) => {
             let mut d = owned("gradient of a layer", d_y)?;
@@ -642,7 +628,11 @@ fn backward_rows<T: Number>(
             Some(d)
         }
         (Layer::Dropout(_), Record::Passed) => Some(owned("gradient of a layer", d_y)?),
-        (Layer::Dropout(_), Record::Dropped { mask, .. }) => Some(cpu.times(&d_y, mask)?),
+        (Layer::Dropout(_), Record::Dropped { mask, .. }) => {
+            let mut d = owned("gradient of a layer", d_y)?;
+            d.iter_mut().zip(mask).for_each(|(d, &mask)| *d *= mask);
+            Some(d)
+        }
         (Layer::Last, Record::Rows { .. }) => {
             Some(pooling::last_back(steps, &d_y, width, link.both_ways)?)
         }

@@ -358,7 +358,6 @@ impl<T: Number> Trainer<T> {
         let mut d_state = self.model.zero_state(steps.batch())?;
         let mut gradients = self.model.backward_on(cpu, &tape, Some(&d_y), &mut d_state, false)?;
         drop(tape);
-        memory::keep(d_y);
         let grad_norm = global_norm(cpu, &gradients.layers)?;
         if !grad_norm.is_finite() {
             return Err(self.not_finite(&gradients.layers, update));
@@ -369,7 +368,6 @@ impl<T: Number> Trainer<T> {
         agreed()?;
         let parameters = self.model.layers_mut().iter_mut().map(Layer::numbers_mut);
         self.optimizer.update(cpu, parameters, &gradients.layers)?;
-        gradients.layers.into_iter().for_each(memory::keep);
         *state = after;
         Ok(Chunk { total, grad_norm })
     }

@@ -64,6 +64,7 @@ def infer(work: Work, threads: int) -> list[Contender]:
     """On padded rows where there are lengths: where only live outputs count, that is the same."""
     made = layer(work)
     x = torch.from_numpy(work.x())
+    lengths = None if work.lengths is None else torch.tensor(work.lengths)
 
     def run() -> Any:
         with torch.inference_mode():
@@ -78,19 +79,14 @@ def infer(work: Work, threads: int) -> list[Contender]:
     def results(value: Any) -> Results:
         return outputs(work, value[0], states(value[1]))
 
-    if work.lengths is None:
-        return [Contender(NAME, run, results, threads_set(threads))]
-    lengths = torch.tensor(work.lengths)
-    return [
-        Contender(f"{NAME}, packed", run_packed, results, threads_set(threads)),
-        Contender(f"{NAME}, padded", run, results, threads_set(threads)),
-    ]
+    return packed_and_padded(work, threads, run_packed, run, results)
 
 
 def train(work: Work, threads: int) -> list[Contender]:
     """On packed and on padded rows where there are lengths."""
     made = layer(work)
     x, dy = torch.from_numpy(work.x()).requires_grad_(), torch.from_numpy(work.dy())
+    lengths = None if work.lengths is None else torch.tensor(work.lengths)
 
     def run() -> Results:
         return backward(made(x)[0])
@@ -109,9 +105,19 @@ def train(work: Work, threads: int) -> list[Contender]:
         parameters = {name: value[name] for name in value if name not in ("y", "x")}
         return gradients(work, value["y"], value["x"], parameters)
 
+    return packed_and_padded(work, threads, run_packed, run, results)
+
+
+def packed_and_padded(
+    work: Work,
+    threads: int,
+    run_packed: Callable[[], Any],
+    run: Callable[[], Any],
+    results: Callable[[Any], Results],
+) -> list[Contender]:
+    """The two ways with lengths; without, the one."""
     if work.lengths is None:
         return [Contender(NAME, run, results, threads_set(threads))]
-    lengths = torch.tensor(work.lengths)
     return [
         Contender(f"{NAME}, packed", run_packed, results, threads_set(threads)),
         Contender(f"{NAME}, padded", run, results, threads_set(threads)),

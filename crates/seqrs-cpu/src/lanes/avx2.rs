@@ -77,11 +77,6 @@ macro_rules! register {
                 unsafe { $maskstore(to, Self::first(n), self.0) }
             }
             #[inline(always)]
-            fn prefetch(from: *const $elem) {
-                // SAFETY: a prefetch reads nothing that could be seen, and never faults.
-                unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
-            }
-            #[inline(always)]
             fn splat(value: $elem) -> Self {
                 Self(avx2!($set1(value)))
             }

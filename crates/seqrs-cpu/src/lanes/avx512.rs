@@ -62,11 +62,6 @@ macro_rules! register {
                 unsafe { $mask_storeu(to, ((1_u32 << n) - 1) as $mask, self.0) }
             }
             #[inline(always)]
-            fn prefetch(from: *const $elem) {
-                // SAFETY: a prefetch reads nothing that could be seen, and never faults.
-                unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
-            }
-            #[inline(always)]
             fn splat(value: $elem) -> Self {
                 Self(avx512!($set1(value)))
             }

@@ -107,12 +107,6 @@ pub trait Simd: Lanes {
     /// `to` is valid for writing `n` numbers.
     unsafe fn store_partial(self, to: *mut Self::Elem, n: usize);
 
-    /// Asks for the cache line of `from`, which may lie anywhere; a hint that changes nothing.
-    #[inline(always)]
-    fn prefetch(from: *const Self::Elem) {
-        let _ = from;
-    }
-
     /// `value` in every lane.
     fn splat(value: Self::Elem) -> Self;
 

@@ -129,7 +129,7 @@ impl<T: Number> EmbeddingLayer<T> {
     pub(crate) fn forward(&self, cpu: &Cpu<T>, ids: &[usize]) -> Result<Vec<T>, Error> {
         let width = self.options.embedding_dim;
         let table = self.parameters.numbers();
-        let mut y = memory::blank("output of an embedding", ids.len() * width)?;
+        let mut y = memory::zeros("output of an embedding", ids.len() * width)?;
         by_rows(cpu, ids.len(), width, [(&mut y, width)], |rows, [y]| {
             for (&id, y) in ids[rows].iter().zip(y.chunks_exact_mut(width)) {
                 y.copy_from_slice(&table[id * width..][..width]);

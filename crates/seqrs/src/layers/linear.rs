@@ -130,7 +130,7 @@ impl<T: Number> LinearLayer<T> {
     pub(crate) fn forward(&self, cpu: &Cpu<T>, x: &[T]) -> Result<Vec<T>, Error> {
         let Linear { in_features, out_features, .. } = self.options;
         let rows = x.len() / in_features;
-        let mut y = memory::blank("output of a linear layer", rows * out_features)?;
+        let mut y = memory::zeros("output of a linear layer", rows * out_features)?;
         let packs = self.packs(cpu)?;
         let look = self.rows_per_look();
         for (x, y) in x.chunks(look * in_features).zip(y.chunks_mut(look * out_features)) {
@@ -165,7 +165,7 @@ impl<T: Number> LinearLayer<T> {
             let (weight, _) = self.weight_and_bias(self.parameters.numbers());
             cpu.pack_transposed(weight, out_features, in_features).map(Box::new)
         })?;
-        let mut d_x = memory::blank("gradient of a linear layer", x.len())?;
+        let mut d_x = memory::zeros("gradient of a linear layer", x.len())?;
         for (d_x, d_y) in d_x.chunks_mut(look * in_features).zip(d_y.chunks(look * out_features)) {
             interrupt::check()?;
             cpu.product(d_y, packed, d_x);
