@@ -10,8 +10,10 @@
 
 use std::any::Any;
 use std::collections::VecDeque;
+use std::hint::spin_loop;
 use std::ops::{Deref, DerefMut};
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard};
 
 use bytemuck::{Zeroable, allocation};
 
@@ -23,9 +25,25 @@ const WORTH_KEEPING: usize = 128 << 10;
 /// Bytes that are kept at most, of all sizes and types together.
 const KEPT: usize = 256 << 20;
 
-/// What is kept, the oldest first. Nobody waits for it: who finds it taken does without, and so
-/// does a child that was forked while it was.
+/// What is kept, the oldest first. Nobody waits for it for long: who finds it taken does without,
+/// and so does a child that was forked while it was.
 static KEPT_BUFFERS: Mutex<VecDeque<Kept>> = Mutex::new(VecDeque::new());
+
+/// Bytes to let go of that nobody could, as it was taken; the next who has it does.
+static OWED: AtomicUsize = AtomicUsize::new(0);
+
+/// Looks for whether it is free: it is held for less than a microsecond.
+const LOOKS: usize = 100;
+
+fn kept_buffers() -> Option<MutexGuard<'static, VecDeque<Kept>>> {
+    (0..LOOKS).find_map(|_| {
+        let found = KEPT_BUFFERS.try_lock().ok();
+        if found.is_none() {
+            spin_loop();
+        }
+        found
+    })
+}
 
 /// A `Vec` of some type.
 struct Kept {
@@ -64,21 +82,24 @@ pub fn keep<T: Send + 'static>(numbers: Vec<T>) {
     if !(WORTH_KEEPING..=KEPT).contains(&bytes) {
         return;
     }
-    let Ok(mut kept) = KEPT_BUFFERS.try_lock() else { return };
-    kept.push_back(Kept { bytes, numbers: Box::new(numbers) });
+    let fresh = Kept { bytes, numbers: Box::new(numbers) };
+    let Some(mut kept) = kept_buffers() else { return };
+    kept.push_back(fresh);
     let sum: usize = kept.iter().map(|kept| kept.bytes).sum();
     drop(kept);
-    if sum > KEPT {
-        let_go(sum - KEPT);
-    }
+    let_go(sum.saturating_sub(KEPT));
 }
 
-/// Gives the oldest buffers back to the system, until that is `bytes`.
+/// Gives the oldest buffers back to the system, until that is `bytes` and what is owed.
 fn let_go(bytes: usize) {
+    OWED.fetch_add(bytes, Ordering::Relaxed);
     let mut rest = Vec::new();
-    if let Ok(mut kept) = KEPT_BUFFERS.try_lock() {
+    if OWED.load(Ordering::Relaxed) > 0
+        && let Some(mut kept) = kept_buffers()
+    {
+        let due = OWED.swap(0, Ordering::Relaxed);
         let mut sum = 0;
-        while sum < bytes
+        while sum < due
             && let Some(oldest) = kept.pop_front()
         {
             sum += oldest.bytes;
@@ -91,7 +112,7 @@ fn let_go(bytes: usize) {
 
 /// The smallest kept buffer that has room for `bytes`, but not much more.
 fn take<T: 'static>(bytes: usize) -> Option<Vec<T>> {
-    let mut kept = KEPT_BUFFERS.try_lock().ok()?;
+    let mut kept = kept_buffers()?;
     let fits =
         |kept: &Kept| (bytes..=bytes / 4 * 5).contains(&kept.bytes) && kept.numbers.is::<Vec<T>>();
     let candidates = kept.iter().enumerate().filter(|(_, kept)| fits(kept));
@@ -197,6 +218,12 @@ mod tests {
         assert!(!again(70_000), "much too large");
         assert_eq!(sum(), 700_000);
         assert!(!again(100_001), "too small");
+        assert_eq!(sum(), 1_000_010);
+        // Nor does more pile up where somebody else was at it.
+        let taken = KEPT_BUFFERS.lock().unwrap();
+        let another = blank(100_001);
+        drop(taken);
+        keep(another);
         assert_eq!(sum(), 1_000_010);
         assert!(blank(10).iter().all(|number| *number == [0; 5]), "small ones are fresh");
 
