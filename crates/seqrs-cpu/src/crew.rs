@@ -23,16 +23,12 @@
 //! time. When the leader has lost too much time so, it goes on alone (`last`), and the process
 //! forms no crew for a time that makes the loss small.
 
-use std::hint::spin_loop;
 use std::ops::Range;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::thread::yield_now;
 use std::time::{Duration, Instant};
 
-/// Looks at the others' words before the processor is offered to other threads: about ten
-/// microseconds.
-const SPINS: usize = 200;
+use crate::pause::Pause;
 
 /// A leader that has waited so long, spinning aside, asks itself whether help is any.
 const PATIENCE: Duration = Duration::from_micros(100);
@@ -43,6 +39,9 @@ const LOSS: u32 = 4;
 /// After that no crew is formed for this many times what was lost: all in all at most a
 /// twentieth of the time.
 const REST: u32 = 20;
+
+/// But no longer than this: one long pause of the whole machine tells nothing of the next second.
+const LONGEST_REST: Duration = Duration::from_millis(250);
 
 /// The leader's word before it has come to the first phase.
 const NOT_HERE: usize = usize::MAX;
@@ -66,7 +65,7 @@ pub(crate) fn is_rested() -> bool {
 
 /// Forms no crew for a time that makes a loss small.
 fn rest_after(lost: Duration) {
-    let rested = now() + lost * REST;
+    let rested = now() + (lost * REST).min(LONGEST_REST);
     RESTED.fetch_max(rested.as_nanos() as u64, Ordering::Relaxed);
 }
 
@@ -105,6 +104,8 @@ pub(crate) struct Crew {
     ready: AtomicUsize,
     /// When the leader was done, in nanoseconds since the first question of all; 0 before.
     end: AtomicU64,
+    /// When the last of the helpers went home that had come before that.
+    gone: AtomicU64,
     /// A helper panicked: it is not waited for, and the result is lost.
     broken: AtomicBool,
 }
@@ -142,6 +143,7 @@ impl Crew {
             last: AtomicUsize::new(usize::MAX),
             ready: AtomicUsize::new(0),
             end: AtomicU64::new(0),
+            gone: AtomicU64::new(0),
             broken: AtomicBool::new(false),
         }
     }
@@ -152,7 +154,8 @@ impl Crew {
         if self.helpers.is_empty() {
             return;
         }
-        let lost = now().saturating_sub(Duration::from_nanos(self.end.into_inner()));
+        let lost =
+            Duration::from_nanos(self.gone.into_inner().saturating_sub(self.end.into_inner()));
         if lost > PATIENCE {
             rest_after(lost);
         }
@@ -160,7 +163,15 @@ impl Crew {
 
     /// Member `k`, which leads if that is 0. Each exists once.
     pub(crate) fn member(&self, k: usize) -> Member<'_> {
-        Member { crew: self, k, phase: 0, left: false, together: None, waited: Duration::ZERO }
+        Member {
+            crew: self,
+            k,
+            phase: 0,
+            came: false,
+            left: false,
+            together: None,
+            waited: Duration::ZERO,
+        }
     }
 
     /// Members, the leader among them.
@@ -181,38 +192,14 @@ impl Crew {
     }
 }
 
-/// Passing the time.
-#[derive(Default)]
-struct Pause {
-    looks: usize,
-    since: Option<Instant>,
-}
-
-impl Pause {
-    #[inline]
-    fn once(&mut self) {
-        self.looks += 1;
-        if self.looks < SPINS {
-            spin_loop();
-        } else {
-            self.since.get_or_insert_with(Instant::now);
-            yield_now();
-        }
-    }
-
-    /// How long it has been, spinning aside.
-    #[inline]
-    fn length(&self) -> Duration {
-        self.since.map_or(Duration::ZERO, |since| since.elapsed())
-    }
-}
-
 /// One worker of a crew, on its way through the phases.
 pub(crate) struct Member<'a> {
     crew: &'a Crew,
     k: usize,
     /// The phase that it has come to.
     phase: usize,
+    /// Whether it came, as a helper, while there was a leader.
+    came: bool,
     /// Whether it has left in peace.
     left: bool,
     /// When a leader first shared a phase, and how long it has waited since.
@@ -287,6 +274,7 @@ impl Member<'_> {
                 }
                 pause.once();
             }
+            self.came = last.load(Ordering::Acquire) > 0;
             ready.fetch_add(1, Ordering::AcqRel);
         }
         helpers[own].write(phase);
@@ -339,7 +327,12 @@ impl Drop for Member<'_> {
         if self.leads() {
             self.crew.last.store(0, Ordering::Release);
             self.crew.end.store(now().as_nanos() as u64, Ordering::Relaxed);
-        } else if !self.left {
+            return;
+        }
+        if self.came {
+            self.crew.gone.fetch_max(now().as_nanos() as u64, Ordering::Relaxed);
+        }
+        if !self.left {
             self.crew.broken.store(true, Ordering::Release);
         }
     }

@@ -20,6 +20,7 @@ mod forward;
 mod kernel;
 mod outer;
 mod pack;
+mod pause;
 mod product;
 mod step;
 mod step_back;

@@ -1,9 +1,11 @@
 //! The threads that work together.
 //!
-//! Work is cut into as many parts as there are threads; the caller does the first part
-//! itself and the rest goes to a pool that the process keeps for this library alone. The
-//! pool's threads sleep when there is nothing to do. Cutting is static, and no result
-//! depends on it.
+//! Work is cut into as many parts as there are threads, and no result depends on the cut. The
+//! caller does the first part itself, and calls for help from a pool that the process keeps for
+//! this library alone, whose threads sleep when there is nothing to do. Then each takes the next
+//! part that nobody has begun. So a caller waits for parts that are being done, but never for
+//! a helper to come: where eight callers share a pool of one thread, each does most of its parts
+//! itself.
 //!
 //! # Fork
 //! A forked child inherits the pool's memory but not its threads; work handed to it would
@@ -11,13 +13,23 @@
 //! its own and leaves the inherited one alone, never joining or freeing it. The pool is
 //! published by one atomic pointer, so there is no lock that a fork could leave locked.
 
+use std::any::Any;
+use std::cell::UnsafeCell;
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
-use std::thread::available_parallelism;
-use std::{env, process, ptr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{Thread, available_parallelism};
+use std::time::Duration;
+use std::{env, process, ptr, thread};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use seqrs_core::Error;
+
+use crate::pause::Pause;
+
+/// A caller that has waited so long for the others' parts sleeps until they are done.
+const PATIENCE: Duration = Duration::from_micros(100);
 
 struct Pool {
     process: u32,
@@ -156,8 +168,7 @@ fn pool() -> Option<&'static ThreadPool> {
 }
 
 /// Runs the tasks side by side, the first on the calling thread, and returns when all are
-/// done. Where there are more tasks than threads, they begin in order. A task's panic goes on
-/// in the caller.
+/// done. They begin in order. A task's panic goes on in the caller, when the others are done.
 pub fn run<F: FnOnce() + Send>(tasks: Vec<F>) {
     run_within(tasks.len(), tasks);
 }
@@ -165,19 +176,123 @@ pub fn run<F: FnOnce() + Send>(tasks: Vec<F>) {
 /// As [`run`], for tasks that may be more than `threads`: one thread is the caller's own.
 pub(crate) fn run_within<F: FnOnce() + Send>(threads: usize, tasks: Vec<F>) {
     let helpers = threads.min(tasks.len()).saturating_sub(1);
-    let mut tasks = tasks.into_iter();
-    let Some(first) = tasks.next() else { return };
     match if helpers == 0 { None } else { pool() } {
-        None => {
-            first();
-            tasks.for_each(|task| task());
-        }
-        Some(pool) => pool.in_place_scope(|scope| {
-            for task in tasks {
-                scope.spawn(move |_| task());
+        None => tasks.into_iter().for_each(|task| task()),
+        Some(pool) => {
+            let tasks: Vec<_> = tasks.into_iter().map(Task::new).collect();
+            let run = |k: usize| tasks[k].run();
+            let queue = Arc::new(Queue::new(tasks.len(), &run));
+            for _ in 0..helpers {
+                let queue = Arc::clone(&queue);
+                pool.spawn(move || queue.help());
             }
-            first();
-        }),
+            queue.finish();
+        }
+    }
+}
+
+/// A task that whoever takes its number runs.
+struct Task<F>(UnsafeCell<Option<F>>);
+
+// SAFETY: each number is given once, so that one thread alone uses the cell.
+unsafe impl<F: Send> Sync for Task<F> {}
+
+impl<F: FnOnce()> Task<F> {
+    fn new(task: F) -> Self {
+        Self(UnsafeCell::new(Some(task)))
+    }
+
+    fn run(&self) {
+        // SAFETY: as above.
+        let task = unsafe { &mut *self.0.get() }.take();
+        if let Some(task) = task {
+            task();
+        }
+    }
+}
+
+/// Tasks by their numbers, of which each thread takes the next that nobody has begun.
+///
+/// A helper may come when the caller has gone: then nothing is left to take, and it uses
+/// nothing of what was the caller's.
+struct Queue {
+    /// What lives until all tasks are done, as the caller waits for that.
+    run: *const (dyn Fn(usize) + Sync),
+    len: usize,
+    next: AtomicUsize,
+    done: AtomicUsize,
+    caller: Thread,
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+}
+
+// SAFETY: what `run` points to may be used by many threads.
+unsafe impl Send for Queue {}
+// SAFETY: as above.
+unsafe impl Sync for Queue {}
+
+impl Queue {
+    /// Of `len` tasks, the first of which the caller will do. [`finish`](Self::finish) has to
+    /// be called before `run` goes.
+    fn new(len: usize, run: &(dyn Fn(usize) + Sync)) -> Self {
+        let run: *const (dyn Fn(usize) + Sync + '_) = run;
+        // SAFETY: it is used for tasks that are not done, and `finish` waits for these.
+        let run: *const (dyn Fn(usize) + Sync + 'static) = unsafe { std::mem::transmute(run) };
+        Self {
+            run,
+            len,
+            next: AtomicUsize::new(1),
+            done: AtomicUsize::new(0),
+            caller: thread::current(),
+            panic: Mutex::new(None),
+        }
+    }
+
+    /// Does what nobody has begun, as long as there is something; gives whether there was.
+    fn work(&self) -> bool {
+        let mut any = false;
+        loop {
+            let k = self.next.fetch_add(1, Ordering::Relaxed);
+            if k >= self.len {
+                return any;
+            }
+            self.task(k);
+            any = true;
+        }
+    }
+
+    /// The caller's part; all tasks are done when it returns.
+    fn finish(&self) {
+        self.task(0);
+        self.work();
+        let mut pause = Pause::default();
+        while !self.is_done() {
+            if pause.length() < PATIENCE { pause.once() } else { thread::park() }
+        }
+        let panic = self.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(panic) = panic {
+            resume_unwind(panic);
+        }
+    }
+
+    /// A helper's part, whenever it comes.
+    fn help(&self) {
+        // Who came in vain does not disturb a caller that may long do something else.
+        if self.work() && self.is_done() {
+            self.caller.unpark();
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.done.load(Ordering::Acquire) == self.len
+    }
+
+    fn task(&self, k: usize) {
+        // SAFETY: this task is not done, so that `finish` has not returned.
+        let run = unsafe { &*self.run };
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| run(k))) {
+            self.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(panic);
+        }
+        self.done.fetch_add(1, Ordering::AcqRel);
     }
 }
 
@@ -215,6 +330,47 @@ mod tests {
         assert_eq!(done, [true; 5]);
         let here = std::thread::current().id();
         run_within(1, (0..3).map(|_| || assert_eq!(std::thread::current().id(), here)).collect());
+    }
+
+    #[test]
+    fn a_caller_waits_for_no_helper_that_does_not_come() {
+        set_num_threads(2).unwrap();
+        let held = Arc::new(AtomicBool::new(true));
+        let pool = pool().unwrap();
+        for _ in 0..pool.current_num_threads() {
+            let held = Arc::clone(&held);
+            pool.spawn(move || {
+                while held.load(Ordering::Relaxed) {
+                    thread::sleep(Duration::from_millis(1));
+                }
+            });
+        }
+        for _ in 0..100 {
+            let mut done = [false; 4];
+            run(done.iter_mut().map(|d| move || *d = true).collect());
+            assert_eq!(done, [true; 4]);
+        }
+        held.store(false, Ordering::Relaxed);
+        restore(0);
+    }
+
+    #[test]
+    fn a_panic_goes_on_when_the_others_are_done() {
+        let done = AtomicUsize::new(0);
+        for bad in 0..3 {
+            let task = |k: usize| {
+                let done = &done;
+                move || {
+                    assert!(k != bad, "as this test wants it");
+                    thread::sleep(Duration::from_millis(2));
+                    done.fetch_add(1, Ordering::Relaxed);
+                }
+            };
+            let ended = catch_unwind(AssertUnwindSafe(|| run((0..3).map(task).collect())));
+            let panic = ended.unwrap_err();
+            assert_eq!(panic.downcast_ref::<&str>(), Some(&"as this test wants it"));
+            assert_eq!(done.swap(0, Ordering::Relaxed), 2);
+        }
     }
 
     #[test]
