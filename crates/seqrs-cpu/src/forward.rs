@@ -19,13 +19,27 @@
 //! 2. Crews pay early (LSTM, one row of 100 steps, two threads for one: 96 units 202 to
 //!    127 us, 128 units 366 to 212 us). At 64 units one would
 //!    gain a quarter, but beside a busy process be 15 % slower than alone.
+//! 3. A step of one row waits for W_hh from L2 half of the time. A worker that is alone with
+//!    such a row uses that for the gates of the next run (`step.rs`), 5 steps, of which each
+//!    step does a slice:
+//!    ```text
+//!    for each step k of the run:   for each panel:
+//!        h, c = cell(gx[t], h W_hh^T), and beside it
+//!        gx[next run] += x[next run][slice k] W_ih[slice k]^T
+//!    ```
+//!    One row of 100 steps: LSTM of 128, 256, 512 units 366 to 343 us, 1.49 to 1.43 ms, 6.3 to
+//!    5.7 ms; GRU (reset after) of 128 and 512 units 264 to 241 us, 4.7 to 4.3 ms; RNN of 256
+//!    units 355 to 316 us. A crew gains nothing (half of both matrices is more than its L2, where
+//!    half of W_hh has room), nor do weights below 128 KiB, cells with two products, and AVX2,
+//!    whose registers have room for a tile of 2 rows only.
 //!
 //! # Memory
 //! For each range of rows that a worker takes (256 at most at a time), in numbers of the
 //! layer's type:
 //! ```text
 //! 2 rows P                    states, in turn
-//! chunk rows G H              gates of a run: at most 512 KiB, or one step
+//! chunk rows G H              gates of a run: at most 512 KiB, or one step (departure 3: two
+//!                             runs, of 5 steps)
 //! rows (H + opened H)         between two products;  rows H before a projection
 //! ```
 
@@ -35,7 +49,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use seqrs_core::backend::Forward;
 use seqrs_core::cell::{Bundle, Cell};
-use seqrs_core::memory::zeros;
+use seqrs_core::memory::{room, zeros};
 use seqrs_core::rows::Place;
 use seqrs_core::spec::Shape;
 use seqrs_core::steps::{Direction, Steps};
@@ -46,8 +60,8 @@ use crate::crew::{self, Crew, Member, Share};
 use crate::lanes::Element;
 use crate::level::Level;
 use crate::pack::Panels;
-use crate::product::{Product, Start};
-use crate::step::{Finish, Open, Row, Step};
+use crate::product::{Product, Slice, Start};
+use crate::step::{self, BESIDE, Finish, Open, Row, Stage, Step};
 use crate::team;
 use crate::weights::Weights;
 
@@ -57,6 +71,12 @@ const AHEAD: usize = 512 << 10;
 /// Items whose gates a crew computes ahead: four tiles for each read of the weights, and few
 /// enough for a helper that comes late to miss little.
 const AHEAD_TOGETHER: usize = 24;
+
+/// Bytes of recurrent weights from which on a step waits for them (departure 3).
+const WAITED_FOR: usize = 128 << 10;
+
+/// Steps that are worth a first run that is computed beside no other.
+const WORTH_BESIDE: usize = 4 * BESIDE;
 
 /// Steps of the first run of a crew.
 const TO_WAKE_UP: usize = 4;
@@ -266,6 +286,8 @@ where
 struct Room<T> {
     /// Steps that gates are computed ahead for.
     chunk: usize,
+    /// Whether they are computed while the steps before wait for their weights.
+    beside: bool,
     places: Vec<T>,
     gx: Vec<T>,
     operand: Option<Vec<T>>,
@@ -280,15 +302,27 @@ impl<T: Element> Room<T> {
         let columns = C::GATES * hidden;
         let two_products = C::FIRST_GATES < C::GATES;
         let opened = <C::Opened<f32> as Bundle<f32>>::NAMES.len() * hidden;
-        let most = if shared { AHEAD_TOGETHER / rows.max(1) } else { time };
+        let beside = rows == 1
+            && !shared
+            && !two_products
+            && step::has_registers_beside::<T>(job.level)
+            && columns * state * size_of::<T>() >= WAITED_FOR
+            && time >= WORTH_BESIDE;
+        let most = match (beside, shared) {
+            (true, _) => BESIDE,
+            (_, true) => AHEAD_TOGETHER / rows.max(1),
+            _ => time,
+        };
         let chunk =
             (AHEAD / (rows * columns * size_of::<T>()).max(1)).min(most).clamp(1, time.max(1));
+        let runs = if beside { 2 } else { 1 };
         let optional =
             |needed: bool, len| needed.then(|| zeros("workspace of a layer", len)).transpose();
         Ok(Self {
             chunk,
+            beside,
             places: zeros("states", 2 * rows * state)?,
-            gx: zeros("inputs of the gates", chunk.min(time) * rows * columns)?,
+            gx: zeros("inputs of the gates", runs * chunk.min(time) * rows * columns)?,
             operand: optional(two_products, rows * hidden)?,
             opened: optional(two_products, rows * opened)?,
             unprojected: optional(weight_hr.is_some(), rows * hidden)?,
@@ -298,6 +332,7 @@ impl<T: Element> Room<T> {
     fn view(&mut self) -> Bench<T> {
         Bench {
             chunk: self.chunk,
+            beside: self.beside,
             places: Shared(self.places.as_mut_ptr()),
             gx: Shared(self.gx.as_mut_ptr()),
             operand: Shared::of(&mut self.operand),
@@ -310,16 +345,79 @@ impl<T: Element> Room<T> {
 /// A [`Room`] as the members of a crew see it.
 struct Bench<T> {
     chunk: usize,
+    beside: bool,
     /// Two places for the hidden state of each row, used in turn, as a step reads all of h'
     /// while it writes h. A row's turn changes only when it is live.
     places: Shared<T>,
-    /// Gates from the input, of a chunk of steps.
+    /// Gates from the input of a run of steps, or of two.
     gx: Shared<T>,
     /// Between the products of a cell that has two.
     operand: Shared<T>,
     opened: Shared<T>,
     /// The output before the projection.
     unprojected: Shared<T>,
+}
+
+/// Steps whose gates from the input are computed together.
+struct Run<T> {
+    steps: Range<usize>,
+    inputs: Vec<*const T>,
+    gates: Vec<*mut T>,
+}
+
+impl<T: Element> Run<T> {
+    /// Of so many items at most.
+    fn new(items: usize) -> Result<Self, Error> {
+        Ok(Self {
+            steps: 0..0,
+            inputs: room("items of a run", items)?,
+            gates: room("items of a run", items)?,
+        })
+    }
+
+    /// These steps of the rows of `range`, with their gates from `gx` on.
+    fn begin(
+        &mut self,
+        job: &Job<'_, T>,
+        range: &Range<usize>,
+        steps: Range<usize>,
+        gx: Shared<T>,
+    ) {
+        self.inputs.clear();
+        self.gates.clear();
+        let columns = job.shape.gate_columns();
+        for k in steps.clone() {
+            let t = job.direction.step(k, job.steps.time());
+            let (items, rows) = job.steps.at_rows(t, range);
+            for (item, &b) in items.zip(rows) {
+                let x = job.x_place.offset(item, t, b as usize);
+                self.inputs.push(job.x[x..x + job.shape.input].as_ptr());
+                self.gates.push(gx.at(self.gates.len() * columns));
+            }
+        }
+        self.steps = steps;
+    }
+
+    /// # Safety
+    /// As [`Product::run`] for these panels of the weights of the input.
+    unsafe fn product(&self, job: &Job<'_, T>, panels: Range<usize>) {
+        let Self { inputs: x, gates: y, .. } = self;
+        let start = Start::Bias;
+        // SAFETY: by the caller.
+        unsafe { Product { x, weights: &job.weights.input, panels, start, y }.run(job.level) };
+    }
+
+    /// The `k`-th of `of` slices of that product.
+    fn slice<'a>(
+        &'a self,
+        job: &'a Job<'_, T>,
+        panels: Range<usize>,
+        (k, of): (usize, usize),
+    ) -> Slice<'a, T> {
+        let weights = &job.weights.input;
+        let cut = |k: usize| weights.depth() * k / of;
+        Slice { x: &self.inputs, weights, panels, depth: cut(k)..cut(k + 1), y: &self.gates }
+    }
 }
 
 /// Takes the rows of `range` through all steps: one member of a crew does its share of the
@@ -338,13 +436,11 @@ unsafe fn rows_forward<C: Cell, T: Element>(
     let columns = C::GATES * hidden;
     let (rows, time) = (range.len(), job.steps.time());
     let opened_len = <C::Opened<f32> as Bundle<f32>>::NAMES.len() * hidden;
-    let Bench { chunk, places, gx, operand, opened, unprojected: m } = *bench;
+    let Bench { chunk, beside, places, gx, operand, opened, unprojected: m } = *bench;
     let weights = job.weights;
     // With which of its places each row's next step begins.
     let mut turn = vec![0; rows];
-    let mut inputs: Vec<*const T> = Vec::with_capacity(chunk * rows);
-    let mut gates: Vec<*mut T> = Vec::with_capacity(chunk * rows);
-    let mut live: Vec<Row<T>> = Vec::with_capacity(rows);
+    let mut live: Vec<Row<T>> = room("rows", rows)?;
     let mut downwards = false;
     if member.leads() {
         for (k, b) in range.clone().enumerate() {
@@ -356,39 +452,28 @@ unsafe fn rows_forward<C: Cell, T: Element>(
         }
     }
 
-    let mut done = 0;
-    while done < time {
-        // A crew begins with a short run, as its helpers are still waking up.
-        let run = if done == 0 && member.has_company() { chunk.min(TO_WAKE_UP) } else { chunk };
-        let steps = done..(done + run).min(time);
-        done = steps.end;
+    // A crew begins with a short run, as its helpers are still waking up.
+    let first = if member.has_company() { chunk.min(TO_WAKE_UP) } else { chunk };
+    let mut run = Run::new(chunk * rows)?;
+    let mut next = Run::new(chunk * rows)?;
+    run.begin(job, range, 0..first.min(time), gx);
+    let Some(share) = member.meet() else { return Ok(()) };
+    // SAFETY: each x was sliced; each gx is a run of the buffer of its own.
+    unsafe { run.product(job, share.range(weights.input.count())) };
+    let mut other = false;
+    while !run.steps.is_empty() {
         if member.leads() {
             interrupt::check()?;
             if job.stop.load(Ordering::Relaxed) {
                 return Ok(());
             }
         }
-        inputs.clear();
-        gates.clear();
-        for k in steps.clone() {
-            let t = job.direction.step(k, time);
-            let (items, rows) = job.steps.at_rows(t, range);
-            for (item, &b) in items.zip(rows) {
-                let x = job.x_place.offset(item, t, b as usize);
-                inputs.push(job.x[x..x + job.shape.input].as_ptr());
-                gates.push(gx.at(gates.len() * columns));
-            }
-        }
-        let Some(share) = member.meet() else { return Ok(()) };
-        // SAFETY: each x was sliced; each gx is a run of the buffer of its own.
-        unsafe {
-            let panels = share.range(weights.input.count());
-            let start = Start::Bias;
-            Product { x: &inputs, weights: &weights.input, panels, start, y: &gates }
-                .run(job.level);
-        }
-        let mut next = 0;
-        for k in steps {
+        let following = run.steps.end..(run.steps.end + chunk).min(time);
+        other = beside && !other;
+        let half = if other { chunk * rows * columns } else { 0 };
+        next.begin(job, range, following, Shared(gx.at(half)));
+        let mut from = 0;
+        for k in run.steps.clone() {
             let t = job.direction.step(k, time);
             let (items, rows_here) = job.steps.at_rows(t, range);
             live.clear();
@@ -398,7 +483,7 @@ unsafe fn rows_forward<C: Cell, T: Element>(
                 let y = job.y.at(job.y_place.offset(item, t, b));
                 let projected = !m.0.is_null();
                 live.push(Row {
-                    gx: gates[next],
+                    gx: run.gates[from],
                     h: place(turn[row]),
                     h_new: if projected { m.at(row * hidden) } else { place(1 - turn[row]) },
                     c: job.c.at(b * hidden),
@@ -409,18 +494,21 @@ unsafe fn rows_forward<C: Cell, T: Element>(
                     cells: job.cells.at(item * hidden),
                 });
                 turn[row] = 1 - turn[row];
-                next += 1;
+                from += 1;
             }
             let Some(share) = member.meet() else { return Ok(()) };
+            let slice = (k - run.steps.start, run.steps.len());
+            let ahead = beside.then(|| next.slice(job, share.range(weights.input.count()), slice));
             // SAFETY: the rows above lie in the crew's buffers, or in its rows of the job's;
-            // h and h_new are different places, and members write different units.
+            // h and h_new are different places, and members write different units. The other
+            // half of gx belongs to the next run.
             unsafe {
                 if let Some(second) = &weights.second {
-                    step::<C, T, Open>(job, &live, &weights.first, share, downwards);
+                    pass::<C, T, Open>(job, &live, &weights.first, share, downwards, None);
                     let Some(share) = member.meet() else { return Ok(()) };
-                    step::<C, T, Finish>(job, &live, second, share, downwards);
+                    pass::<C, T, Finish>(job, &live, second, share, downwards, None);
                 } else {
-                    step::<C, T, Finish>(job, &live, &weights.first, share, downwards);
+                    pass::<C, T, Finish>(job, &live, &weights.first, share, downwards, ahead);
                 }
             }
             downwards = !downwards;
@@ -454,6 +542,12 @@ unsafe fn rows_forward<C: Cell, T: Element>(
                 }
             }
         }
+        if !beside && !next.steps.is_empty() {
+            let Some(share) = member.meet() else { return Ok(()) };
+            // SAFETY: as above; all steps that read this buffer are done.
+            unsafe { next.product(job, share.range(weights.input.count())) };
+        }
+        std::mem::swap(&mut run, &mut next);
     }
     let leads = member.leads();
     member.finish();
@@ -470,12 +564,13 @@ unsafe fn rows_forward<C: Cell, T: Element>(
 
 /// # Safety
 /// As [`Step::run`].
-unsafe fn step<C: Cell, T: Element, S: crate::step::Stage>(
+unsafe fn pass<C: Cell, T: Element, S: Stage>(
     job: &Job<'_, T>,
     rows: &[Row<T>],
     weights: &Panels<T>,
     share: Share,
     downwards: bool,
+    ahead: Option<Slice<'_, T>>,
 ) {
     let step = Step::<'_, T, C, S> {
         rows,
@@ -483,6 +578,7 @@ unsafe fn step<C: Cell, T: Element, S: crate::step::Stage>(
         panels: share.range(weights.count()),
         hidden: job.shape.hidden,
         downwards,
+        ahead,
         cell: PhantomData,
     };
     // SAFETY: by the caller.

@@ -6,7 +6,9 @@
 
 use std::ops::Range;
 
-use crate::kernel::{add_products, load_first, most_rows, store_first, tiles, with_rows};
+use crate::kernel::{
+    add_products, add_products_beside, load_first, most_rows, store_first, tiles, with_rows,
+};
 use crate::lanes::{Element, Simd};
 use crate::level::{Kernel, Level};
 use crate::pack::{PANEL, Panels};
@@ -48,17 +50,15 @@ impl<T: Element> Kernel<T> for Product<'_, T> {
 
     #[inline(always)]
     fn run<V: Simd<Elem = T>>(self) {
-        let row = PANEL * V::WIDTH;
+        let depth = 0..self.weights.depth();
         for (x, y) in self.x.chunks(BLOCK).zip(self.y.chunks(BLOCK)) {
             for p in self.panels.clone() {
-                let panel = self.weights.panel(p);
-                let columns = (self.weights.columns() - p * row).min(row);
+                let columns = Columns::of::<V>(self.weights, p);
                 for tile in tiles(x.len(), most_rows::<V>(PANEL)) {
                     let (x, y) = (&x[tile.clone()], &y[tile]);
-                    // SAFETY: `Product::run` passes on what its caller vouches for; a
-                    // panel holds its bias and `depth` rows.
+                    // SAFETY: `Product::run` passes on what its caller vouches for.
                     with_rows!(x.len(), R => unsafe {
-                        product_tile::<V, R>(x, panel, self.start, y, p * row, columns);
+                        columns.add::<V, R>(x, self.start, &depth, y);
                     });
                 }
             }
@@ -66,43 +66,197 @@ impl<T: Element> Kernel<T> for Product<'_, T> {
     }
 }
 
-/// # Safety
-/// As [`Product::run`]; x and y have R rows, `columns` of y from `first` on exist.
-#[inline(always)]
-unsafe fn product_tile<V: Simd, const R: usize>(
-    x: &[*const V::Elem],
-    panel: &[V::Elem],
-    start: Start,
-    y: &[*mut V::Elem],
-    first: usize,
-    columns: usize,
-) {
-    let row = PANEL * V::WIDTH;
-    let mut a = [std::ptr::null(); R];
-    a.copy_from_slice(x);
-    let mut acc = [[V::zero(); PANEL]; R];
-    for r in 0..R {
-        for v in 0..PANEL {
-            let left = columns.saturating_sub(v * V::WIDTH).min(V::WIDTH);
-            // SAFETY: a panel has a full row of biases; of y, `left` columns are touched.
-            acc[r][v] = unsafe {
-                match start {
-                    Start::Bias => V::load(panel.as_ptr().add(v * V::WIDTH)),
-                    Start::Y => load_first(y[r].wrapping_add(first + v * V::WIDTH), left),
-                }
-            };
+/// A part of a product with all of x, for a kernel whose multipliers have time for it while
+/// they wait for other weights: some panels, and of each sum the terms `depth`.
+#[derive(Clone)]
+pub(crate) struct Slice<'a, T> {
+    pub(crate) x: &'a [*const T],
+    pub(crate) weights: &'a Panels<T>,
+    pub(crate) panels: Range<usize>,
+    /// The first terms start from the bias, the others from what is in y.
+    pub(crate) depth: Range<usize>,
+    pub(crate) y: &'a [*mut T],
+}
+
+impl<'a, T: Element> Slice<'a, T> {
+    /// The `k`-th of `of` parts of the panels.
+    #[inline(always)]
+    pub(crate) fn part(&self, k: usize, of: usize) -> Self {
+        let cut = |k: usize| self.panels.start + self.panels.len() * k / of;
+        Self { panels: cut(k)..cut(k + 1), ..self.clone() }
+    }
+
+    fn start(&self) -> Start {
+        if self.depth.start == 0 { Start::Bias } else { Start::Y }
+    }
+
+    /// The tiles of M rows of all panels.
+    #[inline(always)]
+    pub(crate) fn whole_tiles<V: Simd<Elem = T>, const M: usize>(
+        &self,
+    ) -> (usize, impl Iterator<Item = Tile<'a, T>> + use<'a, V, T, M>) {
+        let Self { x, weights, y, .. } = *self;
+        let count = x.len() / M;
+        let (first, start, depth) = (self.panels.start, self.start(), self.depth.clone());
+        let all = (0..self.panels.len() * count).map(move |k| {
+            let rows = k % count * M..(k % count + 1) * M;
+            let columns = Columns::of::<V>(weights, first + k / count);
+            Tile { x: &x[rows.clone()], columns, start, depth: depth.clone(), y: &y[rows] }
+        });
+        (self.panels.len() * count, all)
+    }
+
+    /// The rows that [`whole_tiles`](Self::whole_tiles) leaves over.
+    ///
+    /// # Safety
+    /// As [`Product::run`].
+    #[inline(always)]
+    pub(crate) unsafe fn add_rest<V: Simd<Elem = T>>(&self, whole: usize) {
+        let rest = self.x.len() / whole * whole..self.x.len();
+        for p in self.panels.clone() {
+            let columns = Columns::of::<V>(self.weights, p);
+            for row in rest.clone() {
+                let (x, y) = (&self.x[row..=row], &self.y[row..=row]);
+                // SAFETY: by the caller.
+                unsafe { columns.add::<V, 1>(x, self.start(), &self.depth, y) };
+            }
         }
     }
-    // SAFETY: a panel holds `depth` rows after its bias; x by the caller.
-    unsafe {
-        let depth = panel.len() / row - 1;
-        add_products::<V, R, PANEL>(a, 1, panel.as_ptr().add(row), depth, &mut acc);
+}
+
+/// A tile of a [`Slice`].
+pub(crate) struct Tile<'a, T> {
+    x: &'a [*const T],
+    columns: Columns<'a, T>,
+    start: Start,
+    depth: Range<usize>,
+    y: &'a [*mut T],
+}
+
+impl<T: Element> Tile<'_, T> {
+    /// Computes it while `depth` terms are added to each of the sums `acc` of one row.
+    ///
+    /// # Safety
+    /// As [`Product::run`] and [`add_products`]; the tile has M rows.
+    #[inline(always)]
+    pub(crate) unsafe fn beside<V: Simd<Elem = T>, const N: usize, const M: usize>(
+        self,
+        a: *const T,
+        panel: *const T,
+        depth: usize,
+        acc: &mut [[V; N]; 1],
+    ) {
+        let Self { columns, start, depth: slice, y, .. } = self;
+        let mut x = [std::ptr::null(); M];
+        for (x, from) in x.iter_mut().zip(self.x) {
+            *x = from.wrapping_add(slice.start);
+        }
+        // SAFETY: by the caller.
+        unsafe {
+            let mut sums = columns.load::<V, M>(start, y);
+            let weights = columns.row::<V>(slice.start);
+            add_products_beside(a, panel, depth, acc, x, weights, slice.len(), &mut sums);
+            columns.store(sums, y);
+        }
     }
-    for r in 0..R {
-        for v in 0..PANEL {
-            let left = columns.saturating_sub(v * V::WIDTH).min(V::WIDTH);
-            // SAFETY: of y, `left` columns are touched.
-            unsafe { store_first(acc[r][v], y[r].wrapping_add(first + v * V::WIDTH), left) };
+}
+
+/// The columns of y that one panel gives.
+struct Columns<'a, T> {
+    panel: &'a [T],
+    first: usize,
+    count: usize,
+}
+
+impl<'a, T: Element> Columns<'a, T> {
+    #[inline(always)]
+    fn of<V: Simd<Elem = T>>(weights: &'a Panels<T>, p: usize) -> Self {
+        let row = PANEL * V::WIDTH;
+        Self {
+            panel: weights.panel(p),
+            first: p * row,
+            count: (weights.columns() - p * row).min(row),
+        }
+    }
+
+    /// The weights that the `k`-th operand multiplies.
+    ///
+    /// # Safety
+    /// The panel is that deep: it holds its bias and `depth` rows.
+    #[inline(always)]
+    unsafe fn row<V: Simd<Elem = T>>(&self, k: usize) -> *const T {
+        // SAFETY: by the caller.
+        unsafe { self.panel.as_ptr().add((k + 1) * PANEL * V::WIDTH) }
+    }
+
+    /// # Safety
+    /// As [`Product::run`]; x and y have R rows.
+    #[inline(always)]
+    unsafe fn add<V: Simd<Elem = T>, const R: usize>(
+        &self,
+        x: &[*const T],
+        start: Start,
+        depth: &Range<usize>,
+        y: &[*mut T],
+    ) {
+        let mut a = [std::ptr::null(); R];
+        for (a, x) in a.iter_mut().zip(x) {
+            *a = x.wrapping_add(depth.start);
+        }
+        // SAFETY: by the caller.
+        unsafe {
+            let mut acc = self.load::<V, R>(start, y);
+            add_products::<V, R, PANEL>(a, 1, self.row::<V>(depth.start), depth.len(), &mut acc);
+            self.store(acc, y);
+        }
+    }
+
+    /// # Safety
+    /// y has R rows that are readable for these columns, if the sums start from it.
+    #[inline(always)]
+    unsafe fn load<V: Simd<Elem = T>, const R: usize>(
+        &self,
+        start: Start,
+        y: &[*mut T],
+    ) -> [[V; PANEL]; R] {
+        let mut acc = [[V::zero(); PANEL]; R];
+        let whole = self.count == PANEL * V::WIDTH;
+        for r in 0..R {
+            let y = y[r].wrapping_add(self.first);
+            for v in 0..PANEL {
+                let at = v * V::WIDTH;
+                let left = self.count.saturating_sub(at).min(V::WIDTH);
+                // SAFETY: a panel has a full row of biases; of y, `left` columns are touched.
+                acc[r][v] = unsafe {
+                    match start {
+                        Start::Bias => V::load(self.panel.as_ptr().add(at)),
+                        Start::Y if whole => V::load(y.add(at)),
+                        Start::Y => load_first(y.wrapping_add(at), left),
+                    }
+                };
+            }
+        }
+        acc
+    }
+
+    /// # Safety
+    /// y has R rows that are writable for these columns.
+    #[inline(always)]
+    unsafe fn store<V: Simd<Elem = T>, const R: usize>(&self, acc: [[V; PANEL]; R], y: &[*mut T]) {
+        let whole = self.count == PANEL * V::WIDTH;
+        for r in 0..R {
+            let y = y[r].wrapping_add(self.first);
+            for v in 0..PANEL {
+                let at = v * V::WIDTH;
+                let left = self.count.saturating_sub(at).min(V::WIDTH);
+                // SAFETY: of y, `left` columns are touched.
+                unsafe {
+                    match whole {
+                        true => acc[r][v].store(y.add(at)),
+                        false => store_first(acc[r][v], y.wrapping_add(at), left),
+                    }
+                }
+            }
         }
     }
 }

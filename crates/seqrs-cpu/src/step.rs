@@ -21,8 +21,9 @@ use seqrs_core::cell::{Bundle, Cell, MAX_BUNDLE};
 
 use crate::kernel::{add_products, most_rows, tiles, with_rows};
 use crate::lanes::{Element, Simd};
-use crate::level::Kernel;
+use crate::level::{Kernel, Level};
 use crate::pack::{PANEL, Panels};
+use crate::product::Slice;
 
 /// Where one row's values of one step lie. Gate values are `hidden` apart.
 #[derive(Clone, Copy)]
@@ -230,6 +231,8 @@ pub(crate) struct Step<'a, T, C, S> {
     pub(crate) hidden: usize,
     /// Whether to walk the panels from the last to the first.
     pub(crate) downwards: bool,
+    /// What else is to be done on the way.
+    pub(crate) ahead: Option<Slice<'a, T>>,
     pub(crate) cell: std::marker::PhantomData<(C, S)>,
 }
 
@@ -238,7 +241,7 @@ impl<T: Element, C: Cell, S: Stage> Step<'_, T, C, S> {
     /// Every row's memory is there for the cell's runs of `hidden` (the operand for the
     /// weights' depth), is used by nobody else, and what is written (h_new, c, operand,
     /// opened, y, saved, cells) overlaps nothing else.
-    pub(crate) unsafe fn run(self, level: crate::level::Level) {
+    pub(crate) unsafe fn run(self, level: Level) {
         level.dispatch(self);
     }
 }
@@ -253,11 +256,12 @@ impl<T: Element, C: Cell, S: Stage> Kernel<T> for Step<'_, T, C, S> {
         for k in start..end {
             let p = if self.downwards { start + end - 1 - k } else { k };
             let panel = self.weights.panel(p);
+            let ahead = self.ahead.as_ref().map(|ahead| ahead.part(k - start, end - start));
             // SAFETY: `Step::run` passes on what its caller vouches for.
             unsafe {
                 match S::gates::<C>().len() {
-                    3 => panel_step::<V, C, S, 3>(self.rows, panel, p, self.hidden),
-                    _ => panel_step::<V, C, S, PANEL>(self.rows, panel, p, self.hidden),
+                    3 => panel_step::<V, C, S, 3>(self.rows, panel, p, self.hidden, ahead),
+                    _ => panel_step::<V, C, S, PANEL>(self.rows, panel, p, self.hidden, ahead),
                 }
             }
         }
@@ -272,13 +276,85 @@ unsafe fn panel_step<V: Simd, C: Cell, S: Stage, const N: usize>(
     panel: &[V::Elem],
     p: usize,
     hidden: usize,
+    ahead: Option<Slice<'_, V::Elem>>,
 ) {
+    if holds_tile_beside::<V>()
+        && let Some(ahead) = ahead
+    {
+        // SAFETY: by the caller.
+        unsafe { panel_step_beside::<V, C, S, N>(rows, panel, p, hidden, &ahead) };
+        return;
+    }
     for tile in tiles(rows.len(), most_rows::<V>(N)) {
         let rows = &rows[tile];
         // SAFETY: by the caller.
         with_rows!(rows.len(), R => unsafe {
             step_tile::<V, C, S, R, N>(rows, panel, p, hidden);
         });
+    }
+}
+
+/// Rows of the tile that is computed beside a row: 20 accumulators and 4 weights, and 4
+/// accumulators of the row.
+pub(crate) const BESIDE: usize = 5;
+
+/// Whether there are registers for both. Where there are 16, the tile would be so small that its
+/// own weights are too many.
+#[inline(always)]
+fn holds_tile_beside<V: Simd>() -> bool {
+    V::REGISTERS >= 32
+}
+
+/// As [`holds_tile_beside`].
+pub(crate) fn has_registers_beside<T: Element>(level: Level) -> bool {
+    struct Ask;
+    impl<T: Element> Kernel<T> for Ask {
+        type Output = bool;
+        #[inline(always)]
+        fn run<V: Simd<Elem = T>>(self) -> bool {
+            holds_tile_beside::<V>()
+        }
+    }
+    level.dispatch::<T, _>(Ask)
+}
+
+/// One row or none, and a part of another product.
+///
+/// # Safety
+/// As [`Step::run`]; N is the number of registers in a row of the panel.
+#[inline(always)]
+unsafe fn panel_step_beside<V: Simd, C: Cell, S: Stage, const N: usize>(
+    rows: &[Row<V::Elem>],
+    panel: &[V::Elem],
+    p: usize,
+    hidden: usize,
+    ahead: &Slice<'_, V::Elem>,
+) {
+    let row = N * V::WIDTH;
+    // Without a row, the sums have no terms.
+    let depth = if rows.is_empty() { 0 } else { panel.len() / row - 1 };
+    let operand = rows.first().map_or(panel.as_ptr(), S::operand);
+    // SAFETY: by the caller.
+    let mut acc = [unsafe { biases::<V, N>(panel) }];
+    let (count, tiles) = ahead.whole_tiles::<V, BESIDE>();
+    let mut done = 0;
+    for (k, tile) in tiles.enumerate() {
+        let end = depth * (k + 1) / count;
+        // SAFETY: as above; a panel holds `depth` rows after its bias.
+        unsafe {
+            let weights = panel.as_ptr().add(row + done * row);
+            tile.beside::<V, N, BESIDE>(operand.add(done), weights, end - done, &mut acc);
+        }
+        done = end;
+    }
+    // SAFETY: as above.
+    unsafe {
+        ahead.add_rest::<V>(BESIDE);
+        let weights = panel.as_ptr().add(row + done * row);
+        add_products::<V, 1, N>([operand.add(done)], 1, weights, depth - done, &mut acc);
+        if !rows.is_empty() {
+            apply_tile::<V, C, S, 1, N>(acc, rows, p, hidden);
+        }
     }
 }
 
@@ -295,18 +371,41 @@ unsafe fn step_tile<V: Simd, C: Cell, S: Stage, const R: usize, const N: usize>(
     for (operand, row) in operands.iter_mut().zip(rows) {
         *operand = S::operand(row);
     }
+    let row = N * V::WIDTH;
+    let depth = panel.len() / row - 1;
+    // SAFETY: a panel holds `depth` rows after its bias; operands by the caller.
+    unsafe {
+        let mut acc = [biases::<V, N>(panel); R];
+        add_products::<V, R, N>(operands, 1, panel.as_ptr().add(row), depth, &mut acc);
+        apply_tile::<V, C, S, R, N>(acc, rows, p, hidden);
+    }
+}
+
+/// What the sums start from.
+///
+/// # Safety
+/// N is the number of registers in a row of the panel.
+#[inline(always)]
+unsafe fn biases<V: Simd, const N: usize>(panel: &[V::Elem]) -> [V; N] {
     let mut bias = [V::zero(); N];
     for (v, bias) in bias.iter_mut().enumerate() {
         // SAFETY: a panel has a full row of biases.
         *bias = unsafe { V::load(panel.as_ptr().add(v * V::WIDTH)) };
     }
-    let mut acc = [bias; R];
-    let row = N * V::WIDTH;
-    let depth = panel.len() / row - 1;
-    // SAFETY: a panel holds `depth` rows after its bias; operands by the caller.
-    unsafe {
-        add_products::<V, R, N>(operands, 1, panel.as_ptr().add(row), depth, &mut acc);
-    }
+    bias
+}
+
+/// The cell on the sums of a tile.
+///
+/// # Safety
+/// As [`Step::run`] for R rows; N is the number of registers in a row of the panel.
+#[inline(always)]
+unsafe fn apply_tile<V: Simd, C: Cell, S: Stage, const R: usize, const N: usize>(
+    acc: [[V; N]; R],
+    rows: &[Row<V::Elem>],
+    p: usize,
+    hidden: usize,
+) {
     let gates = S::gates::<C>();
     let groups = N / gates.len();
     for r in 0..R {
