@@ -186,24 +186,18 @@ pub(crate) fn backward<C: Cell, T: Element>(
     let workers = pairs.zip(&benches).zip(&crews).flat_map(|(((job, range), bench), crew)| {
         (0..crew.len()).map(move |k| (job, range, bench, crew, k))
     });
-    team::run_within(
-        threads,
-        workers
-            .zip(&mut results)
-            .map(|((job, range, bench, crew, k), result)| {
-                move || {
-                    *result = blocks(range).try_for_each(|range| {
-                        // SAFETY: each crew has rows of one direction and room for them to
-                        // itself.
-                        unsafe { rows_backward::<C, T>(job, &range, bench, crew.member(k)) }
-                    });
-                    if result.is_err() {
-                        job.stop.store(true, Ordering::Relaxed);
-                    }
-                }
-            })
-            .collect(),
-    );
+    let tasks = workers.zip(&mut results).map(|((job, range, bench, crew, k), result)| {
+        move || {
+            *result = blocks(range).try_for_each(|range| {
+                // SAFETY: each crew has rows of one direction and room for them to itself.
+                unsafe { rows_backward::<C, T>(job, &range, bench, crew.member(k)) }
+            });
+            if result.is_err() {
+                job.stop.store(true, Ordering::Relaxed);
+            }
+        }
+    });
+    team::run_within(threads, tasks);
     crews.into_iter().for_each(Crew::disband);
     results.into_iter().collect::<Result<(), Error>>()?;
 

@@ -49,11 +49,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use seqrs_core::backend::Forward;
 use seqrs_core::cell::{Bundle, Cell};
-use seqrs_core::memory::{room, zeros};
+use seqrs_core::memory::zeros;
 use seqrs_core::rows::Place;
 use seqrs_core::spec::Shape;
 use seqrs_core::steps::{Direction, Steps};
 use seqrs_core::{Error, interrupt};
+use smallvec::{SmallVec, smallvec};
 
 use crate::cpu::Cpu;
 use crate::crew::{self, Crew, Member, Share};
@@ -98,6 +99,23 @@ const ROWS_BEYOND_L2: usize = 12;
 /// Bytes of weights that stay in a core's L2 from one step to the next.
 const L2: usize = 3 << 19;
 
+/// What there is one of in a short call, which is to take no memory for its own sake: 20 pieces
+/// cost a step as much as the product of 32 units.
+pub(crate) type Few<T> = SmallVec<[T; 1]>;
+
+/// Likewise, of rows and items.
+type Rows<T> = SmallVec<[T; 8]>;
+
+/// An empty list with room for `len`.
+fn rows_of<T>(what: &str, len: usize) -> Result<Rows<T>, Error> {
+    let mut list = Rows::new();
+    list.try_reserve_exact(len).map_err(|_| Error::OutOfMemory {
+        what: what.to_owned(),
+        bytes: len as u128 * size_of::<T>() as u128,
+    })?;
+    Ok(list)
+}
+
 /// A pointer that may go to another thread.
 #[derive(Clone, Copy)]
 pub(crate) struct Shared<T>(pub(crate) *mut T);
@@ -140,13 +158,16 @@ struct Job<'a, T> {
 }
 
 /// Cuts the rows into `parts` ranges with about as many live steps each.
-pub(crate) fn split_rows(steps: &Steps, parts: usize) -> Vec<Range<usize>> {
-    if parts <= 1 || steps.is_dense() {
-        return team::split(steps.batch(), parts, 1);
+pub(crate) fn split_rows(steps: &Steps, parts: usize) -> Few<Range<usize>> {
+    if parts <= 1 {
+        return smallvec![0..steps.batch()];
+    }
+    if steps.is_dense() {
+        return team::split(steps.batch(), parts, 1).into();
     }
     let live = steps.live_steps();
     let total: usize = live.iter().sum();
-    let mut ranges = Vec::with_capacity(parts);
+    let mut ranges = Few::with_capacity(parts);
     let (mut start, mut sum) = (0, 0);
     for (b, live) in live.iter().enumerate() {
         sum += live;
@@ -221,7 +242,7 @@ where
     let h = Shared(run.state.h.as_mut_ptr());
     let c = Shared::of(&mut run.state.c);
     let mut tape = run.tape.iter_mut();
-    let jobs: Vec<Job<'_, T>> = (0..directions)
+    let jobs: Few<Job<'_, T>> = (0..directions)
         .map(|d| {
             let slot = (run.slot + d) * batch;
             let (saved, cells) = match tape.next() {
@@ -250,34 +271,28 @@ where
     let (parts, crew) = shares::<T>(threads, run.weights[0].first.count(), run.shape, run.steps);
     let ranges = split_rows(run.steps, parts);
     let pairs = jobs.iter().flat_map(|job| ranges.iter().map(move |range| (job, range)));
-    let mut rooms: Vec<Room<T>> = pairs
+    let mut rooms: Few<Room<T>> = pairs
         .clone()
         .map(|(job, range)| Room::new::<C>(job, range.len().min(ROWS_AT_ONCE), crew > 1))
         .collect::<Result<_, Error>>()?;
-    let crews: Vec<Crew> = rooms.iter().map(|_| Crew::new(crew - 1)).collect();
-    let views: Vec<Bench<T>> = rooms.iter_mut().map(Room::view).collect();
-    let mut results = vec![Ok(()); views.len() * crew];
+    let crews: Few<Crew> = rooms.iter().map(|_| Crew::new(crew - 1)).collect();
+    let views: Few<Bench<T>> = rooms.iter_mut().map(Room::view).collect();
+    let mut results: Few<Result<(), Error>> = smallvec![Ok(()); views.len() * crew];
     let workers = pairs.zip(&views).zip(&crews).flat_map(|(((job, range), bench), crew)| {
         (0..crew.len()).map(move |k| (job, range, bench, crew, k))
     });
-    team::run_within(
-        threads,
-        workers
-            .zip(&mut results)
-            .map(|((job, range, bench, crew, k), result)| {
-                move || {
-                    *result = blocks(range).try_for_each(|range| {
-                        // SAFETY: each crew has rows and columns of its own, and room for
-                        // them.
-                        unsafe { rows_forward::<C, T>(job, &range, bench, crew.member(k)) }
-                    });
-                    if result.is_err() {
-                        job.stop.store(true, Ordering::Relaxed);
-                    }
-                }
-            })
-            .collect(),
-    );
+    let tasks = workers.zip(&mut results).map(|((job, range, bench, crew, k), result)| {
+        move || {
+            *result = blocks(range).try_for_each(|range| {
+                // SAFETY: each crew has rows and columns of its own, and room for them.
+                unsafe { rows_forward::<C, T>(job, &range, bench, crew.member(k)) }
+            });
+            if result.is_err() {
+                job.stop.store(true, Ordering::Relaxed);
+            }
+        }
+    });
+    team::run_within(threads, tasks);
     crews.into_iter().for_each(Crew::disband);
     results.into_iter().collect()
 }
@@ -361,8 +376,8 @@ struct Bench<T> {
 /// Steps whose gates from the input are computed together.
 struct Run<T> {
     steps: Range<usize>,
-    inputs: Vec<*const T>,
-    gates: Vec<*mut T>,
+    inputs: Rows<*const T>,
+    gates: Rows<*mut T>,
 }
 
 impl<T: Element> Run<T> {
@@ -370,8 +385,8 @@ impl<T: Element> Run<T> {
     fn new(items: usize) -> Result<Self, Error> {
         Ok(Self {
             steps: 0..0,
-            inputs: room("items of a run", items)?,
-            gates: room("items of a run", items)?,
+            inputs: rows_of("items of a run", items)?,
+            gates: rows_of("items of a run", items)?,
         })
     }
 
@@ -439,8 +454,9 @@ unsafe fn rows_forward<C: Cell, T: Element>(
     let Bench { chunk, beside, places, gx, operand, opened, unprojected: m } = *bench;
     let weights = job.weights;
     // With which of its places each row's next step begins.
-    let mut turn = vec![0; rows];
-    let mut live: Vec<Row<T>> = room("rows", rows)?;
+    let mut turn: Rows<usize> = rows_of("rows", rows)?;
+    turn.resize(rows, 0);
+    let mut live: Rows<Row<T>> = rows_of("rows", rows)?;
     let mut downwards = false;
     if member.leads() {
         for (k, b) in range.clone().enumerate() {
@@ -454,8 +470,8 @@ unsafe fn rows_forward<C: Cell, T: Element>(
 
     // A crew begins with a short run, as its helpers are still waking up.
     let first = if member.has_company() { chunk.min(TO_WAKE_UP) } else { chunk };
-    let mut run = Run::new(chunk * rows)?;
-    let mut next = Run::new(chunk * rows)?;
+    let mut run = Run::new(chunk.min(time) * rows)?;
+    let mut next = Run::new(chunk.min(time - first.min(time)) * rows)?;
     run.begin(job, range, 0..first.min(time), gx);
     let Some(share) = member.meet() else { return Ok(()) };
     // SAFETY: each x was sliced; each gx is a run of the buffer of its own.

@@ -174,12 +174,15 @@ pub fn run<F: FnOnce() + Send>(tasks: Vec<F>) {
 }
 
 /// As [`run`], for tasks that may be more than `threads`: one thread is the caller's own.
-pub(crate) fn run_within<F: FnOnce() + Send>(threads: usize, tasks: Vec<F>) {
+pub(crate) fn run_within<F: FnOnce() + Send>(threads: usize, tasks: impl IntoIterator<Item = F>) {
+    if threads <= 1 {
+        return tasks.into_iter().for_each(|task| task());
+    }
+    let tasks: Vec<_> = tasks.into_iter().map(Task::new).collect();
     let helpers = threads.min(tasks.len()).saturating_sub(1);
     match if helpers == 0 { None } else { pool() } {
-        None => tasks.into_iter().for_each(|task| task()),
+        None => tasks.iter().for_each(Task::run),
         Some(pool) => {
-            let tasks: Vec<_> = tasks.into_iter().map(Task::new).collect();
             let run = |k: usize| tasks[k].run();
             let queue = Arc::new(Queue::new(tasks.len(), &run));
             for _ in 0..helpers {
@@ -329,7 +332,7 @@ mod tests {
         run(done.iter_mut().map(|d| move || *d = true).collect());
         assert_eq!(done, [true; 5]);
         let here = std::thread::current().id();
-        run_within(1, (0..3).map(|_| || assert_eq!(std::thread::current().id(), here)).collect());
+        run_within(1, (0..3).map(|_| || assert_eq!(std::thread::current().id(), here)));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! of Python can change it underneath a computation.
 #![allow(unsafe_code)]
 
+use std::fmt::Display;
 use std::marker::PhantomData;
 
 use numpy::ndarray::{ArrayD, IxDyn};
@@ -74,10 +75,10 @@ impl<T: Plain> Array<'_, T> {
 /// # Errors
 /// `DTypeError` for complex, boolean and other data, `ShapeError` for what is no array.
 pub(crate) fn real<'py, T: Plain>(
-    name: &str,
+    name: impl Display,
     given: &Bound<'py, PyAny>,
 ) -> PyResult<Array<'py, T>> {
-    let array = any(name, given)?;
+    let array = any(&name, given)?;
     of_type(name, array, "real numbers", |kind| matches!(kind, b'f' | b'i' | b'u'))
 }
 
@@ -140,7 +141,7 @@ pub(crate) fn is_wide(name: &str, given: &Bound<'_, PyAny>) -> PyResult<bool> {
 }
 
 /// `given` as an array of whatever it holds.
-fn any<'py>(name: &str, given: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyUntypedArray>> {
+fn any<'py>(name: impl Display, given: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyUntypedArray>> {
     if let Ok(array) = given.cast::<PyUntypedArray>() {
         return Ok(array.clone());
     }
@@ -158,7 +159,7 @@ fn any<'py>(name: &str, given: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyUnty
         Ok(array) => Ok(array.cast_into::<PyUntypedArray>()?),
         // Rows of different lengths, a tensor on another device or that needs a gradient.
         Err(error) if error.is_instance_of::<PyValueError>(py) => {
-            Err(caused(errors::shape(py, name, "an array", kind_of(given)), error, py))
+            Err(caused(errors::shape(py, name.to_string(), "an array", kind_of(given)), error, py))
         }
         Err(error)
             if error.is_instance_of::<PyTypeError>(py)
@@ -166,7 +167,7 @@ fn any<'py>(name: &str, given: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyUnty
                 || error.is_instance_of::<PyBufferError>(py) =>
         {
             let got = format!("{} ({})", kind_of(given), error.value(py));
-            Err(caused(errors::dtype(py, name, "an array on the CPU", got), error, py))
+            Err(caused(errors::dtype(py, name.to_string(), "an array on the CPU", got), error, py))
         }
         Err(error) => Err(error),
     }
@@ -189,7 +190,7 @@ fn kind_of(given: &Bound<'_, PyAny>) -> String {
 
 /// `array` with elements of type `T`, contiguous, if its kind is accepted.
 fn of_type<'py, T: Plain>(
-    name: &str,
+    name: impl Display,
     array: Bound<'py, PyUntypedArray>,
     expected: &str,
     accepts: impl Fn(u8) -> bool,
@@ -199,7 +200,7 @@ fn of_type<'py, T: Plain>(
     let have = array.dtype();
     let same = have.is_equiv_to(&wanted);
     if !same && !accepts(have.kind()) {
-        return Err(errors::dtype(py, name, expected, &have));
+        return Err(errors::dtype(py, name.to_string(), expected, &have));
     }
     let array = match same && array.is_c_contiguous() && array.is_aligned() {
         true => array,
@@ -212,7 +213,7 @@ fn of_type<'py, T: Plain>(
     // Of a subclass that has its own idea of `astype`.
     let fits = array.dtype().is_equiv_to(&wanted) && array.is_c_contiguous() && array.is_aligned();
     if !fits {
-        return Err(errors::dtype(py, name, expected, array.get_type()));
+        return Err(errors::dtype(py, name.to_string(), expected, array.get_type()));
     }
     Ok(Array { array, element: PhantomData })
 }

@@ -4,6 +4,8 @@
 //! Where every row is live it is copied as it is and read in place; otherwise only its
 //! live rows are copied, one after the other, so that padding is never read.
 
+use std::fmt::Display;
+
 use pyo3::prelude::*;
 use seqrs::number::Number;
 use seqrs::pace::for_each_item;
@@ -302,7 +304,7 @@ pub(crate) fn packed<T: Copy>(copied: Copied<T>, steps: &Steps) -> Result<Vec<T>
 /// Compares a shape with the only one that fits.
 pub(crate) fn check_shape(
     py: Python<'_>,
-    name: &str,
+    name: impl Display,
     got: &[usize],
     expected: &[usize],
 ) -> PyResult<()> {
@@ -310,7 +312,7 @@ pub(crate) fn check_shape(
         true => Ok(()),
         false => {
             let expected = format!("shape {}", shape_words(expected));
-            Err(errors::shape(py, name, expected, shape_words(got)))
+            Err(errors::shape(py, name.to_string(), expected, shape_words(got)))
         }
     }
 }

@@ -146,7 +146,7 @@ impl<T: Elem> Network<T> {
                 let width = layer.stack().output_size();
                 let mut y = layout.zeros(width)?;
                 let to = RowsMut { data: &mut y[..], place: layout.place(width) };
-                layer.infer_into(&cpu, x.rows(), steps, state, to)?;
+                layer.infer_over(&cpu, x.rows(), steps, state, to)?;
                 return Ok((y, width, Rank::Steps));
             }
             let output = self.model.infer_on(&cpu, x.input(), steps, &mut state)?;

@@ -3,8 +3,11 @@
 //! A recurrent layer's state is h, or (h, c) for an LSTM; a model's is a tuple with one of
 //! these for each recurrent layer. Alone, a layer without a state has None.
 
+use std::fmt::Display;
+
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
+use seqrs::layers::recurrent::Recurrent;
 use seqrs::number::Number;
 use seqrs::sequential::ModelState;
 use seqrs::{Layer, Sequential};
@@ -23,9 +26,9 @@ pub(crate) enum Holder {
 }
 
 /// The recurrent layers, in order.
-fn stacks<T: Number>(model: &Sequential<T>) -> impl Iterator<Item = &Spec> {
+fn recurrent<T: Number>(model: &Sequential<T>) -> impl Iterator<Item = &Recurrent<T>> {
     model.layers().iter().filter_map(|layer| match layer {
-        Layer::Recurrent(recurrent) => Some(recurrent.stack()),
+        Layer::Recurrent(recurrent) => Some(recurrent),
         _ => None,
     })
 }
@@ -39,33 +42,29 @@ pub(crate) fn read<T: Number + Plain>(
     batch: usize,
     holder: Holder,
 ) -> PyResult<ModelState<T>> {
-    let mut state = model.zero_state(batch).map_err(|error| errors::raise(py, error))?;
-    let Some(given) = given else { return Ok(state) };
-    let count = state.len();
+    let Some(given) = given else {
+        return model.zero_state(batch).map_err(|error| errors::raise(py, error));
+    };
     if holder == Holder::Layer {
-        match (state.first_mut(), stacks(model).next()) {
-            (Some(state), Some(stack)) => read_one(name, given, stack, batch, state)?,
-            _ => return Err(errors::shape(py, name, "None (the layer has none)", "one")),
-        }
-        return Ok(state);
+        return match recurrent(model).next() {
+            Some(layer) => Ok(vec![read_one(name, given, layer.stack(), batch)?]),
+            None => Err(errors::shape(py, name, "None (the layer has none)", "one")),
+        };
     }
+    let count = recurrent(model).count();
     let entries = match sequence(given) {
         Some(entries) if entries.len() == count => entries,
         other => {
             let expected = format!("a tuple with the state of each recurrent layer ({count})");
-            let got = match other {
-                Some(entries) => format!("{} entries", entries.len()),
-                None => format!("a {}", given.get_type().qualname()?),
-            };
-            return Err(errors::shape(py, name, expected, got));
+            return Err(errors::shape(py, name, expected, kind_of(given, other)?));
         }
     };
-    for (k, ((entry, stack), state)) in
-        entries.iter().zip(stacks(model)).zip(&mut state).enumerate()
-    {
-        if !entry.is_none() {
-            read_one(&format!("{name}[{k}]"), entry, stack, batch, state)?;
-        }
+    let mut state = Vec::with_capacity(count);
+    for (k, (entry, layer)) in entries.iter().zip(recurrent(model)).enumerate() {
+        state.push(match entry.is_none() {
+            true => layer.initial_state(batch).map_err(|error| errors::raise(py, error))?,
+            false => read_one(format_args!("{name}[{k}]"), entry, layer.stack(), batch)?,
+        });
     }
     Ok(state)
 }
@@ -78,45 +77,51 @@ fn sequence<'py>(given: &Bound<'py, PyAny>) -> Option<Vec<Bound<'py, PyAny>>> {
     given.cast::<PyList>().ok().map(|list| list.iter().collect())
 }
 
-/// Reads one layer's state over the zeros in `state`.
+/// What came instead of a sequence of another length, for a message.
+fn kind_of(given: &Bound<'_, PyAny>, entries: Option<Vec<Bound<'_, PyAny>>>) -> PyResult<String> {
+    Ok(match entries {
+        Some(entries) => format!("{} entries", entries.len()),
+        None => format!("a {}", given.get_type().qualname()?),
+    })
+}
+
+/// Reads one layer's state.
 fn read_one<T: Number + Plain>(
-    name: &str,
+    name: impl Display,
     given: &Bound<'_, PyAny>,
     stack: &Spec,
     batch: usize,
-    state: &mut State<Vec<T>>,
-) -> PyResult<()> {
-    let py = given.py();
+) -> PyResult<State<Vec<T>>> {
     let (slots, hidden) = (stack.slots(), stack.options().hidden_size);
-    let Some(c) = &mut state.c else {
-        return read_part(name, given, &[slots, batch, stack.state_size()], &mut state.h);
+    let shape = [slots, batch, stack.state_size()];
+    if stack.cell().states() == 1 {
+        return Ok(State { h: read_part(name, given, &shape)?, c: None });
+    }
+    let pair = match given.cast::<PyTuple>() {
+        Ok(pair) if pair.len() == 2 => (pair.get_item(0)?, pair.get_item(1)?),
+        _ => match sequence(given).map(<[_; 2]>::try_from) {
+            Some(Ok([h, c])) => (h, c),
+            other => {
+                let got = kind_of(given, other.and_then(Result::err))?;
+                return Err(errors::shape(given.py(), name.to_string(), "(h, c)", got));
+            }
+        },
     };
-    let parts = match sequence(given) {
-        Some(parts) if parts.len() == 2 => parts,
-        Some(parts) => {
-            return Err(errors::shape(py, name, "(h, c)", format!("{} entries", parts.len())));
-        }
-        None => {
-            let got = format!("a {}", given.get_type().qualname()?);
-            return Err(errors::shape(py, name, "(h, c)", got));
-        }
-    };
-    let h = format!("{name}: h");
-    read_part(&h, &parts[0], &[slots, batch, stack.state_size()], &mut state.h)?;
-    read_part(&format!("{name}: c"), &parts[1], &[slots, batch, hidden], c)
+    Ok(State {
+        h: read_part(format_args!("{name}: h"), &pair.0, &shape)?,
+        c: Some(read_part(format_args!("{name}: c"), &pair.1, &[slots, batch, hidden])?),
+    })
 }
 
 fn read_part<T: Number + Plain>(
-    name: &str,
+    name: impl Display,
     given: &Bound<'_, PyAny>,
     shape: &[usize],
-    into: &mut Vec<T>,
-) -> PyResult<()> {
+) -> PyResult<Vec<T>> {
     let py = given.py();
-    let array = arrays::real::<T>(name, given)?;
-    check_shape(py, name, array.shape(), shape)?;
-    *into = copied(name, array.numbers()).map_err(|error| errors::raise(py, error))?;
-    Ok(())
+    let array = arrays::real::<T>(&name, given)?;
+    check_shape(py, &name, array.shape(), shape)?;
+    copied("a state", array.numbers()).map_err(|error| errors::raise(py, error))
 }
 
 /// A state in Python's form.
@@ -127,13 +132,16 @@ pub(crate) fn write<T: Number + Plain>(
     batch: usize,
     holder: Holder,
 ) -> PyResult<Py<PyAny>> {
-    let mut entries = Vec::with_capacity(state.len());
-    for (state, stack) in state.into_iter().zip(stacks(model)) {
-        entries.push(write_one(py, state, stack, batch)?);
-    }
+    let mut entries = state.into_iter().zip(recurrent(model));
+    let one = |(state, layer): (_, &Recurrent<T>)| write_one(py, state, layer.stack(), batch);
     match holder {
-        Holder::Layer => Ok(entries.pop().map_or_else(|| py.None(), Bound::unbind)),
-        Holder::Model => Ok(PyTuple::new(py, entries)?.into_any().unbind()),
+        Holder::Layer => {
+            Ok(entries.next().map(one).transpose()?.map_or_else(|| py.None(), Bound::unbind))
+        }
+        Holder::Model => {
+            let entries: Vec<_> = entries.map(one).collect::<PyResult<_>>()?;
+            Ok(PyTuple::new(py, entries)?.into_any().unbind())
+        }
     }
 }
 

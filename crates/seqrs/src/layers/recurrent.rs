@@ -361,13 +361,29 @@ impl<T: Number> Recurrent<T> {
         state: &mut State<Vec<T>>,
         y: RowsMut<'_, [T]>,
     ) -> Result<(), Error> {
+        let mut new = copied_state(state)?;
+        self.infer_over(cpu, x, steps, &mut new, y)?;
+        *state = new;
+        Ok(())
+    }
+
+    /// As [`infer_into`](Self::infer_into), for who needs `state` no more if that fails: it may
+    /// be anything then, and is not copied first.
+    ///
+    /// # Errors
+    /// As [`infer_into`](Self::infer_into).
+    pub fn infer_over(
+        &self,
+        cpu: &Cpu<T>,
+        x: Rows<'_, [T]>,
+        steps: &Steps,
+        state: &mut State<Vec<T>>,
+        y: RowsMut<'_, [T]>,
+    ) -> Result<(), Error> {
         check_rows("x", x.data.len(), x.place, steps, self.stack.options().input_size)?;
         check_rows("y", y.data.len(), y.place, steps, self.stack.output_size())?;
         self.check_state(|| "state".to_string(), state, steps.batch())?;
-        let mut new = copied_state(state)?;
-        sequence::infer(cpu, &self.stack, &*self.weights(cpu)?, x, steps, &mut new, y)?;
-        *state = new;
-        Ok(())
+        sequence::infer(cpu, &self.stack, &*self.weights(cpu)?, x, steps, state, y)
     }
 
     /// One step: `x` (B, I), `y` (B, state size).
