@@ -222,13 +222,25 @@ def python(
 
 
 def pool_threads() -> list[str]:
-    """The names of this process's threads that are the package's."""
+    """The names of this process's threads that are the package's.
+
+    A thread that has just been made takes a moment to take its name.
+    """
+    before: list[str] | None = None
+    names = _thread_names()
+    while names != before:
+        time.sleep(0.02)
+        before, names = names, _thread_names()
+    return [name for name in names if name.startswith("seqrs")]
+
+
+def _thread_names() -> list[str]:
     names = []
     for task in os.listdir("/proc/self/task"):
         # Other threads may end meanwhile.
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             names.append(Path(f"/proc/self/task/{task}/comm").read_text().strip())
-    return [name for name in names if name.startswith("seqrs")]
+    return sorted(names)
 
 
 def in_child(job: Callable[[], Any], seconds: float = 20.0) -> Any:

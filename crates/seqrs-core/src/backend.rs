@@ -30,6 +30,8 @@ pub trait Backend: Sync {
     type Slice: ?Sized;
     /// An owned run of numbers.
     type Buffer: Deref<Target = Self::Slice> + DerefMut + Send + Sync;
+    /// What is needed for a while: tapes, and gradients on their way from layer to layer.
+    type Scratch: Deref<Target = Self::Slice> + DerefMut + Send + Sync;
     /// The parameters of one direction of one layer, in the form the backend likes.
     type Weights: Send + Sync;
 
@@ -39,18 +41,11 @@ pub trait Backend: Sync {
     /// [`Error::OutOfMemory`].
     fn zeros(&self, len: usize) -> Result<Self::Buffer, Error>;
 
-    /// A buffer of `len` numbers, whatever they are: each is written before it is read.
+    /// `len` numbers, whatever they are: each is written before it is read.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`].
-    fn blank(&self, len: usize) -> Result<Self::Buffer, Error> {
-        self.zeros(len)
-    }
-
-    /// Takes back a buffer that is done with; the next [`Backend::blank`] may be glad of it.
-    fn give_back(&self, buffer: Self::Buffer) {
-        drop(buffer);
-    }
+    fn blank(&self, len: usize) -> Result<Self::Scratch, Error>;
 
     /// A copy.
     ///
@@ -58,22 +53,20 @@ pub trait Backend: Sync {
     /// [`Error::OutOfMemory`].
     fn copy(&self, from: &Self::Slice) -> Result<Self::Buffer, Error>;
 
-    /// The live rows, `width` numbers each, packed.
-    ///
-    /// # Errors
-    /// [`Error::OutOfMemory`].
+    /// Writes the live rows, `width` numbers each, to `to`, one after the other.
     fn pack_rows(
         &self,
         from: Rows<'_, Self::Slice>,
         steps: &Steps,
         width: usize,
-    ) -> Result<Self::Buffer, Error>;
+        to: &mut Self::Slice,
+    );
 
     /// The element-wise product.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`].
-    fn times(&self, a: &Self::Slice, b: &Self::Slice) -> Result<Self::Buffer, Error>;
+    fn times(&self, a: &Self::Slice, b: &Self::Slice) -> Result<Self::Scratch, Error>;
 
     /// The parameters of one direction, prepared for [`Backend::forward`] and
     /// [`Backend::backward`].
@@ -125,7 +118,7 @@ pub struct Forward<'a, B: Backend + ?Sized> {
     /// Outputs, D times the state size each.
     pub y: RowsMut<'a, B::Slice>,
     /// Where to keep what backward needs, a direction each; empty at inference.
-    pub tape: &'a mut [DirectionTape<B::Buffer>],
+    pub tape: &'a mut [DirectionTape<B::Scratch>],
 }
 
 /// One layer's way back.
@@ -142,7 +135,7 @@ pub struct Backward<'a, B: Backend + ?Sized> {
     /// Outputs of the way forward, packed.
     pub y: &'a B::Slice,
     /// What forward kept, a direction each.
-    pub tape: &'a [DirectionTape<B::Buffer>],
+    pub tape: &'a [DirectionTape<B::Scratch>],
     /// Gradients of the outputs, D times the state size each; none means zero.
     pub d_y: Option<Rows<'a, B::Slice>>,
     /// Gradients of the states of the whole stack.

@@ -55,23 +55,26 @@ impl<T: Real> Backend for Naive<T> {
     type Elem = T;
     type Slice = [T];
     type Buffer = Vec<T>;
+    type Scratch = Vec<T>;
     type Weights = Weights<T>;
 
     fn zeros(&self, len: usize) -> Result<Vec<T>, Error> {
         zeros("buffer", len)
     }
 
+    fn blank(&self, len: usize) -> Result<Vec<T>, Error> {
+        self.zeros(len)
+    }
+
     fn copy(&self, from: &[T]) -> Result<Vec<T>, Error> {
         Ok(from.to_vec())
     }
 
-    fn pack_rows(&self, from: Rows<'_, [T]>, steps: &Steps, width: usize) -> Result<Vec<T>, Error> {
-        let mut packed = Vec::with_capacity(steps.items() * width);
+    fn pack_rows(&self, from: Rows<'_, [T]>, steps: &Steps, width: usize, to: &mut [T]) {
         steps.for_each(|item, t, b| {
             let start = from.place.offset(item, t, b);
-            packed.extend_from_slice(&from.data[start..start + width]);
+            to[item * width..][..width].copy_from_slice(&from.data[start..start + width]);
         });
-        Ok(packed)
     }
 
     fn times(&self, a: &[T], b: &[T]) -> Result<Vec<T>, Error> {

@@ -81,11 +81,13 @@ pub fn record<B: Backend>(
     x: Rows<'_, B::Slice>,
     steps: Steps,
     state: &mut State<B::Buffer>,
-    masks: Option<Vec<B::Buffer>>,
-) -> Result<Tape<B::Buffer>, Error> {
+    masks: Option<Vec<B::Scratch>>,
+) -> Result<Tape<B::Scratch>, Error> {
     let items = steps.items();
-    let x = backend.pack_rows(x, &steps, spec.options().input_size)?;
-    let mut tape = Tape { steps, x, layers: Vec::with_capacity(spec.num_layers()) };
+    let input = spec.options().input_size;
+    let mut packed = backend.blank(items * input)?;
+    backend.pack_rows(x, &steps, input, &mut packed);
+    let mut tape = Tape { steps, x: packed, layers: Vec::with_capacity(spec.num_layers()) };
     let mut masks = masks.map(Vec::into_iter);
     for (layer, weights) in weights.iter().enumerate() {
         let shape = spec.shape(layer);
@@ -120,7 +122,7 @@ fn blank<B: Backend>(
     shape: &crate::spec::Shape,
     items: usize,
     batch: usize,
-) -> Result<DirectionTape<B::Buffer>, Error> {
+) -> Result<DirectionTape<B::Scratch>, Error> {
     let cells = |rows: usize| match shape.cell.states() {
         1 => Ok(None),
         _ => backend.blank(rows * shape.hidden).map(Some),
@@ -145,23 +147,20 @@ pub fn backward<B: Backend>(
     backend: &B,
     spec: &Spec,
     weights: &StackWeights<B>,
-    tape: &Tape<B::Buffer>,
+    tape: &Tape<B::Scratch>,
     d_y: Option<Rows<'_, B::Slice>>,
     d_state: &mut State<B::Buffer>,
     d_parameters: &mut B::Slice,
     want_d_x: bool,
 ) -> Result<Option<B::Buffer>, Error> {
-    let mut above: Option<B::Buffer> = None;
+    let mut above: Option<B::Scratch> = None;
     for layer in (0..spec.num_layers()).rev() {
         let shape = spec.shape(layer);
         let record = &tape.layers[layer];
         let d_x_len = tape.steps.items() * shape.input;
-        let mut d_x = match layer {
-            // The caller's for good.
-            0 if want_d_x => Some(backend.zeros(d_x_len)?),
-            0 => None,
-            _ => Some(backend.blank(d_x_len)?),
-        };
+        // That of the first layer is the caller's for good.
+        let mut first = (layer == 0 && want_d_x).then(|| backend.zeros(d_x_len)).transpose()?;
+        let mut below = (layer > 0).then(|| backend.blank(d_x_len)).transpose()?;
         let run = Backward {
             shape: &shape,
             steps: &tape.steps,
@@ -177,20 +176,16 @@ pub fn backward<B: Backend>(
             slot: layer * shape.directions,
             d_parameters: &mut *d_parameters,
             d_start: spec.slot_range(layer, 0).start,
-            d_x: d_x.as_deref_mut(),
+            d_x: first.as_deref_mut().or(below.as_deref_mut()),
         };
         backend.backward(run)?;
-        if let (Some(d), Some(Dropped { mask, .. })) =
-            (&d_x, layer.checked_sub(1).and_then(|l| tape.layers[l].dropout.as_ref()))
-        {
-            let dropped = backend.times(d, mask)?;
-            if let Some(done) = d_x.replace(dropped) {
-                backend.give_back(done);
-            }
+        if layer == 0 {
+            return Ok(first);
         }
-        if let Some(done) = std::mem::replace(&mut above, d_x) {
-            backend.give_back(done);
+        if let (Some(d), Some(Dropped { mask, .. })) = (&below, &tape.layers[layer - 1].dropout) {
+            below = Some(backend.times(d, mask)?);
         }
+        above = below;
     }
-    Ok(above)
+    Ok(None)
 }

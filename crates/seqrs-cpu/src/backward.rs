@@ -67,13 +67,13 @@ struct Gradients<T: Element> {
 }
 
 /// One direction of the layer, as its workers see it.
-struct Job<'a, T> {
+struct Job<'a, T: Element> {
     level: Level,
     d: usize,
     shape: &'a Shape,
     steps: &'a Steps,
     back: &'a Back<T>,
-    tape: &'a DirectionTape<Vec<T>>,
+    tape: &'a DirectionTape<Lent<T>>,
     y: &'a [T],
     d_y: Option<Rows<'a, [T]>>,
     previous: &'a [u32],
@@ -100,7 +100,7 @@ impl<T: Element> Job<'_, T> {
         let Shape { hidden, state, .. } = *self.shape;
         let batch = self.steps.batch();
         let at = self.previous[item] as usize;
-        let row = |buffer: &Option<Vec<T>>, at: usize| match buffer {
+        let row = |buffer: &Option<Lent<T>>, at: usize| match buffer {
             Some(buffer) => buffer[at * hidden..][..hidden].as_ptr(),
             None => std::ptr::null(),
         };
@@ -379,7 +379,7 @@ impl<'a, T> Items<'a, T> {
 }
 
 // SAFETY: as for `Items`; what is written is `Shared`, with disjoint rows for each worker.
-unsafe impl<T: Sync> Sync for Job<'_, T> {}
+unsafe impl<T: Element> Sync for Job<'_, T> {}
 
 /// What a crew works with, for the rows that it takes at a time.
 struct Room<T> {

@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 use std::ptr::{null, null_mut};
 
 use seqrs_core::backend::{Backend, Backward, Forward};
-use seqrs_core::memory::{blank, keep, zeros};
+use seqrs_core::memory::{Lent, zeros};
 use seqrs_core::rows::Rows;
 use seqrs_core::spec::Shape;
 use seqrs_core::{Error, Steps};
@@ -211,18 +211,15 @@ impl<T: Element> Backend for Cpu<T> {
     type Elem = T;
     type Slice = [T];
     type Buffer = Vec<T>;
+    type Scratch = Lent<T>;
     type Weights = Weights<T>;
 
     fn zeros(&self, len: usize) -> Result<Vec<T>, Error> {
         zeros("buffer", len)
     }
 
-    fn blank(&self, len: usize) -> Result<Vec<T>, Error> {
-        blank("buffer", len)
-    }
-
-    fn give_back(&self, buffer: Vec<T>) {
-        keep(buffer);
+    fn blank(&self, len: usize) -> Result<Lent<T>, Error> {
+        Lent::new("buffer", len)
     }
 
     fn copy(&self, from: &[T]) -> Result<Vec<T>, Error> {
@@ -231,17 +228,15 @@ impl<T: Element> Backend for Cpu<T> {
         Ok(to)
     }
 
-    fn pack_rows(&self, from: Rows<'_, [T]>, steps: &Steps, width: usize) -> Result<Vec<T>, Error> {
-        let mut packed = blank("packed rows", steps.items() * width)?;
+    fn pack_rows(&self, from: Rows<'_, [T]>, steps: &Steps, width: usize, to: &mut [T]) {
         steps.for_each(|item, t, b| {
             let row = &from.data[from.place.offset(item, t, b)..][..width];
-            packed[item * width..][..width].copy_from_slice(row);
+            to[item * width..][..width].copy_from_slice(row);
         });
-        Ok(packed)
     }
 
-    fn times(&self, a: &[T], b: &[T]) -> Result<Vec<T>, Error> {
-        let mut product = blank("outputs between layers", a.len())?;
+    fn times(&self, a: &[T], b: &[T]) -> Result<Lent<T>, Error> {
+        let mut product = Lent::new("outputs between layers", a.len())?;
         for ((product, &a), &b) in product.iter_mut().zip(a).zip(b) {
             *product = a * b;
         }

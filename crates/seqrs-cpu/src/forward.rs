@@ -49,7 +49,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use seqrs_core::backend::Forward;
 use seqrs_core::cell::{Bundle, Cell};
-use seqrs_core::memory::zeros;
+use seqrs_core::memory::Lent;
 use seqrs_core::rows::Place;
 use seqrs_core::spec::Shape;
 use seqrs_core::steps::{Direction, Steps};
@@ -298,16 +298,16 @@ where
 }
 
 /// What a crew works with, for the rows that it takes at a time.
-struct Room<T> {
+struct Room<T: Element> {
     /// Steps that gates are computed ahead for.
     chunk: usize,
     /// Whether they are computed while the steps before wait for their weights.
     beside: bool,
-    places: Vec<T>,
-    gx: Vec<T>,
-    operand: Option<Vec<T>>,
-    opened: Option<Vec<T>>,
-    unprojected: Option<Vec<T>>,
+    places: Lent<T>,
+    gx: Lent<T>,
+    operand: Option<Lent<T>>,
+    opened: Option<Lent<T>>,
+    unprojected: Option<Lent<T>>,
 }
 
 impl<T: Element> Room<T> {
@@ -332,12 +332,12 @@ impl<T: Element> Room<T> {
             (AHEAD / (rows * columns * size_of::<T>()).max(1)).min(most).clamp(1, time.max(1));
         let runs = if beside { 2 } else { 1 };
         let optional =
-            |needed: bool, len| needed.then(|| zeros("workspace of a layer", len)).transpose();
+            |needed: bool, len| needed.then(|| Lent::new("workspace of a layer", len)).transpose();
         Ok(Self {
             chunk,
             beside,
-            places: zeros("states", 2 * rows * state)?,
-            gx: zeros("inputs of the gates", runs * chunk.min(time) * rows * columns)?,
+            places: Lent::new("states", 2 * rows * state)?,
+            gx: Lent::new("inputs of the gates", runs * chunk.min(time) * rows * columns)?,
             operand: optional(two_products, rows * hidden)?,
             opened: optional(two_products, rows * opened)?,
             unprojected: optional(weight_hr.is_some(), rows * hidden)?,

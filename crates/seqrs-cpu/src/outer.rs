@@ -31,7 +31,7 @@ use seqrs_core::memory::Lent;
 use crate::kernel::{add_products, load_first, most_rows, runs, store_first, tiles, with_rows};
 use crate::lanes::{Element, Simd};
 use crate::level::{Kernel, Level};
-use crate::pack::{LINE, PANEL, width};
+use crate::pack::{PANEL, width};
 
 /// Items in a chunk: a panel of them (64 columns of f32) takes 32 KB and stays in L1 while
 /// all rows of d_W go by.
@@ -69,9 +69,7 @@ impl<T: Element> Outer<'_, T> {
         }
         let row = PANEL * width::<T>(level);
         let depth = self.terms.iter().map(|term| term.depth).max().unwrap_or(0);
-        // Room to begin a panel on a cache line.
-        let len = depth.div_ceil(row) * row * CHUNK + LINE;
-        let operands = Lent::new("operands of a sum", len)?;
+        let operands = Lent::new("operands of a sum", depth.div_ceil(row) * row * CHUNK)?;
         let gradients = Lent::new("gradients of a sum", self.columns.len() * CHUNK)?;
         level.dispatch(Packed { outer: self, operands, gradients });
         Ok(())
@@ -94,8 +92,6 @@ impl<T: Element> Kernel<T> for Packed<'_, T> {
         let row = PANEL * V::WIDTH;
         let rows = this.columns.len();
         let most = most_rows::<V>(PANEL);
-        let line = operands.as_ptr().align_offset(LINE).min(LINE);
-        let operands = &mut operands[line..];
         for (chunk, d_y) in this.d_y.chunks(CHUNK).enumerate() {
             let items = d_y.len();
             for run in runs(rows, most) {
@@ -108,7 +104,7 @@ impl<T: Element> Kernel<T> for Packed<'_, T> {
                 let depth = term.depth;
                 let x = &term.x[chunk * CHUNK..][..items];
                 // SAFETY: the caller vouches for `depth` numbers of each operand.
-                unsafe { fill_panels(x, depth, row, operands) };
+                unsafe { fill_panels(x, depth, row, &mut operands) };
                 for (p, panel) in operands.chunks(row * CHUNK).take(depth.div_ceil(row)).enumerate()
                 {
                     let columns = (depth - p * row).min(row);

@@ -1,8 +1,8 @@
 //! What a model keeps for its way back, and what it gives there.
 
 use seqrs_core::Steps;
-use seqrs_core::memory::keep;
-use seqrs_core::tape::{DirectionTape, Tape};
+use seqrs_core::memory::Lent;
+use seqrs_core::tape::Tape;
 
 use crate::layers::layer_norm::Normal;
 use crate::number::Number;
@@ -13,7 +13,7 @@ use crate::sequential::Rank;
 pub struct ModelTape<T: Number> {
     pub(crate) steps: Steps,
     /// The packed input, unless the first layer keeps it or reads ids.
-    pub(crate) x: Vec<T>,
+    pub(crate) x: Option<Lent<T>>,
     /// What each layer keeps.
     pub(crate) records: Vec<Record<T>>,
     /// The versions of the layers' parameters.
@@ -26,8 +26,8 @@ pub struct ModelTape<T: Number> {
 
 /// What one layer keeps.
 #[derive(Debug)]
-pub(crate) enum Record<T> {
-    Recurrent(Tape<Vec<T>>),
+pub(crate) enum Record<T: Number> {
+    Recurrent(Tape<Lent<T>>),
     Embedding {
         ids: Vec<usize>,
         y: Vec<T>,
@@ -37,8 +37,8 @@ pub(crate) enum Record<T> {
         y: Vec<T>,
     },
     Dropped {
-        mask: Vec<T>,
-        y: Vec<T>,
+        mask: Lent<T>,
+        y: Lent<T>,
     },
     MaxPool {
         from: Vec<Option<usize>>,
@@ -94,15 +94,15 @@ impl<T: Number> ModelTape<T> {
         for record in self.records[..k].iter().rev() {
             match record {
                 Record::Recurrent(tape) => return tape.y(),
+                Record::Dropped { y, .. } => return y,
                 Record::Embedding { y, .. }
                 | Record::LayerNorm { y, .. }
-                | Record::Dropped { y, .. }
                 | Record::MaxPool { y, .. }
                 | Record::Rows { y } => return y,
                 Record::Passed => {}
             }
         }
-        &self.x
+        self.x.as_deref().unwrap_or_default()
     }
 }
 
@@ -123,39 +123,12 @@ impl<T: Number> ModelTape<T> {
             Record::Rows { y } => y.len() * T::BYTES,
             Record::Passed => 0,
         });
-        self.x.len() * T::BYTES + records.sum::<usize>()
+        self.x.as_ref().map_or(0, |x| x.len()) * T::BYTES + records.sum::<usize>()
     }
 }
 
-impl<T: Number> Drop for ModelTape<T> {
-    /// A tape is large, and the next one is likely to be as large: what [`memory::blank`] gave
-    /// for it, and nothing else, is kept.
-    ///
-    /// [`memory::blank`]: seqrs_core::memory::blank
-    fn drop(&mut self) {
-        keep(std::mem::take(&mut self.x));
-        for record in self.records.drain(..) {
-            match record {
-                Record::Recurrent(tape) => {
-                    keep(tape.x);
-                    for layer in tape.layers {
-                        keep(layer.y);
-                        for direction in layer.directions {
-                            let DirectionTape { h0, c0, saved, c } = direction;
-                            [Some(h0), c0, Some(saved), c].into_iter().flatten().for_each(keep);
-                        }
-                        layer.dropout.into_iter().for_each(|dropped| keep(dropped.y));
-                    }
-                }
-                Record::Dropped { y, .. } => keep(y),
-                _ => {}
-            }
-        }
-    }
-}
-
-fn recurrent_numbers<T>(tape: &Tape<Vec<T>>) -> usize {
-    let len = |numbers: &Option<Vec<T>>| numbers.as_ref().map_or(0, Vec::len);
+fn recurrent_numbers<T: Number>(tape: &Tape<Lent<T>>) -> usize {
+    let len = |numbers: &Option<Lent<T>>| numbers.as_ref().map_or(0, |numbers| numbers.len());
     let layers = tape.layers.iter().map(|layer| {
         let directions = layer.directions.iter().map(|direction| {
             let states = direction.h0.len() + len(&direction.c0) + len(&direction.c);

@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 
 use seqrs_core::backend::{Backend, State};
+use seqrs_core::memory::Lent;
 use seqrs_core::rows::{Place, Rows};
 use seqrs_core::{Error, Steps, interrupt, memory};
 use seqrs_cpu::Cpu;
@@ -357,7 +358,9 @@ impl<T: Number> Sequential<T> {
                     layer.forward(cpu, &layer.gather(ids, steps)?)?
                 }
                 (_, None, Input::Numbers(rows, width)) => {
-                    infer_rows(cpu, layer, link, steps, cpu.pack_rows(rows, steps, width)?)?
+                    let mut packed = memory::zeros("packed rows", steps.items() * width)?;
+                    cpu.pack_rows(rows, steps, width, &mut packed);
+                    infer_rows(cpu, layer, link, steps, packed)?
                 }
                 (_, below, _) => infer_rows(cpu, layer, link, steps, below.unwrap_or_default())?,
             });
@@ -389,9 +392,11 @@ impl<T: Number> Sequential<T> {
         // A recurrent layer keeps its input itself.
         let packed = match (x, &self.layers[0]) {
             (Input::Numbers(rows, width), first) if !matches!(first, Layer::Recurrent(_)) => {
-                cpu.pack_rows(rows, &steps, width)?
+                let mut packed = Lent::new("packed rows", steps.items() * width)?;
+                cpu.pack_rows(rows, &steps, width, &mut packed);
+                Some(packed)
             }
-            _ => Vec::new(),
+            _ => None,
         };
         let last = links.last().expect("a model has at least one layer");
         let mut tape = ModelTape {
@@ -630,7 +635,7 @@ fn backward_rows<T: Number>(
         (Layer::Dropout(_), Record::Passed) => Some(owned("gradient of a layer", d_y)?),
         (Layer::Dropout(_), Record::Dropped { mask, .. }) => {
             let mut d = owned("gradient of a layer", d_y)?;
-            d.iter_mut().zip(mask).for_each(|(d, &mask)| *d *= mask);
+            d.iter_mut().zip(&mask[..]).for_each(|(d, &mask)| *d *= mask);
             Some(d)
         }
         (Layer::Last, Record::Rows { .. }) => {

@@ -5,7 +5,8 @@
 //! layer, and the place (t B + b) F + feature of the number in the padded array. Threads,
 //! lengths and packing have no part in it.
 
-use seqrs_core::{Error, Steps, memory};
+use seqrs_core::memory::Lent;
+use seqrs_core::{Error, Steps};
 use seqrs_cpu::Cpu;
 use serde::{Deserialize, Serialize};
 
@@ -95,8 +96,8 @@ pub(crate) fn mask<T: Number>(
     p: f64,
     places: &Places,
     width: usize,
-) -> Result<Vec<T>, Error> {
-    let mut mask = memory::zeros("dropout mask", places.len() * width)?;
+) -> Result<Lent<T>, Error> {
+    let mut mask = Lent::new("dropout mask", places.len() * width)?;
     let scale = T::from_f64(1.0 / (1.0 - p));
     // A word is below the threshold with probability p, to within 2^-32.
     let threshold = (p * 4_294_967_296.0) as u32;
@@ -136,7 +137,7 @@ mod tests {
         let (time, batch, width) = (40, 25, 37);
         let dense = Places::of_steps(&Steps::dense(time, batch).unwrap()).unwrap();
         let whole = mask(&cpu(1), 5, (2, 1), 0.3, &dense, width).unwrap();
-        assert_eq!(whole, mask(&cpu(4), 5, (2, 1), 0.3, &dense, width).unwrap());
+        assert_eq!(*whole, *mask(&cpu(4), 5, (2, 1), 0.3, &dense, width).unwrap());
 
         let steps = Steps::from_mask(time, batch, |t, b| (t * 7 + b * 3) % 5 > 1).unwrap();
         let places = Places::of_steps(&steps).unwrap();
@@ -145,7 +146,7 @@ mod tests {
         steps.for_each(|_, t, b| {
             expected.extend_from_slice(&whole[(t * batch + b) * width..][..width]);
         });
-        assert_eq!(packed, expected);
+        assert_eq!(*packed, expected);
     }
 
     #[test]
@@ -163,7 +164,7 @@ mod tests {
         let of =
             |draw, layer, gap| mask(&cpu(1), draw, (layer, gap), 0.5, &Places::All(1), 64).unwrap();
         let first = of(0, 0, 0);
-        assert!([of(1, 0, 0), of(0, 1, 0), of(0, 0, 1)].iter().all(|mask| *mask != first));
-        assert_eq!(first, of(0, 0, 0));
+        assert!([of(1, 0, 0), of(0, 1, 0), of(0, 0, 1)].iter().all(|mask| **mask != *first));
+        assert_eq!(*first, *of(0, 0, 0));
     }
 }

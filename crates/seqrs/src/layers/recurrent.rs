@@ -2,6 +2,7 @@
 
 use seqrs_core::backend::State;
 use seqrs_core::cell::CellKind;
+use seqrs_core::memory::Lent;
 use seqrs_core::rows::{Place, Rows, RowsMut};
 use seqrs_core::sequence::{self, StackWeights};
 use seqrs_core::spec::{Options, Spec};
@@ -475,7 +476,7 @@ impl<T: Number> Recurrent<T> {
         steps: &Steps,
         state: &mut State<Vec<T>>,
         dropout: Option<(u64, usize)>,
-    ) -> Result<Tape<Vec<T>>, Error> {
+    ) -> Result<Tape<Lent<T>>, Error> {
         let p = self.stack.options().dropout;
         let masks = match dropout {
             Some((draw, layer)) if p > 0.0 => {
@@ -494,7 +495,7 @@ impl<T: Number> Recurrent<T> {
     pub(crate) fn backward(
         &self,
         cpu: &Cpu<T>,
-        tape: &Tape<Vec<T>>,
+        tape: &Tape<Lent<T>>,
         d_y: Option<&[T]>,
         d_state: &mut State<Vec<T>>,
         d_numbers: &mut [T],
