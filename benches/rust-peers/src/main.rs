@@ -36,7 +36,8 @@ options:
   --seconds S             time for each library at each case (0.5)
   --json FILE             writes a record
   --show FILE[,...]       shows records instead of measuring
-  --list                  prints the names of the cases";
+  --list                  prints the names of the cases
+  --help                  prints this";
 
 /// Variables that say how many threads the libraries use.
 const THREADS: [&str; 3] = ["SEQRS_NUM_THREADS", "RAYON_NUM_THREADS", "MATMUL_NUM_THREADS"];
@@ -49,6 +50,7 @@ struct Options {
     json: Option<String>,
     show: Vec<String>,
     list: bool,
+    help: bool,
     /// For the process that does the work: print rows as they come, for this one number of
     /// threads.
     measure: bool,
@@ -63,6 +65,7 @@ impl Options {
             json: None,
             show: Vec::new(),
             list: false,
+            help: false,
             measure: false,
         };
         let mut arguments = arguments;
@@ -88,6 +91,7 @@ impl Options {
                 "--json" => options.json = Some(value()?),
                 "--show" => options.show.extend(value()?.split(',').map(str::to_string)),
                 "--list" => options.list = true,
+                "--help" => options.help = true,
                 "--measure" => options.measure = true,
                 _ => return Err(format!("{option}: unknown\n{USAGE}").into()),
             }
@@ -109,6 +113,10 @@ fn main() -> ExitCode {
 
 /// Whether every library that took part had the right results.
 fn run(options: &Options) -> Result<bool, Failure> {
+    if options.help {
+        println!("{USAGE}");
+        return Ok(true);
+    }
     if options.list {
         let names: Vec<_> = options.cases.iter().map(Case::name).collect();
         println!("{}", names.join("\n"));
