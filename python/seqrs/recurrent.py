@@ -22,9 +22,10 @@ each live step, layer and direction, and its input once.
 Besides tape and results, calls need memory for a moment only, however many shapes they have seen: a
 copy of x; for each thread gates from the input, at most 512 KiB, or what its rows (256 at a time)
 need for one step where that is more; at inference up to 2 N D P numbers between layers. `backward`
-needs a copy of dy, and for one layer at a time N D G H numbers for the gradients of its gates
-(twice as many with `reset_after=True`) and those of its input and output. What training is done
-with is kept for its next step: at most 256 MB, for all layers and models of the process together.
+needs a copy of dy (and another in the order of the steps, if batch-first), and for one layer at a
+time N D G H numbers for the gradients of its gates (twice as many with `reset_after=True`) and
+those of its input and output. What training is done with is kept for its next step: at most 256 MB,
+for all layers and models of the process together.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@
 use std::fmt::Display;
 use std::marker::PhantomData;
 
+use bytemuck::Zeroable;
 use numpy::ndarray::{ArrayD, IxDyn};
 use numpy::{
     Element, PyArrayDescrMethods, PyArrayDyn, PyArrayMethods, PyUntypedArray, PyUntypedArrayMethods,
@@ -31,7 +32,7 @@ const COPIED_BYTES: usize = 16 * 1024;
 ///
 /// # Safety
 /// There is no bit pattern that is not a value of the type.
-pub(crate) unsafe trait Plain: Element + Copy {}
+pub(crate) unsafe trait Plain: Element + Copy + Zeroable + 'static {}
 
 // SAFETY: every 32 bits are a number, a NaN or an infinity.
 unsafe impl Plain for f32 {}

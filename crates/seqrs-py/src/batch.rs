@@ -10,6 +10,7 @@ use pyo3::prelude::*;
 use seqrs::number::Number;
 use seqrs::pace::for_each_item;
 use seqrs::sequential::Input;
+use seqrs_core::memory::Lent;
 use seqrs_core::rows::{Place, Rows};
 use seqrs_core::{Error, Steps, memory};
 
@@ -119,9 +120,31 @@ impl Layout {
         packed: Vec<T>,
         width: usize,
     ) -> Result<Vec<T>, Error> {
-        if self.is_packed(steps) {
-            return Ok(packed);
+        match self.is_packed(steps) {
+            true => Ok(packed),
+            false => self.spread_over(steps, &packed, width),
         }
+    }
+
+    /// As [`spread`](Self::spread), for rows that stay where they are.
+    pub(crate) fn spread_copy<T: Number>(
+        &self,
+        steps: &Steps,
+        packed: &[T],
+        width: usize,
+    ) -> Result<Vec<T>, Error> {
+        match self.is_packed(steps) {
+            true => copied("outputs", packed),
+            false => self.spread_over(steps, packed, width),
+        }
+    }
+
+    fn spread_over<T: Number>(
+        &self,
+        steps: &Steps,
+        packed: &[T],
+        width: usize,
+    ) -> Result<Vec<T>, Error> {
         let mut padded = self.zeros(width)?;
         let place = self.place(width);
         for_each_item(steps, width, |item, t, b| {
@@ -133,25 +156,25 @@ impl Layout {
 }
 
 /// A copy of rows of the caller's, and where they lie in it.
-pub(crate) struct Copied<T> {
-    pub(crate) data: Vec<T>,
+pub(crate) struct Copied<T: Plain> {
+    pub(crate) data: Lent<T>,
     pub(crate) place: Place,
     pub(crate) width: usize,
 }
 
-impl<T> Copied<T> {
+impl<T: Plain> Copied<T> {
     pub(crate) fn rows(&self) -> Rows<'_, [T]> {
         Rows { data: &self.data, place: self.place }
     }
 }
 
 /// What a model reads.
-pub(crate) enum Given<T> {
+pub(crate) enum Given<T: Plain> {
     Numbers(Copied<T>),
     Ids(Copied<i64>),
 }
 
-impl<T> Given<T> {
+impl<T: Plain> Given<T> {
     pub(crate) fn input(&self) -> Input<'_, T> {
         match self {
             Self::Numbers(numbers) => Input::Numbers(numbers.rows(), numbers.width),
@@ -243,14 +266,16 @@ fn copy_live<T: Plain>(
     width: usize,
 ) -> PyResult<Copied<T>> {
     let copy = || -> Result<Copied<T>, Error> {
-        if steps.is_dense() {
-            let data = copied(name, array.numbers())?;
-            return Ok(Copied { data, place: layout.place(width), width });
-        }
         let (numbers, place) = (array.numbers(), layout.place(width));
-        let mut data = room(name, steps.items() * width)?;
+        if steps.is_dense() {
+            let mut data = Lent::new(name, numbers.len())?;
+            data.copy_from_slice(numbers);
+            return Ok(Copied { data, place, width });
+        }
+        let mut data = Lent::new(name, steps.items() * width)?;
         steps.for_each(|item, t, b| {
-            data.extend_from_slice(&numbers[place.offset(item, t, b)..][..width]);
+            let row = &numbers[place.offset(item, t, b)..][..width];
+            data[item * width..][..width].copy_from_slice(row);
         });
         Ok(Copied { data, place: Place::packed(width), width })
     };
@@ -283,7 +308,7 @@ pub(crate) fn read_ids(
 }
 
 /// The rows of `copied`, packed: as they are unless they lie batch-first.
-pub(crate) fn packed<T: Copy>(copied: Copied<T>, steps: &Steps) -> Result<Vec<T>, Error> {
+pub(crate) fn packed<T: Plain>(copied: Copied<T>, steps: &Steps) -> Result<Lent<T>, Error> {
     let Copied { data, place, width } = copied;
     let in_order = match place {
         Place::Packed { .. } => true,
@@ -294,9 +319,10 @@ pub(crate) fn packed<T: Copy>(copied: Copied<T>, steps: &Steps) -> Result<Vec<T>
     if in_order {
         return Ok(data);
     }
-    let mut rows = room("rows", data.len())?;
+    let mut rows = Lent::new("rows", data.len())?;
     for_each_item(steps, width, |item, t, b| {
-        rows.extend_from_slice(&data[place.offset(item, t, b)..][..width]);
+        let row = &data[place.offset(item, t, b)..][..width];
+        rows[item * width..][..width].copy_from_slice(row);
     })?;
     Ok(rows)
 }

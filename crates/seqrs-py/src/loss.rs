@@ -3,9 +3,10 @@
 use pyo3::prelude::*;
 use seqrs::losses::Loss;
 use seqrs::targets::Packed;
+use seqrs_core::memory::Lent;
 use seqrs_core::{Error, Steps};
 
-use crate::arrays::{self, shape_words};
+use crate::arrays::{self, Plain, shape_words};
 use crate::batch::{self, Axes, Given as X, Layout, Live, Reads};
 use crate::entry::{compute, guard};
 use crate::errors;
@@ -62,17 +63,17 @@ pub(crate) fn loss_gradient<'py>(
 }
 
 /// Outputs and targets, packed.
-struct Pair<T> {
-    outputs: Vec<T>,
+struct Pair<T: Plain> {
+    outputs: Lent<T>,
     width: usize,
     targets: Targets<T>,
     steps: Steps,
     layout: Layout,
 }
 
-enum Targets<T> {
-    Ids(Vec<i64>),
-    Numbers(Vec<T>),
+enum Targets<T: Plain> {
+    Ids(Lent<i64>),
+    Numbers(Lent<T>),
 }
 
 impl<T: Elem> Pair<T> {

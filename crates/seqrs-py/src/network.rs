@@ -2,7 +2,7 @@
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use seqrs::model_tape::ModelTape;
+use seqrs::model_tape::{ModelTape, OutputRef};
 use seqrs::number::Number;
 use seqrs::sequential::Rank;
 use seqrs::{Layer, Sequential};
@@ -80,21 +80,6 @@ pub(crate) fn takes_rows<T: Number>(model: &Sequential<T>) -> bool {
 /// The backend that the process is set to.
 pub(crate) fn cpu<T: Number>(py: Python<'_>) -> PyResult<Cpu<T>> {
     Cpu::new().map_err(|error| errors::raise(py, error))
-}
-
-/// Packed outputs as an array: of x's layout, or one row each after Last and the pools.
-fn outputs<'py, T: Elem>(
-    py: Python<'py>,
-    layout: Layout,
-    steps: &Steps,
-    rank: Rank,
-    numbers: Vec<T>,
-    width: usize,
-) -> PyResult<Bound<'py, PyAny>> {
-    match rank {
-        Rank::Steps => batch::spread(py, layout, steps, numbers, width),
-        Rank::Rows => arrays::new(py, &[layout.batch, width], numbers),
-    }
 }
 
 impl<T: Elem> Network<T> {
@@ -177,11 +162,17 @@ impl<T: Elem> Network<T> {
             state::read(py, "state", call.state, &self.model, layout.batch, self.holder)?;
         let (tape, numbers) = compute(py, || {
             let tape = self.model.record_on(&cpu, x.input(), steps.clone(), &mut state, dropout)?;
-            let numbers = arrays::copied("outputs", tape.output().numbers)?;
-            Ok((tape, numbers))
+            let OutputRef { numbers, width, rank } = tape.output();
+            let (numbers, shape) = match rank {
+                Rank::Steps => {
+                    (layout.spread_copy(&steps, numbers, width)?, layout.shape(Some(width)))
+                }
+                Rank::Rows => (arrays::copied("outputs", numbers)?, vec![layout.batch, width]),
+            };
+            Ok((tape, (numbers, shape)))
         })?;
-        let (width, rank) = (tape.output().width, tape.output().rank);
-        let y = outputs(py, layout, &steps, rank, numbers, width)?;
+        let (numbers, shape) = numbers;
+        let y = arrays::new(py, &shape, numbers)?;
         let state = state::write(py, state, &self.model, layout.batch, self.holder)?;
         let width = match &x {
             Given::Numbers(numbers) => Some(numbers.width),

@@ -8,6 +8,7 @@ use seqrs::losses::Loss;
 use seqrs::number::Number;
 use seqrs_core::Steps;
 
+use crate::arrays::Plain;
 use crate::batch::{Copied, Layout};
 use crate::errors;
 
@@ -59,7 +60,7 @@ impl Named<'_> {
     ///
     /// # Errors
     /// `ShapeError`.
-    pub(crate) fn check_targets<T: Number>(
+    pub(crate) fn check_targets<T: Number + Plain>(
         &self,
         py: Python<'_>,
         loss: &Loss,
@@ -76,7 +77,7 @@ impl Named<'_> {
 
     /// The first live element that is wrong, and its place; rows of numbers have an axis of
     /// their own, ids have none.
-    fn first<E: Copy>(
+    fn first<E: Plain>(
         &self,
         array: &Copied<E>,
         has_last_axis: bool,

@@ -12,7 +12,7 @@ use seqrs::targets::Target;
 use seqrs::{Layer, OptimizerSpec, Trainer, TrainerOptions};
 use seqrs_core::{Error, Steps};
 
-use crate::arrays::{self, copied, shape_words};
+use crate::arrays::{self, Plain, copied, shape_words};
 use crate::batch::{self, Axes, Copied, Given as X, Layout, Live};
 use crate::entry::{compute, guard, look};
 use crate::errors;
@@ -80,14 +80,14 @@ impl PyTrainer {
 }
 
 /// What a step or an evaluation works on.
-struct Batch<T> {
+struct Batch<T: Plain> {
     x: X<T>,
     y: Y<T>,
     steps: Steps,
     layout: Layout,
 }
 
-enum Y<T> {
+enum Y<T: Plain> {
     Ids(Copied<i64>),
     Numbers(Copied<T>),
 }
