@@ -429,7 +429,8 @@ need(lambda: layer.backward(short, little.dy), lambda: layer.backward(tape, give
         ways = ("infer", "forward", "backward")
         for way, need in zip(ways, map(int, found.stdout.split()), strict=True):
             formula = call_bytes(way, z, threads)
-            assert need <= formula + SLACK, way
+            # A buffer that is used again may be larger than what it is used for.
+            assert need <= 1.05 * formula + SLACK, way
             # The way back may have what the way forward copied x to, and need no second d_y.
             kept = z.s * z.N * (z.I + z.D * z.P) if way == "backward" else 0
             least = 0.9 * (formula - kept) - SLACK
