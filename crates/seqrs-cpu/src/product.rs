@@ -1,8 +1,19 @@
 //! y = x W^T + b for any rows of x and y.
 //!
 //! Rows are given by pointers, so that they may lie anywhere: in a caller's padded array,
-//! in a tape, in a buffer of states. For each block of rows the panels go by once; a
-//! panel's tiles follow each other, so its weights come from the cache.
+//! in a tape, in a buffer of states. A panel's tiles follow each other, so its weights come from
+//! the cache:
+//!
+//! ```text
+//! for each block of rows:   for each panel:   for each tile of rows:
+//!     y[tile, panel] = bias or y[tile, panel], + x[tile] panel         (micro-kernel)
+//! ```
+//! # Departures
+//! 1. Rows go in blocks of 96, whose operands stay in L2 while all panels go by. The way back of
+//!    an LSTM of 256 units on 32 rows: 67.3 to 66.3 ms; forwards it makes no difference, as a run
+//!    of steps has few rows.
+//! 2. A [`Slice`] is some panels and some terms of each sum, whose sums rest in y between slices:
+//!    what a step of one row computes beside its own (`forward.rs`, departure 3).
 
 use std::ops::Range;
 
