@@ -333,8 +333,7 @@ print(own() - before, sum(tape.nbytes for tape in tapes[1:]))
         assert found.returncode == 0, found.stderr
         held, told = map(int, found.stdout.split())
         assert told > 20 << 20
-        # Each buffer, some sixteen in a tape, ends within a page.
-        assert abs(held - told) <= SLACK + TAPES * 16 * 4096
+        assert abs(held - told) <= SLACK
 
 
 #: Gates from the input are computed ahead for as many steps as fit in so many bytes, by rows of
@@ -437,7 +436,7 @@ need(lambda: layer.backward(short, little.dy), lambda: layer.backward(tape, give
         for way, need in zip(ways, map(int, found.stdout.split()), strict=True):
             formula = call_bytes(way, z, threads)
             # A buffer that is used again may be larger than what it is used for.
-            assert need <= 1.05 * formula + SLACK, way
+            assert need <= (1.05 if way == "backward" else 1.0) * formula + SLACK, way
             # The way back may have what the way forward copied x to, and need no second d_y.
             kept = z.s * z.N * (z.I + z.D * z.P) if way == "backward" else 0
             least = 0.9 * (formula - kept) - SLACK
@@ -476,7 +475,7 @@ def use(B, T):
 
 
 #: Bytes by which a process may be larger after a thousand shapes, what malloc does not give back
-#: included, which alone is up to 2 MB: four thousand for each, a fraction of the mean workspace.
+#: included: four thousand for each, a fraction of the mean workspace.
 GROWTH = 4 << 20
 
 
@@ -498,15 +497,20 @@ order = np.random.default_rng(0).permutation(len(shapes))
 for _ in range(3):
     use(*shapes[-1])
 before = resident()
-for k in order:
+for k in order[:250]:
     use(*shapes[k])
-print(len(set(shapes)), resident() - before)
+quarter = resident()
+for k in order[250:]:
+    use(*shapes[k])
+print(len(set(shapes)), resident() - before, resident() - quarter)
 """
         found = python(code, env=OWN_MAPPINGS, timeout=120)
         assert found.returncode == 0, found.stderr
-        count, grown = map(int, found.stdout.split())
+        count, grown, later = map(int, found.stdout.split())
         assert count == 1000
         assert grown <= GROWTH
+        # What is kept has its size after a few shapes, and more of them add nothing.
+        assert later <= GROWTH // 2
 
 
 #: Kind -> the function `step`, of one shape: some buffers are kept for the next step, some are not.
