@@ -9,16 +9,17 @@ from __future__ import annotations
 import signal
 import sys
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
+from allocated import mallinfo2
 from cases import CELLS, DTYPES, LIVE, B, Given, H, I, P, T, live_for, live_steps, make, python
 
 linux = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="limits of the address space are Linux's"
 )
+counted = pytest.mark.skipif(mallinfo2 is None, reason="mallinfo2 is of glibc 2.33 or later")
 
 #: Every array has its own mapping, and goes back to the system when it is freed.
 OWN_MAPPINGS = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TOP_PAD_": "4194304"}
@@ -309,31 +310,28 @@ class TestTape:
         assert more == 8 * (layers * directions * 24 * H + 4 * I)
         assert nbytes([5, 3, 2], 50) == nbytes([5, 3, 2], 5)
 
-    @linux
+    @counted
     @pytest.mark.parametrize("cell", CELLS)
     def test_it_holds_what_it_tells(self, cell: str) -> None:
         code = f"""
-import resource
+from allocated import allocated
 from cases import Given, make
-
-def own():
-    with open("/proc/self/statm") as file:
-        resident, shared = map(int, file.read().split()[1:3])
-    return (resident - shared) * resource.getpagesize()
 
 layer = make({cell!r}, inputs=40, hidden=96, num_layers=2, dropout=0.5)
 x = Given(layer, 24, 60).x
-tapes = [layer.forward(x)[2]]
-before = own()
+tapes = [layer.forward(x)[2] for _ in range(2)]
+before = allocated()
 for _ in range({TAPES}):
     tapes.append(layer.forward(x)[2])
-print(own() - before, sum(tape.nbytes for tape in tapes[1:]))
+print(allocated() - before, sum(tape.nbytes for tape in tapes[2:]))
 """
-        found = python(code, env=OWN_MAPPINGS)
+        # What a call needs besides, and when, is not another thread's affair.
+        found = python(code, env={"SEQRS_NUM_THREADS": "1"})
         assert found.returncode == 0, found.stderr
         held, told = map(int, found.stdout.split())
         assert told > 20 << 20
-        assert abs(held - told) <= SLACK
+        # Addresses of items, and a buffer's way to the start of a cache line.
+        assert 0 <= held - told <= 0.01 * told
 
 
 #: Gates from the input are computed ahead for as many steps as fit in so many bytes, by rows of
@@ -372,13 +370,14 @@ def call_bytes(way: str, z: Sizes, threads: int) -> int:
     if way == "forward":
         # The outputs are in the tape, and from there come into the caller's order.
         return x + tape_bytes(z) + workspace_bytes("forward", z, threads) + y
-    # d_y is brought into the order of the steps first, and d_x into the caller's last; what is done
-    # with stays for the next call.
+    # d_y is copied and then brought into the order of the steps, d_x into the caller's at the end;
+    # the gradients of all parameters lie together until each has its array. What is done with stays
+    # for the next call.
     inputs = [z.I] + [z.D * z.P] * (z.L - 1)
     gates, projection = GATES[z.cell] * z.H, z.H * z.P * (z.P < z.H)
     parameters = z.s * z.D * sum(gates * (n + z.P + 2) + projection for n in inputs)
     d_x = z.s * z.B * z.T * z.I
-    return 2 * packed + parameters + workspace_bytes("backward", z, threads) + d_x
+    return 2 * (packed + parameters) + workspace_bytes("backward", z, threads) + d_x
 
 
 #: Prints by how much a call of each kind makes the process larger for a moment.
@@ -435,11 +434,10 @@ need(lambda: layer.backward(short, little.dy), lambda: layer.backward(tape, give
         ways = ("infer", "forward", "backward")
         for way, need in zip(ways, map(int, found.stdout.split()), strict=True):
             formula = call_bytes(way, z, threads)
-            # A buffer that is used again may be larger than what it is used for.
-            assert need <= (1.05 if way == "backward" else 1.0) * formula + SLACK, way
-            # The way back may have what the way forward copied x to, and need no second d_y.
-            kept = z.s * z.N * (z.I + z.D * z.P) if way == "backward" else 0
-            least = 0.9 * (formula - kept) - SLACK
+            assert need <= formula + SLACK, way
+            # On the way back what x and d_y were first copied to may serve again.
+            again = z.s * z.N * (z.I + z.D * z.P) if way == "backward" else 0
+            least = 0.9 * (formula - again) - SLACK
             assert need >= least, f"{way}: the formula is not that of the code"
 
 
@@ -474,43 +472,38 @@ def use(B, T):
 }
 
 
-#: Bytes by which a process may be larger after a thousand shapes, what malloc does not give back
-#: included: four thousand for each, a fraction of the mean workspace.
-GROWTH = 4 << 20
+#: Bytes by which a process may be larger after a thousand shapes than after the largest of them,
+#: which alone needs several times as many: what is kept has sizes of several shapes.
+GROWTH = 1 << 20
 
 
-@linux
+@counted
 class TestShapes:
     @pytest.mark.parametrize("name", USES)
     def test_a_thousand_need_no_more_than_the_largest(self, name: str) -> None:
         code = f"""
-import gc, resource, numpy as np, seqrs
+import gc, numpy as np, seqrs
+from allocated import allocated
 seqrs.set_num_threads(2)
 {USES[name]}
-def resident():
+def held():
     gc.collect()
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * resource.getpagesize()
+    return allocated()
 
 shapes = [(B, T) for B in range(1, 41) for T in range(1, 26)]
 order = np.random.default_rng(0).permutation(len(shapes))
 for _ in range(3):
     use(*shapes[-1])
-before = resident()
-for k in order[:250]:
+before = held()
+for k in order:
     use(*shapes[k])
-quarter = resident()
-for k in order[250:]:
-    use(*shapes[k])
-print(len(set(shapes)), resident() - before, resident() - quarter)
+print(len(set(shapes)), held() - before)
 """
-        found = python(code, env=OWN_MAPPINGS, timeout=120)
+        found = python(code, timeout=120)
         assert found.returncode == 0, found.stderr
-        count, grown, later = map(int, found.stdout.split())
+        count, grown = map(int, found.stdout.split())
         assert count == 1000
         assert grown <= GROWTH
-        # What is kept has its size after a few shapes, and more of them add nothing.
-        assert later <= GROWTH // 2
 
 
 #: Kind -> the function `step`, of one shape: some buffers are kept for the next step, some are not.
@@ -537,41 +530,31 @@ def step():
 }
 
 
-#: Turns of so many steps: what piles up does so in each of them, at least a buffer of 128 KB (what
-#: is smaller is never kept) with every step. Where malloc puts a buffer changes with the threads'
-#: timing too, which costs up to a few MB, once.
-TURNS, STEPS_OF_A_TURN = 4, 15
-PILE = STEPS_OF_A_TURN * (64 << 10)
+#: So many steps, each of which may leave less than a buffer of those that are kept (128 KB).
+MORE_STEPS = 60
+PILE = MORE_STEPS * (8 << 10)
 
 
-@linux
+@counted
 @pytest.mark.parametrize("name", STEPS)
 def test_step_after_step_needs_no_more_than_the_first(name: str) -> None:
     code = f"""
-import gc, resource, numpy as np, seqrs
+import gc, numpy as np, seqrs
+from allocated import allocated
 seqrs.set_num_threads(2)
 x = np.zeros((32, 50, 64), np.float32)
 {STEPS[name]}
-def own():
-    '''Resident, without the pages of libraries, which come and go with the system's cache.'''
+def held():
     gc.collect()
-    with open("/proc/self/statm") as file:
-        resident, shared = map(int, file.read().split()[1:3])
-    return (resident - shared) * resource.getpagesize()
+    return allocated()
 
 for _ in range(5):
     step()
-sizes = [own()]
-for _ in range({TURNS}):
-    for _ in range({STEPS_OF_A_TURN}):
-        step()
-    sizes.append(own())
-print(*sizes)
+before = held()
+for _ in range({MORE_STEPS}):
+    step()
+print(held() - before)
 """
-    found = python(code, env=OWN_MAPPINGS, timeout=120)
+    found = python(code, timeout=120)
     assert found.returncode == 0, found.stderr
-    sizes = [int(size) for size in found.stdout.split()]
-    grown = [after - before for before, after in pairwise(sizes)]
-    assert len(grown) == TURNS
-    assert min(grown) <= PILE, grown
-    assert sum(grown) <= 2 * TURNS * PILE, grown
+    assert int(found.stdout) <= PILE
