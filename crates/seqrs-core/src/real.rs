@@ -4,7 +4,7 @@ use crate::lanes::Lanes;
 
 /// One number, as the naive twin of a register.
 pub trait Real:
-    Lanes + bytemuck::Zeroable + Default + PartialEq + Send + Sync + std::fmt::Debug + 'static
+    Lanes + bytemuck::Pod + Default + PartialEq + Send + Sync + std::fmt::Debug + 'static
 {
     /// self * a + b, rounded once.
     fn mul_add(self, a: Self, b: Self) -> Self;

@@ -5,7 +5,7 @@
 //! with it to the last bit, whatever the shapes, lengths, threads and tails; the scalar level,
 //! which rounds twice, has to be close.
 
-use bytemuck::Zeroable;
+use bytemuck::{Pod, Zeroable};
 use proptest::prelude::*;
 use seqrs_core::backend::{Backend, State};
 use seqrs_core::cell::CellKind;
@@ -134,6 +134,8 @@ where
 
 // SAFETY: it is one number, and zero bits are the number zero.
 unsafe impl<T: Element> Zeroable for Single<T> {}
+// SAFETY: as above, and T has no bit pattern that is none of its numbers.
+unsafe impl<T: Element> Pod for Single<T> {}
 
 impl<T: Element> Real for Single<T> {
     fn mul_add(self, a: Self, b: Self) -> Self {

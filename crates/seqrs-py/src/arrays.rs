@@ -9,7 +9,7 @@
 use std::fmt::Display;
 use std::marker::PhantomData;
 
-use bytemuck::Zeroable;
+use bytemuck::Pod;
 use numpy::ndarray::{ArrayD, IxDyn};
 use numpy::{
     Element, PyArrayDescrMethods, PyArrayDyn, PyArrayMethods, PyUntypedArray, PyUntypedArrayMethods,
@@ -29,19 +29,9 @@ const COPIED_BYTES: usize = 16 * 1024;
 
 /// An element type all of whose bit patterns are values, so that whatever NumPy's memory holds
 /// is one. `bool` is none: NumPy lets a byte of a boolean array be anything.
-///
-/// # Safety
-/// There is no bit pattern that is not a value of the type.
-pub(crate) unsafe trait Plain: Element + Copy + Zeroable + 'static {}
+pub(crate) trait Plain: Element + Pod {}
 
-// SAFETY: every 32 bits are a number, a NaN or an infinity.
-unsafe impl Plain for f32 {}
-// SAFETY: every 64 bits are a number, a NaN or an infinity.
-unsafe impl Plain for f64 {}
-// SAFETY: every 64 bits are an integer.
-unsafe impl Plain for i64 {}
-// SAFETY: every 8 bits are an integer.
-unsafe impl Plain for u8 {}
+impl<T: Element + Pod> Plain for T {}
 
 /// A C-contiguous, aligned array of `T`.
 pub(crate) struct Array<'py, T> {
@@ -63,7 +53,7 @@ impl<T: Plain> Array<'_, T> {
             return &[];
         }
         // SAFETY: `Array` is only made of arrays of this dtype, in `of_type`, so the memory
-        // holds numbers of type T, and every bit pattern is one, by `Plain`.
+        // holds numbers of type T, and every bit pattern is one, by `Pod`.
         let array = unsafe { array.cast_unchecked::<PyArrayDyn<T>>() };
         // SAFETY: `of_type` saw the array contiguous and aligned. It is read with the GIL
         // held and no call into Python in between, so no Python code writes to it.
