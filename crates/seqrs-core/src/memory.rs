@@ -37,6 +37,9 @@ const KEPT: usize = 256 << 20;
 const SMALL: usize = 8;
 const SMALL_BYTES: usize = 256 << 10;
 
+/// Bytes up to which glibc finds a buffer in the thread's own list, though not one of zeros.
+const AT_HAND: u128 = 1 << 10;
+
 thread_local! {
     static SMALL_BUFFERS: RefCell<Vec<Vec<Word>>> = const { RefCell::new(Vec::new()) };
 }
@@ -228,8 +231,13 @@ impl<T> Drop for Lent<T> {
 ///
 /// # Errors
 /// [`Error::OutOfMemory`] names `what` it was for.
-pub fn zeros<T: Zeroable>(what: &str, len: usize) -> Result<Vec<T>, Error> {
+pub fn zeros<T: Zeroable + Clone>(what: &str, len: usize) -> Result<Vec<T>, Error> {
     let bytes = len as u128 * size_of::<T>() as u128;
+    if bytes <= AT_HAND {
+        let mut numbers = room(what, len)?;
+        numbers.resize(len, T::zeroed());
+        return Ok(numbers);
+    }
     let none = |()| Error::OutOfMemory { what: what.to_owned(), bytes };
     allocation::try_zeroed_vec(len).map_err(none)
 }
