@@ -103,7 +103,7 @@ test-stubs: $(VENV)/test.stamp $(VENV)/installed.stamp
 # The extension module has no tests of its own and the benches are none.
 test-rust:
 	@mkdir -p target/test
-	$(CLEAN_ENV) cargo test --workspace --exclude seqrs-py --exclude seqrs-benches --locked 2>&1 | tee target/test/rust.log
+	$(CLEAN_ENV) .ci/software-gpu cargo test --workspace --exclude seqrs-py --exclude seqrs-benches --locked 2>&1 | tee target/test/rust.log
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --exclude seqrs-benches --no-deps --locked
 
 test-python: $(VENV)/test.stamp $(VENV)/installed.stamp

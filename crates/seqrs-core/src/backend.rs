@@ -20,7 +20,6 @@ use crate::real::Real;
 use crate::rows::{Rows, RowsMut};
 use crate::spec::Shape;
 use crate::steps::Steps;
-use crate::tape::DirectionTape;
 
 /// A device.
 pub trait Backend: Sync {
@@ -34,6 +33,8 @@ pub trait Backend: Sync {
     type Scratch: Deref<Target = Self::Slice> + DerefMut + Send + Sync;
     /// The parameters of one direction of one layer, in the form the backend likes.
     type Weights: Send + Sync;
+    /// What one direction of a layer keeps on the way forward for the way back.
+    type Record: Send + Sync;
 
     /// A buffer of `len` zeros.
     ///
@@ -74,6 +75,12 @@ pub trait Backend: Sync {
     /// # Errors
     /// [`Error::OutOfMemory`].
     fn weights(&self, shape: &Shape, parameters: &Self::Slice) -> Result<Self::Weights, Error>;
+
+    /// An empty record of one direction.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    fn record(&self, shape: &Shape, items: usize, batch: usize) -> Result<Self::Record, Error>;
 
     /// One layer over all steps. Each slot of the state goes from its initial to its final
     /// value; the outputs of live items are written to `y`, nothing else of `y` is touched.
@@ -118,7 +125,7 @@ pub struct Forward<'a, B: Backend + ?Sized> {
     /// Outputs, D times the state size each.
     pub y: RowsMut<'a, B::Slice>,
     /// Where to keep what backward needs, a direction each; empty at inference.
-    pub tape: &'a mut [DirectionTape<B::Scratch>],
+    pub tape: &'a mut [B::Record],
 }
 
 /// One layer's way back.
@@ -135,7 +142,7 @@ pub struct Backward<'a, B: Backend + ?Sized> {
     /// Outputs of the way forward, packed.
     pub y: &'a B::Slice,
     /// What forward kept, a direction each.
-    pub tape: &'a [DirectionTape<B::Scratch>],
+    pub tape: &'a [B::Record],
     /// Gradients of the outputs, D times the state size each; none means zero.
     pub d_y: Option<Rows<'a, B::Slice>>,
     /// Gradients of the states of the whole stack.

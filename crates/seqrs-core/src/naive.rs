@@ -14,6 +14,7 @@ use crate::real::Real;
 use crate::rows::Rows;
 use crate::spec::Shape;
 use crate::steps::{Direction, Steps};
+use crate::tape::DirectionTape;
 use crate::with_cell;
 
 /// A device that computes with one number of type `T` at a time.
@@ -57,6 +58,7 @@ impl<T: Real> Backend for Naive<T> {
     type Buffer = Vec<T>;
     type Scratch = Vec<T>;
     type Weights = Weights<T>;
+    type Record = DirectionTape<Vec<T>>;
 
     fn zeros(&self, len: usize) -> Result<Vec<T>, Error> {
         zeros("buffer", len)
@@ -83,6 +85,15 @@ impl<T: Real> Backend for Naive<T> {
 
     fn weights(&self, shape: &Shape, parameters: &[T]) -> Result<Weights<T>, Error> {
         Ok(Weights { shape: shape.clone(), numbers: parameters.to_vec() })
+    }
+
+    fn record(
+        &self,
+        shape: &Shape,
+        items: usize,
+        batch: usize,
+    ) -> Result<DirectionTape<Vec<T>>, Error> {
+        DirectionTape::blank(self, shape, items, batch)
     }
 
     fn forward(&self, mut run: Forward<'_, Self>) -> Result<(), Error> {

@@ -20,10 +20,13 @@ use crate::error::Error;
 use crate::rows::{Place, Rows, RowsMut};
 use crate::spec::Spec;
 use crate::steps::Steps;
-use crate::tape::{DirectionTape, Dropped, LayerTape, Tape};
+use crate::tape::{Dropped, LayerTape, Tape};
 
 /// The parameters of a stack of layers in the form a backend likes, by layer and direction.
 pub type StackWeights<B> = Vec<Vec<<B as Backend>::Weights>>;
+
+/// What a backend records of a stack of layers.
+pub type BackendTape<B> = Tape<<B as Backend>::Scratch, <B as Backend>::Record>;
 
 /// Inference: runs the layers over `x`, writes the outputs of live items to `y`, keeps
 /// nothing. `state` goes from its initial to its final value.
@@ -82,7 +85,7 @@ pub fn record<B: Backend>(
     steps: Steps,
     state: &mut State<B::Buffer>,
     masks: Option<Vec<B::Scratch>>,
-) -> Result<Tape<B::Scratch>, Error> {
+) -> Result<BackendTape<B>, Error> {
     let items = steps.items();
     let input = spec.options().input_size;
     let mut packed = backend.blank(items * input)?;
@@ -94,7 +97,7 @@ pub fn record<B: Backend>(
         let mut y = backend.blank(items * spec.output_size())?;
         let mut directions = Vec::with_capacity(shape.directions);
         for _ in spec.directions() {
-            directions.push(blank(backend, &shape, items, tape.steps.batch())?);
+            directions.push(backend.record(&shape, items, tape.steps.batch())?);
         }
         let run = Forward {
             shape: &shape,
@@ -116,25 +119,6 @@ pub fn record<B: Backend>(
     Ok(tape)
 }
 
-/// An empty record of one direction.
-fn blank<B: Backend>(
-    backend: &B,
-    shape: &crate::spec::Shape,
-    items: usize,
-    batch: usize,
-) -> Result<DirectionTape<B::Scratch>, Error> {
-    let cells = |rows: usize| match shape.cell.states() {
-        1 => Ok(None),
-        _ => backend.blank(rows * shape.hidden).map(Some),
-    };
-    Ok(DirectionTape {
-        h0: backend.blank(batch * shape.state)?,
-        c0: cells(batch)?,
-        saved: backend.blank(items * shape.cell.saved() * shape.hidden)?,
-        c: cells(items)?,
-    })
-}
-
 /// Back-propagation through time over all steps and layers. `d_state` goes from the
 /// gradients of the final to those of the initial states; those of the parameters are added
 /// to `d_parameters` in the order of [`Spec::parameters`]. Gives the packed gradients of
@@ -147,7 +131,7 @@ pub fn backward<B: Backend>(
     backend: &B,
     spec: &Spec,
     weights: &StackWeights<B>,
-    tape: &Tape<B::Scratch>,
+    tape: &BackendTape<B>,
     d_y: Option<Rows<'_, B::Slice>>,
     d_state: &mut State<B::Buffer>,
     d_parameters: &mut B::Slice,

@@ -2,24 +2,27 @@
 //!
 //! Everything is packed: a (step, row) pair that is not live takes no room.
 
+use crate::Error;
+use crate::backend::Backend;
+use crate::spec::Shape;
 use crate::steps::Steps;
 
-/// A recorded forward pass of a stack of layers.
+/// A recorded forward pass of a stack of layers, with a `Record` of each direction of each.
 #[derive(Debug)]
-pub struct Tape<Scratch> {
+pub struct Tape<Scratch, Record = DirectionTape<Scratch>> {
     /// Which rows were live.
     pub steps: Steps,
     /// Inputs of the first layer.
     pub x: Scratch,
     /// A record each.
-    pub layers: Vec<LayerTape<Scratch>>,
+    pub layers: Vec<LayerTape<Scratch, Record>>,
 }
 
 /// The record of one layer.
 #[derive(Debug)]
-pub struct LayerTape<Scratch> {
+pub struct LayerTape<Scratch, Record = DirectionTape<Scratch>> {
     /// A record each.
-    pub directions: Vec<DirectionTape<Scratch>>,
+    pub directions: Vec<Record>,
     /// Outputs, D times the state size each.
     pub y: Scratch,
     /// What dropout did to them on the way to the next layer.
@@ -35,7 +38,7 @@ pub struct Dropped<Scratch> {
     pub y: Scratch,
 }
 
-/// The record of one direction of one layer.
+/// The record of one direction of one layer, on the CPU.
 #[derive(Debug)]
 pub struct DirectionTape<Scratch> {
     /// Hidden states before the first step, (B, state size).
@@ -48,7 +51,31 @@ pub struct DirectionTape<Scratch> {
     pub c: Option<Scratch>,
 }
 
-impl<Scratch> Tape<Scratch> {
+impl<Scratch> DirectionTape<Scratch> {
+    /// An empty one.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub fn blank<B: Backend<Scratch = Scratch>>(
+        backend: &B,
+        shape: &Shape,
+        items: usize,
+        batch: usize,
+    ) -> Result<Self, Error> {
+        let cells = |rows: usize| match shape.cell.states() {
+            1 => Ok(None),
+            _ => backend.blank(rows * shape.hidden).map(Some),
+        };
+        Ok(Self {
+            h0: backend.blank(batch * shape.state)?,
+            c0: cells(batch)?,
+            saved: backend.blank(items * shape.cell.saved() * shape.hidden)?,
+            c: cells(items)?,
+        })
+    }
+}
+
+impl<Scratch, Record> Tape<Scratch, Record> {
     /// Outputs of the last layer, packed.
     ///
     /// # Panics

@@ -7,6 +7,7 @@ use seqrs_core::backend::{Backend, Backward, Forward};
 use seqrs_core::memory::{Lent, zeros};
 use seqrs_core::rows::Rows;
 use seqrs_core::spec::Shape;
+use seqrs_core::tape::DirectionTape;
 use seqrs_core::{Error, Steps};
 
 use crate::forward::{Shared, WORTH_A_THREAD};
@@ -213,6 +214,7 @@ impl<T: Element> Backend for Cpu<T> {
     type Buffer = Vec<T>;
     type Scratch = Lent<T>;
     type Weights = Weights<T>;
+    type Record = DirectionTape<Lent<T>>;
 
     fn zeros(&self, len: usize) -> Result<Vec<T>, Error> {
         zeros("buffer", len)
@@ -245,6 +247,15 @@ impl<T: Element> Backend for Cpu<T> {
 
     fn weights(&self, shape: &Shape, parameters: &[T]) -> Result<Weights<T>, Error> {
         T::weights(self.level, shape, parameters)
+    }
+
+    fn record(
+        &self,
+        shape: &Shape,
+        items: usize,
+        batch: usize,
+    ) -> Result<DirectionTape<Lent<T>>, Error> {
+        DirectionTape::blank(self, shape, items, batch)
     }
 
     fn forward(&self, run: Forward<'_, Self>) -> Result<(), Error> {

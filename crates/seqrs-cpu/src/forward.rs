@@ -47,12 +47,13 @@ use std::marker::PhantomData;
 use std::ops::{DerefMut, Range};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use seqrs_core::backend::Forward;
+use seqrs_core::backend::{Backend, Forward};
 use seqrs_core::cell::{Bundle, Cell};
 use seqrs_core::memory::Lent;
 use seqrs_core::rows::Place;
 use seqrs_core::spec::Shape;
 use seqrs_core::steps::{Direction, Steps};
+use seqrs_core::tape::DirectionTape;
 use seqrs_core::{Error, interrupt};
 use smallvec::{SmallVec, smallvec};
 
@@ -225,8 +226,13 @@ pub(crate) fn forward<C: Cell, T: Element>(
     run: Forward<'_, Cpu<T>>,
 ) -> Result<(), Error>
 where
-    Cpu<T>:
-        seqrs_core::backend::Backend<Elem = T, Slice = [T], Buffer = Vec<T>, Weights = Weights<T>>,
+    Cpu<T>: Backend<
+            Elem = T,
+            Slice = [T],
+            Buffer = Vec<T>,
+            Weights = Weights<T>,
+            Record = DirectionTape<Lent<T>>,
+        >,
 {
     let Shape { hidden, state, directions, .. } = *run.shape;
     let batch = run.steps.batch();

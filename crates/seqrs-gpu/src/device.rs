@@ -1,0 +1,215 @@
+//! Devices: which there are, and one that runs programs.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, OnceLock};
+
+use crate::executor::Compiled;
+use crate::program::BufferId;
+
+/// Set to 1, it lets software adapters be used: they are for tests, and slower than the CPU
+/// backend.
+pub const ALLOW_CPU: &str = "SEQRS_GPU_ALLOW_CPU";
+
+/// What can go wrong with a device.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum GpuError {
+    /// There is none, or none with this number.
+    NoAdapter {
+        /// What was looked for.
+        wanted: String,
+        /// What there is.
+        found: String,
+    },
+    /// It cannot do what was asked.
+    Unsupported {
+        /// The limit.
+        limit: &'static str,
+        /// What is needed.
+        need: u64,
+        /// What it has.
+        have: u64,
+    },
+    /// It has no memory left.
+    OutOfMemory {
+        /// What was asked for.
+        bytes: u64,
+    },
+    /// It is gone: the driver was reset, or the device taken away.
+    DeviceLost(String),
+    /// It refused what seqrs asked for, which is a bug in seqrs or in a driver.
+    Refused(String),
+}
+
+impl fmt::Display for GpuError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoAdapter { wanted, found } => write!(f, "GPU: expected {wanted}, got {found}"),
+            Self::Unsupported { limit, need, have } => {
+                write!(f, "GPU {limit}: expected at least {need}, got {have}")
+            }
+            Self::OutOfMemory { bytes } => {
+                write!(f, "GPU memory: expected room for {bytes} bytes, got none")
+            }
+            Self::DeviceLost(reason) => write!(f, "GPU: expected a device, got lost: {reason}"),
+            Self::Refused(words) => write!(f, "GPU: expected to work, got {words}"),
+        }
+    }
+}
+
+impl std::error::Error for GpuError {}
+
+/// An adapter, as the driver describes it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Description {
+    /// Its name.
+    pub name: String,
+    /// Of its driver.
+    pub driver: String,
+    /// Vulkan, Metal or DX12.
+    pub api: String,
+    /// Whether it is made of software, which needs [`ALLOW_CPU`].
+    pub is_software: bool,
+    /// Bytes of the largest buffer that a shader can see.
+    pub largest_binding: u64,
+}
+
+/// The adapters of this machine in the order of their numbers: GPUs of their own first, software
+/// last.
+pub fn adapters() -> Vec<Description> {
+    found().iter().map(describe).collect()
+}
+
+fn found() -> &'static [wgpu::Adapter] {
+    static FOUND: OnceLock<Vec<wgpu::Adapter>> = OnceLock::new();
+    FOUND.get_or_init(|| {
+        let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
+            backends: wgpu::Backends::PRIMARY,
+            ..wgpu::InstanceDescriptor::new_without_display_handle()
+        });
+        let mut found = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::PRIMARY));
+        found.sort_by_key(|adapter| match adapter.get_info().device_type {
+            wgpu::DeviceType::DiscreteGpu => 0,
+            wgpu::DeviceType::IntegratedGpu => 1,
+            wgpu::DeviceType::VirtualGpu => 2,
+            wgpu::DeviceType::Other => 3,
+            wgpu::DeviceType::Cpu => 4,
+        });
+        found
+    })
+}
+
+fn describe(adapter: &wgpu::Adapter) -> Description {
+    let info = adapter.get_info();
+    Description {
+        name: info.name,
+        driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
+        api: info.backend.to_string(),
+        is_software: info.device_type == wgpu::DeviceType::Cpu,
+        largest_binding: adapter.limits().max_storage_buffer_binding_size,
+    }
+}
+
+/// A device that runs programs.
+pub struct Gpu {
+    pub(crate) device: wgpu::Device,
+    pub(crate) queue: wgpu::Queue,
+    pub(crate) state: Mutex<State>,
+    lost: Arc<OnceLock<String>>,
+    description: Description,
+}
+
+/// What a device holds from one program to the next.
+#[derive(Default)]
+pub(crate) struct State {
+    pub(crate) buffers: HashMap<BufferId, wgpu::Buffer>,
+    /// By the text of the shader.
+    pub(crate) compiled: HashMap<String, Arc<Compiled>>,
+}
+
+impl fmt::Debug for Gpu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gpu").field("description", &self.description).finish_non_exhaustive()
+    }
+}
+
+impl Gpu {
+    /// The device of adapter `number` of [`adapters`].
+    ///
+    /// # Errors
+    /// [`GpuError::NoAdapter`] if there is none of that number, or it is software and
+    /// [`ALLOW_CPU`] is not 1.
+    pub fn new(number: usize) -> Result<Self, GpuError> {
+        let found = found();
+        let Some(adapter) = found.get(number) else {
+            let found = match found.len() {
+                0 => "no adapter".to_owned(),
+                n => format!("adapters 0 to {}", n - 1),
+            };
+            return Err(GpuError::NoAdapter { wanted: format!("adapter {number}"), found });
+        };
+        let description = describe(adapter);
+        if description.is_software && std::env::var(ALLOW_CPU).as_deref() != Ok("1") {
+            return Err(GpuError::NoAdapter {
+                wanted: "a GPU".to_owned(),
+                found: format!(
+                    "{} alone, which is software; set {ALLOW_CPU}=1 to use it all the same",
+                    description.name
+                ),
+            });
+        }
+        // What the adapter has where more is better, else the defaults.
+        let has = adapter.limits();
+        let limits = wgpu::Limits {
+            max_buffer_size: has.max_buffer_size,
+            max_storage_buffer_binding_size: has.max_storage_buffer_binding_size,
+            ..wgpu::Limits::default()
+        };
+        let description_ = wgpu::DeviceDescriptor {
+            label: Some("seqrs"),
+            required_limits: limits,
+            memory_hints: wgpu::MemoryHints::Performance,
+            ..Default::default()
+        };
+        let (device, queue) = pollster::block_on(adapter.request_device(&description_))
+            .map_err(|error| GpuError::Refused(error.to_string()))?;
+        Ok(Self::of(device, queue, description))
+    }
+
+    /// A device that checks programs and computes nothing.
+    #[cfg(test)]
+    pub(crate) fn noop() -> Self {
+        let (device, queue) = wgpu::Device::noop(&wgpu::DeviceDescriptor::default());
+        let description = Description {
+            name: "none".to_owned(),
+            driver: String::new(),
+            api: "none".to_owned(),
+            is_software: true,
+            largest_binding: 128 << 20,
+        };
+        Self::of(device, queue, description)
+    }
+
+    fn of(device: wgpu::Device, queue: wgpu::Queue, description: Description) -> Self {
+        let lost = Arc::new(OnceLock::new());
+        let told = Arc::clone(&lost);
+        device.set_device_lost_callback(move |_, reason| {
+            let _ = told.set(reason);
+        });
+        Self { device, queue, state: Mutex::default(), lost, description }
+    }
+
+    /// The adapter that it is of.
+    pub fn description(&self) -> &Description {
+        &self.description
+    }
+
+    /// [`GpuError::DeviceLost`] if it is gone.
+    pub(crate) fn check(&self) -> Result<(), GpuError> {
+        match self.lost.get() {
+            None => Ok(()),
+            Some(reason) => Err(GpuError::DeviceLost(reason.clone())),
+        }
+    }
+}

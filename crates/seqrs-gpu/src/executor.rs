@@ -1,0 +1,274 @@
+//! Runs programs on a device of the `wgpu` crate.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError};
+
+use crate::device::{Gpu, GpuError, State};
+use crate::program::{Access, BufferId, Command, Pipeline, Program};
+use crate::recorder::{Numbers, Recorder};
+
+/// Dispatches of a submission: while the device does these, the next are recorded.
+const SUBMISSION: usize = 256;
+
+/// A pipeline on a device.
+pub(crate) struct Compiled {
+    pipeline: wgpu::ComputePipeline,
+    layout: wgpu::BindGroupLayout,
+}
+
+impl Gpu {
+    /// Runs a program to its end, or as far as the device takes it: what it has not done yet goes
+    /// on while this returns.
+    ///
+    /// # Errors
+    /// [`GpuError`]; the buffers then have any contents.
+    pub fn run(&self, program: &Program) -> Result<(), GpuError> {
+        self.check()?;
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let most = self.device.limits().max_storage_buffer_binding_size;
+        if let Some(&(_, bytes)) = program.buffers.iter().find(|(_, bytes)| *bytes > most) {
+            let limit = "bytes of a buffer that a shader sees";
+            return Err(GpuError::Unsupported { limit, need: bytes, have: most });
+        }
+        let memory = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let validation = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let internal = self.device.push_error_scope(wgpu::ErrorFilter::Internal);
+        self.run_checked(&mut state, program);
+        for id in &program.released {
+            state.buffers.remove(id);
+        }
+        let [internal, validation, memory] =
+            [internal, validation, memory].map(|scope| pollster::block_on(scope.pop()));
+        self.check()?;
+        if memory.is_some() {
+            let bytes = program.buffers.iter().map(|(_, bytes)| bytes).sum();
+            return Err(GpuError::OutOfMemory { bytes });
+        }
+        if let Some(error) = validation.or(internal) {
+            // They may be what is not valid.
+            for pipeline in &program.pipelines {
+                state.compiled.remove(&pipeline.source);
+            }
+            return Err(GpuError::Refused(error.to_string()));
+        }
+        Ok(())
+    }
+
+    fn run_checked(&self, state: &mut State, program: &Program) {
+        for &(id, bytes) in &program.buffers {
+            let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
+                label: None,
+                size: bytes,
+                usage: wgpu::BufferUsages::STORAGE
+                    | wgpu::BufferUsages::COPY_SRC
+                    | wgpu::BufferUsages::COPY_DST,
+                mapped_at_creation: false,
+            });
+            state.buffers.insert(id, buffer);
+        }
+        let compiled: Vec<_> =
+            program.pipelines.iter().map(|pipeline| self.compiled(state, pipeline)).collect();
+        let (params, offsets) = self.params(program);
+        let mut groups: HashMap<(usize, &[BufferId]), wgpu::BindGroup> = HashMap::new();
+        for (commands, offsets) in
+            program.commands.chunks(SUBMISSION).zip(offsets.chunks(SUBMISSION))
+        {
+            // What is written is written before the submission, so it is a new one's first.
+            let mut encoder = None;
+            for (command, &offset) in commands.iter().zip(offsets) {
+                match command {
+                    Command::Write { to, bytes } => {
+                        self.submit(encoder.take());
+                        self.queue.write_buffer(&state.buffers[to], 0, bytes);
+                    }
+                    Command::Dispatch { pipeline, buffers, workgroups: [x, y, z], .. } => {
+                        let compiled = &compiled[*pipeline];
+                        let group = groups
+                            .entry((*pipeline, buffers))
+                            .or_insert_with(|| self.bind(state, compiled, buffers, &params));
+                        let encoder: &mut Recording = encoder.get_or_insert_with(|| {
+                            let descriptor = wgpu::CommandEncoderDescriptor::default();
+                            let mut encoder = self.device.create_command_encoder(&descriptor);
+                            let pass = encoder
+                                .begin_compute_pass(&wgpu::ComputePassDescriptor::default())
+                                .forget_lifetime();
+                            Recording { encoder, pass }
+                        });
+                        encoder.pass.set_pipeline(&compiled.pipeline);
+                        encoder.pass.set_bind_group(0, &*group, &[offset]);
+                        encoder.pass.dispatch_workgroups(*x, *y, *z);
+                    }
+                }
+            }
+            self.submit(encoder);
+        }
+    }
+
+    fn submit(&self, recording: Option<Recording>) {
+        if let Some(Recording { encoder, pass }) = recording {
+            drop(pass);
+            self.queue.submit([encoder.finish()]);
+        }
+    }
+
+    /// The words of all dispatches in one buffer, and where those of each command begin.
+    fn params(&self, program: &Program) -> (wgpu::Buffer, Vec<u32>) {
+        let align = self.device.limits().min_uniform_buffer_offset_alignment as usize;
+        let mut bytes = Vec::new();
+        let mut offsets = Vec::with_capacity(program.commands.len());
+        for command in &program.commands {
+            offsets.push(bytes.len() as u32);
+            if let Command::Dispatch { params, .. } = command {
+                bytes.extend_from_slice(bytemuck::cast_slice(params));
+                bytes.resize(bytes.len().next_multiple_of(align), 0);
+            }
+        }
+        // The last binding is as long as any.
+        bytes.resize(bytes.len() + align, 0);
+        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("params"),
+            size: bytes.len() as u64,
+            usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        self.queue.write_buffer(&buffer, 0, &bytes);
+        (buffer, offsets)
+    }
+
+    fn compiled(&self, state: &mut State, pipeline: &Pipeline) -> Arc<Compiled> {
+        if let Some(compiled) = state.compiled.get(&pipeline.source) {
+            return Arc::clone(compiled);
+        }
+        let label = Some(&*pipeline.label);
+        let entry = |binding: usize, ty| wgpu::BindGroupLayoutEntry {
+            binding: binding as u32,
+            visibility: wgpu::ShaderStages::COMPUTE,
+            ty,
+            count: None,
+        };
+        let params = entry(
+            0,
+            wgpu::BindingType::Buffer {
+                ty: wgpu::BufferBindingType::Uniform,
+                has_dynamic_offset: true,
+                min_binding_size: None,
+            },
+        );
+        let storage = pipeline.bindings.iter().enumerate().map(|(k, binding)| {
+            let read_only = binding.access == Access::Read;
+            entry(
+                k + 1,
+                wgpu::BindingType::Buffer {
+                    ty: wgpu::BufferBindingType::Storage { read_only },
+                    has_dynamic_offset: false,
+                    min_binding_size: None,
+                },
+            )
+        });
+        let entries: Vec<_> = std::iter::once(params).chain(storage).collect();
+        let layout = self.device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+            label,
+            entries: &entries,
+        });
+        let module = self.device.create_shader_module(wgpu::ShaderModuleDescriptor {
+            label,
+            source: wgpu::ShaderSource::Wgsl((&*pipeline.source).into()),
+        });
+        let pipeline_layout = self.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label,
+            bind_group_layouts: &[Some(&layout)],
+            ..Default::default()
+        });
+        let compiled = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label,
+            layout: Some(&pipeline_layout),
+            module: &module,
+            entry_point: Some("main"),
+            compilation_options: wgpu::PipelineCompilationOptions {
+                // Every shader writes what it reads.
+                zero_initialize_workgroup_memory: false,
+                ..Default::default()
+            },
+            cache: None,
+        });
+        let compiled = Arc::new(Compiled { pipeline: compiled, layout });
+        state.compiled.insert(pipeline.source.clone(), Arc::clone(&compiled));
+        compiled
+    }
+
+    fn bind(
+        &self,
+        state: &State,
+        compiled: &Compiled,
+        buffers: &[BufferId],
+        params: &wgpu::Buffer,
+    ) -> wgpu::BindGroup {
+        let align = self.device.limits().min_uniform_buffer_offset_alignment;
+        let words = wgpu::BindGroupEntry {
+            binding: 0,
+            resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                buffer: params,
+                offset: 0,
+                size: wgpu::BufferSize::new(u64::from(align)),
+            }),
+        };
+        let storage = buffers.iter().enumerate().map(|(k, id)| wgpu::BindGroupEntry {
+            binding: k as u32 + 1,
+            resource: state.buffers[id].as_entire_binding(),
+        });
+        let entries: Vec<_> = std::iter::once(words).chain(storage).collect();
+        self.device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: None,
+            layout: &compiled.layout,
+            entries: &entries,
+        })
+    }
+
+    /// Runs what `recorder` has recorded, and gives the contents of a buffer.
+    ///
+    /// # Errors
+    /// [`GpuError`].
+    pub fn read(&self, recorder: &Recorder, numbers: &Numbers) -> Result<Vec<f32>, GpuError> {
+        self.run(&recorder.program())?;
+        let bytes = 4 * numbers.len() as u64;
+        if bytes == 0 {
+            return Ok(Vec::new());
+        }
+        let staging = self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("result"),
+            size: bytes,
+            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        let mut encoder =
+            self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        {
+            let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            encoder.copy_buffer_to_buffer(&state.buffers[&numbers.id()], 0, &staging, 0, bytes);
+        }
+        self.queue.submit([encoder.finish()]);
+        let slice = staging.slice(..);
+        let (done, wait) = std::sync::mpsc::channel();
+        slice.map_async(wgpu::MapMode::Read, move |result| {
+            let _ = done.send(result);
+        });
+        self.device
+            .poll(wgpu::PollType::wait_indefinitely())
+            .map_err(|error| GpuError::Refused(error.to_string()))?;
+        match wait.recv() {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(GpuError::Refused(error.to_string())),
+            Err(error) => return Err(GpuError::Refused(error.to_string())),
+        }
+        self.check()?;
+        let mapped =
+            slice.get_mapped_range().map_err(|error| GpuError::Refused(error.to_string()))?;
+        Ok(bytemuck::cast_slice(&mapped).to_vec())
+    }
+}
+
+/// A pass that dispatches are being recorded into.
+struct Recording {
+    encoder: wgpu::CommandEncoder,
+    pass: wgpu::ComputePass<'static>,
+}

@@ -1,0 +1,157 @@
+//! One layer over all steps.
+//!
+//! ```text
+//! gx = b_ih + x W_ih^T                          one product for all steps
+//! for each step t:                              one dispatch, for a cell with two products two
+//!     h, c = cell(gx[t], b_hh + h W_hh^T)       (shaders/step.wgsl)
+//! ```
+
+use seqrs_core::Error;
+use seqrs_core::backend::Forward;
+use seqrs_core::cell::{Bundle, Cell, CellKind};
+use seqrs_core::rows::Place;
+use seqrs_core::spec::Shape;
+use seqrs_core::steps::Direction;
+
+use crate::kernels::{Kernel, ROWS, Recorded, UNITS};
+use crate::params::{self, NONE};
+use crate::recorder::{Numbers, Recorder, Weights};
+
+/// Where a part of the parameters begins.
+pub(crate) fn at(weights: &Weights, start: usize) -> u32 {
+    (weights.at + start) as u32
+}
+
+/// Workgroups of a step.
+pub(crate) fn step_groups(units: usize, rows: usize) -> [usize; 3] {
+    [units.div_ceil(UNITS), rows.div_ceil(ROWS), 1]
+}
+
+/// What the backend cannot do yet.
+pub(crate) fn supported(shape: &Shape) -> Result<(), Error> {
+    match shape.weight_hr {
+        None => Ok(()),
+        Some(_) => Err(Error::option("proj_size", "0 (no projection) on a GPU", shape.state)),
+    }
+}
+
+pub(crate) fn forward<C: Cell>(rec: &Recorder, run: Forward<'_, Recorder>) -> Result<(), Error> {
+    let shape = run.shape;
+    supported(shape)?;
+    let kind: CellKind = shape.cell;
+    let Shape { input, hidden, directions, .. } = *shape;
+    let (items, batch, time) = (run.steps.items(), run.steps.batch(), run.steps.time());
+    let columns = C::GATES * hidden;
+    let table = rec.items(run.steps);
+
+    // Rows of x one after the other, and rows of y likewise.
+    let packed;
+    let (x, x_at, x_stride) = match run.x.place {
+        Place::Packed { start, stride } => (run.x.data, start, stride),
+        Place::Padded { .. } => {
+            packed = rec.packed(run.x, run.steps, input);
+            (&packed, 0, input)
+        }
+    };
+    let width = directions * hidden;
+    let unpacked;
+    let (y, y_at, y_stride) = match run.y.place {
+        Place::Packed { start, stride } => (&*run.y.data, start, stride),
+        Place::Padded { .. } => {
+            unpacked = rec.buffer(items * width);
+            (&unpacked, 0, width)
+        }
+    };
+
+    for (d, weights) in run.weights.iter().enumerate() {
+        let gx = rec.buffer(items * columns);
+        let bias = |range: &Option<std::ops::Range<usize>>| {
+            range.as_ref().map_or(NONE, |range| at(weights, range.start))
+        };
+        rec.product(
+            x,
+            &weights.numbers,
+            &weights.numbers,
+            &gx,
+            params::Product {
+                m: items as u32,
+                n: columns as u32,
+                k: input as u32,
+                a_at: x_at as u32,
+                a_m: x_stride as u32,
+                a_k: 1,
+                b_at: at(weights, shape.weight_ih.start),
+                b_k: 1,
+                b_n: input as u32,
+                c_at: 0,
+                c_m: columns as u32,
+                bias_at: bias(&shape.bias_ih),
+                add: 0,
+            },
+        );
+        let slot = (run.slot + d) * batch * hidden;
+        // The state before a step and after it, in turn.
+        let mut h = rec.buffer(batch * hidden);
+        let mut h_new = rec.buffer(batch * hidden);
+        rec.copy_rows(1, batch * hidden, (&run.state.h, slot, 0), (&h, 0, 0));
+        let opened_width = (1 + <C::Opened<f32> as Bundle<f32>>::NAMES.len()) * hidden;
+        let opened = (C::FIRST_GATES < C::GATES).then(|| rec.buffer(batch * opened_width));
+        let record = run.tape.get(d);
+        let kept = (C::SAVED + C::STATES) * hidden;
+        let mut params = params::Step {
+            rows: batch as u32,
+            units: hidden as u32,
+            hidden: hidden as u32,
+            depth: hidden as u32,
+            items_at: 0,
+            weight_at: at(weights, shape.weight_hh.start),
+            bias_at: bias(&shape.bias_hh),
+            c_at: slot as u32,
+            y_at: (y_at + d * hidden) as u32,
+            y_stride: y_stride as u32,
+            record: kept as u32,
+        };
+        for k in 0..time {
+            params.items_at = (Direction::BOTH[d].step(k, time) * batch) as u32;
+            let mut finish = params;
+            let mut buffers: Vec<&Numbers> = vec![&table, &gx, &weights.numbers, &h];
+            if let Some(opened) = &opened {
+                let first = [&table, &gx, &*weights.numbers, &h, opened];
+                let groups = step_groups(hidden, batch);
+                rec.dispatch(Kernel::Open(kind), &first, params.words(), groups);
+                buffers.push(opened);
+                finish.weight_at += (C::FIRST_GATES * hidden * hidden) as u32;
+                if finish.bias_at != NONE {
+                    finish.bias_at += (C::FIRST_GATES * hidden) as u32;
+                }
+            }
+            buffers.push(&h_new);
+            if let Some(c) = &run.state.c {
+                buffers.push(c);
+            }
+            buffers.push(y);
+            let recorded = match record {
+                None => Recorded::No,
+                Some(record) => {
+                    buffers.push(&record.items);
+                    Recorded::Yes
+                }
+            };
+            let kernel = Kernel::Step(kind, recorded);
+            rec.dispatch(kernel, &buffers, finish.words(), step_groups(hidden, batch));
+            std::mem::swap(&mut h, &mut h_new);
+        }
+        rec.copy_rows(1, batch * hidden, (&h, 0, 0), (&run.state.h, slot, 0));
+        if let Some(record) = record {
+            let states = C::STATES * hidden;
+            rec.copy_rows(batch, hidden, (&h, 0, hidden), (&record.last, 0, states));
+            if let Some(c) = &run.state.c {
+                rec.copy_rows(batch, hidden, (c, slot, hidden), (&record.last, hidden, states));
+            }
+        }
+    }
+    if let Place::Padded { .. } = run.y.place {
+        rec.unpack_rows(y, run.steps, width, run.y.data, run.y.place);
+    }
+    Ok(())
+}

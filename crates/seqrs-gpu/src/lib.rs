@@ -1,0 +1,19 @@
+//! Recurrent networks in WGSL compute shaders: the GPU backend of seqrs.
+//!
+//! A [`Recorder`] is a [`seqrs_core::backend::Backend`] that computes nothing: it writes down
+//! what a device has to do, as a [`program::Program`]. A [`device::Gpu`] runs that.
+//!
+//! ```text
+//! Recorder  --(plain data)-->  Program  --(wgpu)-->  Gpu
+//! ```
+
+mod backward;
+pub mod device;
+mod executor;
+mod forward;
+mod kernels;
+mod params;
+pub mod program;
+mod recorder;
+
+pub use recorder::{Numbers, Record, Recorder, Weights};

@@ -1,0 +1,332 @@
+//! A backend that writes down what is to be computed.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use seqrs_core::Error;
+use seqrs_core::backend::{Backend, Backward, Forward};
+use seqrs_core::rows::{Place, Rows};
+use seqrs_core::spec::Shape;
+use seqrs_core::steps::Steps;
+use seqrs_core::with_cell;
+
+use crate::kernels::{ELEMENTS, Kernel, PRODUCT_TILE};
+use crate::params::{self, NONE};
+use crate::program::{BufferId, Command, Program};
+use crate::{backward, forward};
+
+/// Workgroups along the first axis where a shader goes element by element.
+const GROUPS_IN_A_ROW: usize = 32768;
+
+static NEXT: AtomicU64 = AtomicU64::new(0);
+
+/// Numbers in a buffer of a device. When they go, the next program releases the buffer.
+#[derive(Debug)]
+pub struct Numbers {
+    id: BufferId,
+    len: usize,
+    released: Arc<Mutex<Vec<BufferId>>>,
+}
+
+impl Numbers {
+    /// The buffer.
+    pub fn id(&self) -> BufferId {
+        self.id
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none. (The buffer has room for one all the same.)
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+impl Drop for Numbers {
+    fn drop(&mut self) {
+        locked(&self.released).push(self.id);
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The parameters of one direction of one layer: where they lie, in the order of
+/// [`seqrs_core::spec::Spec::parameters`].
+#[derive(Debug)]
+pub struct Weights {
+    pub(crate) numbers: Arc<Numbers>,
+    pub(crate) at: usize,
+}
+
+/// What one direction of a layer keeps for the way back.
+#[derive(Debug)]
+pub struct Record {
+    /// For each item the values that the cell saved and the state before the step, H each.
+    pub(crate) items: Numbers,
+    /// For each row the final state, H each.
+    pub(crate) last: Numbers,
+}
+
+/// Writes down a computation. What it gives out are names of buffers, which a device fills when
+/// it runs the program.
+#[derive(Debug, Default)]
+pub struct Recorder {
+    recorded: Mutex<Recorded>,
+    released: Arc<Mutex<Vec<BufferId>>>,
+}
+
+#[derive(Debug, Default)]
+struct Recorded {
+    program: Program,
+    pipelines: HashMap<Kernel, usize>,
+    /// The table of items of the steps that were last asked for.
+    items: Option<(Steps, Arc<Numbers>)>,
+}
+
+impl Recorder {
+    /// With nothing recorded.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// What was recorded since the last program, which a device has to run before the next.
+    pub fn program(&self) -> Program {
+        let mut recorded = locked(&self.recorded);
+        recorded.pipelines.clear();
+        let mut program = std::mem::take(&mut recorded.program);
+        program.released = std::mem::take(&mut *locked(&self.released));
+        program
+    }
+
+    /// A buffer with these numbers.
+    pub fn numbers(&self, numbers: &[f32]) -> Box<Numbers> {
+        Box::new(self.written(bytemuck::cast_slice(numbers), numbers.len()))
+    }
+
+    /// A buffer with these indices.
+    pub(crate) fn table(&self, indices: &[u32]) -> Numbers {
+        self.written(bytemuck::cast_slice(indices), indices.len())
+    }
+
+    fn written(&self, bytes: &[u8], len: usize) -> Numbers {
+        let numbers = self.buffer(len);
+        if !bytes.is_empty() {
+            let write = Command::Write { to: numbers.id, bytes: bytes.to_vec() };
+            locked(&self.recorded).program.commands.push(write);
+        }
+        numbers
+    }
+
+    /// A buffer of `len` zeros.
+    pub(crate) fn buffer(&self, len: usize) -> Numbers {
+        let id = BufferId(NEXT.fetch_add(1, Ordering::Relaxed));
+        let bytes = 4 * len.max(1) as u64;
+        locked(&self.recorded).program.buffers.push((id, bytes));
+        Numbers { id, len, released: Arc::clone(&self.released) }
+    }
+
+    /// Runs `kernel`.
+    pub(crate) fn dispatch(
+        &self,
+        kernel: Kernel,
+        buffers: &[&Numbers],
+        params: Vec<u32>,
+        workgroups: [usize; 3],
+    ) {
+        if workgroups.contains(&0) {
+            return;
+        }
+        let mut recorded = locked(&self.recorded);
+        let Recorded { program, pipelines, .. } = &mut *recorded;
+        let pipeline = *pipelines.entry(kernel).or_insert_with(|| {
+            program.pipelines.push(kernel.pipeline());
+            program.pipelines.len() - 1
+        });
+        program.commands.push(Command::Dispatch {
+            pipeline,
+            buffers: buffers.iter().map(|numbers| numbers.id).collect(),
+            params,
+            workgroups: workgroups.map(|n| n as u32),
+        });
+    }
+
+    /// For every step and row its item, or [`NONE`]: (T, B).
+    pub(crate) fn items(&self, steps: &Steps) -> Arc<Numbers> {
+        if let Some((last, items)) = &locked(&self.recorded).items
+            && last == steps
+        {
+            return Arc::clone(items);
+        }
+        let mut table = vec![NONE; steps.time() * steps.batch()];
+        steps.for_each(|item, t, b| table[t * steps.batch() + b] = item as u32);
+        let items = Arc::new(self.table(&table));
+        locked(&self.recorded).items = Some((steps.clone(), Arc::clone(&items)));
+        items
+    }
+
+    /// Where in its place the row of each item begins.
+    fn places(&self, place: Place, steps: &Steps) -> Numbers {
+        let mut places = vec![0; steps.items()];
+        steps.for_each(|item, t, b| places[item] = place.offset(item, t, b) as u32);
+        self.table(&places)
+    }
+
+    /// Rows from one buffer to another, each with where the first begins and the distance from
+    /// one to the next.
+    pub(crate) fn copy_rows(
+        &self,
+        rows: usize,
+        width: usize,
+        from: (&Numbers, usize, usize),
+        to: (&Numbers, usize, usize),
+    ) {
+        let (from, from_at, from_stride) = from;
+        let (to, to_at, to_stride) = to;
+        let params = params::CopyRows {
+            rows: rows as u32,
+            width: width as u32,
+            from_at: from_at as u32,
+            from_stride: from_stride as u32,
+            to_at: to_at as u32,
+            to_stride: to_stride as u32,
+        };
+        self.copy_by(from, from, to, params);
+    }
+
+    fn copy_by(&self, from: &Numbers, places: &Numbers, to: &Numbers, params: params::CopyRows) {
+        let blocks = (params.width as usize).div_ceil(ELEMENTS);
+        let groups = grid(params.rows as usize * blocks);
+        self.dispatch(Kernel::CopyRows, &[from, places, to], params.words(), groups);
+    }
+
+    /// Rows one after the other.
+    pub(crate) fn packed(&self, from: Rows<'_, Numbers>, steps: &Steps, width: usize) -> Numbers {
+        let mut to = self.buffer(steps.items() * width);
+        self.pack_rows(from, steps, width, &mut to);
+        to
+    }
+
+    /// From packed rows to their places.
+    pub(crate) fn unpack_rows(
+        &self,
+        from: &Numbers,
+        steps: &Steps,
+        width: usize,
+        to: &Numbers,
+        place: Place,
+    ) {
+        let params = params::CopyRows {
+            rows: steps.items() as u32,
+            width: width as u32,
+            from_at: 0,
+            from_stride: width as u32,
+            to_at: 0,
+            to_stride: NONE,
+        };
+        let places = self.places(place, steps);
+        self.copy_by(from, &places, to, params);
+    }
+
+    /// c = a b, + bias or + c.
+    pub(crate) fn product(
+        &self,
+        a: &Numbers,
+        b: &Numbers,
+        bias: &Numbers,
+        c: &Numbers,
+        params: params::Product,
+    ) {
+        let tiles = |n: u32| (n as usize).div_ceil(PRODUCT_TILE);
+        let groups = [tiles(params.n), tiles(params.m), 1];
+        self.dispatch(Kernel::Product, &[a, b, bias, c], params.words(), groups);
+    }
+
+    /// to[j] += the sum of column j.
+    pub(crate) fn column_sums(&self, from: &Numbers, to: &Numbers, params: params::ColumnSums) {
+        let groups = [(params.columns as usize).div_ceil(ELEMENTS), 1, 1];
+        self.dispatch(Kernel::ColumnSums, &[from, to], params.words(), groups);
+    }
+}
+
+/// Workgroups for so many, in rows of [`GROUPS_IN_A_ROW`].
+fn grid(groups: usize) -> [usize; 3] {
+    [groups.min(GROUPS_IN_A_ROW), groups.div_ceil(GROUPS_IN_A_ROW), 1]
+}
+
+impl Backend for Recorder {
+    type Elem = f32;
+    type Slice = Numbers;
+    type Buffer = Box<Numbers>;
+    type Scratch = Box<Numbers>;
+    type Weights = Weights;
+    type Record = Record;
+
+    fn zeros(&self, len: usize) -> Result<Box<Numbers>, Error> {
+        Ok(Box::new(self.buffer(len)))
+    }
+
+    fn blank(&self, len: usize) -> Result<Box<Numbers>, Error> {
+        self.zeros(len)
+    }
+
+    fn copy(&self, from: &Numbers) -> Result<Box<Numbers>, Error> {
+        let to = self.zeros(from.len())?;
+        self.copy_rows(1, from.len(), (from, 0, 0), (&to, 0, 0));
+        Ok(to)
+    }
+
+    fn pack_rows(&self, from: Rows<'_, Numbers>, steps: &Steps, width: usize, to: &mut Numbers) {
+        let mut params = params::CopyRows {
+            rows: steps.items() as u32,
+            width: width as u32,
+            to_stride: width as u32,
+            ..Default::default()
+        };
+        match from.place {
+            Place::Packed { start, stride } => {
+                (params.from_at, params.from_stride) = (start as u32, stride as u32);
+                self.copy_by(from.data, from.data, to, params);
+            }
+            Place::Padded { .. } => {
+                params.from_stride = NONE;
+                let places = self.places(from.place, steps);
+                self.copy_by(from.data, &places, to, params);
+            }
+        }
+    }
+
+    fn times(&self, a: &Numbers, b: &Numbers) -> Result<Box<Numbers>, Error> {
+        let product = self.zeros(a.len())?;
+        let params = params::Times { len: a.len() as u32 };
+        let groups = grid(a.len().div_ceil(ELEMENTS));
+        self.dispatch(Kernel::Times, &[a, b, &product], params.words(), groups);
+        Ok(product)
+    }
+
+    fn weights(&self, shape: &Shape, parameters: &Numbers) -> Result<Weights, Error> {
+        debug_assert_eq!(shape.len(), parameters.len());
+        Ok(Weights { numbers: Arc::from(self.copy(parameters)?), at: 0 })
+    }
+
+    fn record(&self, shape: &Shape, items: usize, batch: usize) -> Result<Record, Error> {
+        let numbers = shape.cell.saved() * shape.hidden + shape.cell.states() * shape.hidden;
+        Ok(Record {
+            items: self.buffer(items * numbers),
+            last: self.buffer(batch * shape.cell.states() * shape.hidden),
+        })
+    }
+
+    fn forward(&self, run: Forward<'_, Self>) -> Result<(), Error> {
+        with_cell!(run.shape.cell, C => forward::forward::<C>(self, run))
+    }
+
+    fn backward(&self, run: Backward<'_, Self>) -> Result<(), Error> {
+        with_cell!(run.shape.cell, C => backward::backward::<C>(self, run))
+    }
+}

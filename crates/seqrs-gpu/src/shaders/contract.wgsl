@@ -1,0 +1,6 @@
+// What the functions of a cell give: the contract of seqrs-core/src/cell/mod.rs.
+
+struct Stepped { s: State, saved: Saved }
+struct Operand { value: f32, opened: Opened }
+struct Gradients { d_gx: Gates, d_gh: Gates, d_s: State }
+struct Closed { d_g: Gates, d_h: f32 }

@@ -1,0 +1,22 @@
+// Copies rows of `width` numbers from one stride to another, or by a table of where each begins.
+
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
+    // Workgroups run along the width, as many in a row of them as fit.
+    let blocks = (p.width + 63u) / 64u;
+    let number = group.y * 32768u + group.x;
+    let row = number / blocks;
+    let column = number % blocks * 64u + local.x;
+    if (row >= p.rows || column >= p.width) {
+        return;
+    }
+    var from_row = p.from_at + row * p.from_stride;
+    if (p.from_stride == NONE) {
+        from_row = places[row];
+    }
+    var to_row = p.to_at + row * p.to_stride;
+    if (p.to_stride == NONE) {
+        to_row = places[row];
+    }
+    to[to_row + column] = from_[from_row + column];
+}

@@ -1,0 +1,38 @@
+// One step back through time for all rows: the gradient of h from the gates of the step after, and
+// the cell's way back. The twin of seqrs-cpu/src/step_back.rs.
+//
+//     d_h = d_y + what did not go through a product + d_gates(after) W_hh
+//
+// `running` has for each row what the step after left: d_h as far as it did not go through a
+// product, d_c, and the states after this step. A row that is not live passes everything on.
+
+fn operand_at(row: u32, k: u32) -> f32 {
+    return d_after[row * p.columns + k];
+}
+
+fn weight_at(gate: u32, unit: u32, k: u32) -> f32 {
+    return parameters[p.weight_at + k * p.units + unit];
+}
+
+@compute @workgroup_size(UNITS, ROWS)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
+    let u = group.x * UNITS + local.x;
+    let b = group.y * ROWS + local.y;
+    let sums = tile_sums(array<f32, 1>(0.0), group, local, p.depth);
+    if (u >= p.units || b >= p.rows) {
+        return;
+    }
+    let item = items[p.items_at + b];
+    if (item == NONE) {
+        pass_on(b, u);
+        return;
+    }
+    var d_s = running_gradient(b, u);
+    d_s.h += sums[0];
+    if (p.d_y_stride != NONE) {
+        d_s.h += d_y[p.d_y_at + item * p.d_y_stride + u];
+    }
+    let s = recorded_state(item, u);
+    let d = backward(recorded(item, u), s, running_state(b, u), d_s);
+    leave(item, b, u, d, s);
+}
