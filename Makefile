@@ -90,7 +90,7 @@ lint: lint-rust lint-python
 
 lint-rust:
 	@.ci/tool rustfmt cargo fmt --all --check
-	@.ci/tool clippy cargo clippy --workspace --all-targets --locked -- -D warnings
+	@.ci/tool clippy cargo clippy --workspace --all-targets --features seqrs/gpu --locked -- -D warnings
 
 lint-python: $(VENV)/test.stamp
 	$(VENV)/bin/ruff check .
@@ -103,8 +103,8 @@ test-stubs: $(VENV)/test.stamp $(VENV)/installed.stamp
 # The extension module has no tests of its own and the benches are none.
 test-rust:
 	@mkdir -p target/test
-	$(CLEAN_ENV) .ci/software-gpu cargo test --workspace --exclude seqrs-py --exclude seqrs-benches --locked 2>&1 | tee target/test/rust.log
-	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --exclude seqrs-benches --no-deps --locked
+	$(CLEAN_ENV) .ci/software-gpu cargo test --workspace --exclude seqrs-py --exclude seqrs-benches --features seqrs/gpu --locked 2>&1 | tee target/test/rust.log
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --exclude seqrs-benches --features seqrs/gpu --no-deps --locked
 
 test-python: $(VENV)/test.stamp $(VENV)/installed.stamp
 	@mkdir -p target/test
@@ -128,7 +128,7 @@ bench-neighbours: $(VENV)/installed.stamp
 	$(CLEAN_ENV) $(PY) benches/python/neighbours.py $(ARGS)
 
 docs: $(VENV)/installed.stamp
-	cargo doc --workspace --exclude seqrs-benches --no-deps --locked
+	cargo doc --workspace --exclude seqrs-benches --features seqrs/gpu --no-deps --locked
 	@$(SETUP) $(VENV) requirements/docs.txt
 	$(PY) -m pdoc --output-directory target/doc-python --docformat google seqrs
 	@echo "open target/doc/seqrs/index.html and target/doc-python/seqrs.html"

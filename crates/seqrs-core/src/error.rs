@@ -64,6 +64,16 @@ pub enum Error {
         /// What came.
         got: String,
     },
+    /// A device is not there, or is not able to do what was asked.
+    #[error("{what}: expected {expected}, got {got}")]
+    NoDevice {
+        /// Which device, or which of its limits.
+        what: String,
+        /// What would have been right.
+        expected: String,
+        /// What there is.
+        got: String,
+    },
     /// A buffer of this many bytes cannot be had.
     #[error("{what}: expected room for {bytes} bytes, got none")]
     OutOfMemory {
@@ -98,5 +108,6 @@ impl Error {
         #[doc = "An [`Error::State`]."] state State;
         #[doc = "An [`Error::ModelFile`]."] model_file ModelFile;
         #[doc = "An [`Error::Numerical`]."] numerical Numerical;
+        #[doc = "An [`Error::NoDevice`]."] no_device NoDevice;
     }
 }

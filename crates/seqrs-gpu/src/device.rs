@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock};
 
+use seqrs_core::Error;
+
 use crate::executor::Compiled;
 use crate::program::BufferId;
 
@@ -59,6 +61,24 @@ impl fmt::Display for GpuError {
 }
 
 impl std::error::Error for GpuError {}
+
+impl From<GpuError> for Error {
+    fn from(error: GpuError) -> Self {
+        match error {
+            GpuError::NoAdapter { wanted, found } => Self::no_device("GPU", wanted, found),
+            GpuError::Unsupported { limit, need, have } => {
+                Self::no_device(format!("GPU {limit}"), format!("at least {need}"), have)
+            }
+            GpuError::OutOfMemory { bytes } => {
+                Self::OutOfMemory { what: "GPU memory".to_owned(), bytes: u128::from(bytes) }
+            }
+            GpuError::DeviceLost(reason) => {
+                Self::no_device("GPU", "a device", format!("lost: {reason}"))
+            }
+            GpuError::Refused(words) => Self::no_device("GPU", "to work", words),
+        }
+    }
+}
 
 /// An adapter, as the driver describes it.
 #[derive(Debug, Clone, PartialEq)]

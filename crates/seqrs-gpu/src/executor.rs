@@ -229,14 +229,34 @@ impl Gpu {
     /// # Errors
     /// [`GpuError`].
     pub fn read(&self, recorder: &Recorder, numbers: &Numbers) -> Result<Vec<f32>, GpuError> {
+        Ok(self.read_all(recorder, &[numbers])?.swap_remove(0))
+    }
+
+    /// As [`read`](Self::read), for several buffers, with one wait for the device.
+    ///
+    /// # Errors
+    /// [`GpuError`].
+    pub fn read_all(
+        &self,
+        recorder: &Recorder,
+        wanted: &[&Numbers],
+    ) -> Result<Vec<Vec<f32>>, GpuError> {
         self.run(&recorder.program())?;
-        let bytes = 4 * numbers.len() as u64;
-        if bytes == 0 {
-            return Ok(Vec::new());
+        let ends: Vec<usize> = wanted
+            .iter()
+            .scan(0, |end, numbers| {
+                *end += numbers.len();
+                Some(*end)
+            })
+            .collect();
+        let total = ends.last().copied().unwrap_or(0);
+        if total == 0 {
+            return Ok(vec![Vec::new(); wanted.len()]);
         }
+        let refused = |error: &dyn std::fmt::Display| GpuError::Refused(error.to_string());
         let staging = self.device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some("result"),
-            size: bytes,
+            label: Some("results"),
+            size: 4 * total as u64,
             usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
             mapped_at_creation: false,
         });
@@ -244,26 +264,29 @@ impl Gpu {
             self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         {
             let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            encoder.copy_buffer_to_buffer(&state.buffers[&numbers.id()], 0, &staging, 0, bytes);
+            for (numbers, end) in
+                wanted.iter().zip(&ends).filter(|(numbers, _)| !numbers.is_empty())
+            {
+                let bytes = 4 * numbers.len() as u64;
+                let to = 4 * *end as u64 - bytes;
+                let from = &state.buffers[&numbers.id()];
+                encoder.copy_buffer_to_buffer(from, 0, &staging, to, bytes);
+            }
         }
         self.queue.submit([encoder.finish()]);
         let slice = staging.slice(..);
         let (done, wait) = std::sync::mpsc::channel();
         slice.map_async(wgpu::MapMode::Read, move |result| {
+            // Who waited may have given up.
             let _ = done.send(result);
         });
-        self.device
-            .poll(wgpu::PollType::wait_indefinitely())
-            .map_err(|error| GpuError::Refused(error.to_string()))?;
-        match wait.recv() {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => return Err(GpuError::Refused(error.to_string())),
-            Err(error) => return Err(GpuError::Refused(error.to_string())),
-        }
+        self.device.poll(wgpu::PollType::wait_indefinitely()).map_err(|error| refused(&error))?;
+        wait.recv().map_err(|error| refused(&error))?.map_err(|error| refused(&error))?;
         self.check()?;
-        let mapped =
-            slice.get_mapped_range().map_err(|error| GpuError::Refused(error.to_string()))?;
-        Ok(bytemuck::cast_slice(&mapped).to_vec())
+        let mapped = slice.get_mapped_range().map_err(|error| refused(&error))?;
+        let all: &[f32] = bytemuck::cast_slice(&mapped);
+        let part = |(numbers, end): (&&Numbers, &usize)| all[end - numbers.len()..*end].to_vec();
+        Ok(wanted.iter().zip(&ends).map(part).collect())
     }
 }
 

@@ -11,6 +11,7 @@ use seqrs_core::with_cell;
 
 use crate::params;
 use crate::program::{Access, Binding, Pipeline};
+use crate::row_kernels::RowKernel;
 
 /// A shader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -29,6 +30,8 @@ pub(crate) enum Kernel {
     Close(CellKind),
     /// The gradient of the initial h.
     LastBack,
+    /// What treats each row by itself.
+    Rows(RowKernel),
 }
 
 /// Whether a step leaves what the way back needs.
@@ -81,6 +84,7 @@ impl Kernel {
                 include_str!("shaders/times.wgsl"),
                 &[read("a"), read("b"), write("product")],
             ),
+            Self::Rows(kernel) => kernel.pipeline(),
             Self::Open(kind) => Text::of(kind).open(),
             Self::Step(kind, recorded) => Text::of(kind).step(recorded),
             Self::StepBack(kind) => Text::of(kind).step_back(),
@@ -96,19 +100,24 @@ impl Kernel {
     }
 }
 
-const fn read(name: &'static str) -> Binding {
+pub(crate) const fn read(name: &'static str) -> Binding {
     Binding { name, number: "f32", access: Access::Read }
 }
 
-const fn write(name: &'static str) -> Binding {
+pub(crate) const fn write(name: &'static str) -> Binding {
     Binding { name, number: "f32", access: Access::Write }
 }
 
-const fn table(name: &'static str) -> Binding {
+pub(crate) const fn table(name: &'static str) -> Binding {
     Binding { name, number: "u32", access: Access::Read }
 }
 
-fn pipeline(label: &str, params: &str, bindings: &[Binding], parts: &[&str]) -> Pipeline {
+pub(crate) fn pipeline(
+    label: &str,
+    params: &str,
+    bindings: &[Binding],
+    parts: &[&str],
+) -> Pipeline {
     let none = format!("const NONE = {:#x}u;\n", params::NONE);
     let declarations = Pipeline::declarations(bindings);
     let all = [&[params, &none, &declarations], parts].concat();
@@ -509,6 +518,7 @@ mod tests {
             Kernel::Open(CellKind::GruResetBefore),
             Kernel::Close(CellKind::GruResetBefore),
         ];
+        all.extend(crate::row_kernels::all().into_iter().map(Kernel::Rows));
         for kind in CellKind::ALL {
             all.extend([
                 Kernel::Step(kind, Recorded::Yes),

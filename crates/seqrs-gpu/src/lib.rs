@@ -15,5 +15,9 @@ mod kernels;
 mod params;
 pub mod program;
 mod recorder;
+mod row_kernels;
+mod rows;
 
 pub use recorder::{Numbers, Record, Recorder, Weights};
+pub use row_kernels::{Function, Term};
+pub use rows::{Clip, Groups, Linear, Normal, Rule};

@@ -21,6 +21,8 @@ macro_rules! params {
     };
 }
 
+pub(crate) use params;
+
 params! {
     /// c = a b: c is m x n, the sums have k terms.
     Product {

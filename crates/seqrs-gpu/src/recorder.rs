@@ -64,6 +64,13 @@ pub struct Weights {
     pub(crate) at: usize,
 }
 
+impl Weights {
+    /// Those that begin at this place of a buffer, which may have others too.
+    pub fn new(numbers: Arc<Numbers>, at: usize) -> Self {
+        Self { numbers, at }
+    }
+}
+
 /// What one direction of a layer keeps for the way back.
 #[derive(Debug)]
 pub struct Record {
@@ -107,6 +114,17 @@ impl Recorder {
     /// A buffer with these numbers.
     pub fn numbers(&self, numbers: &[f32]) -> Box<Numbers> {
         Box::new(self.written(bytemuck::cast_slice(numbers), numbers.len()))
+    }
+
+    /// A buffer of `len` zeros.
+    pub fn zeros_of(&self, len: usize) -> Box<Numbers> {
+        Box::new(self.buffer(len))
+    }
+
+    /// All numbers of one buffer to another of the same length.
+    pub fn copy_numbers(&self, from: &Numbers, to: &Numbers) {
+        debug_assert_eq!(from.len(), to.len());
+        self.copy_rows(1, from.len(), (from, 0, 0), (to, 0, 0));
     }
 
     /// A buffer with these indices.
@@ -199,7 +217,13 @@ impl Recorder {
         self.copy_by(from, from, to, params);
     }
 
-    fn copy_by(&self, from: &Numbers, places: &Numbers, to: &Numbers, params: params::CopyRows) {
+    pub(crate) fn copy_by(
+        &self,
+        from: &Numbers,
+        places: &Numbers,
+        to: &Numbers,
+        params: params::CopyRows,
+    ) {
         let blocks = (params.width as usize).div_ceil(ELEMENTS);
         let groups = grid(params.rows as usize * blocks);
         self.dispatch(Kernel::CopyRows, &[from, places, to], params.words(), groups);

@@ -78,7 +78,10 @@
 //!   `SEQRS_LEVEL`; [`arrays`] says how the names correspond to Python's, and [`low_level`]
 //!   works on slices, on a [`Cpu`](low_level::Cpu) of the caller's choice.
 //!
-//! Not there yet: peepholes of the LSTM, other devices than the CPU.
+//! - The feature `gpu` (off by default): [`gpu`](https://docs.rs/seqrs/latest/seqrs/gpu), the same
+//!   layers and training on a GPU, in f32.
+//!
+//! Not there yet: peepholes of the LSTM.
 //!
 //! # Laws
 //! A step at which a row is not live (past its length, or masked) keeps the row's state and
@@ -92,6 +95,8 @@ pub mod atomic;
 pub mod checkpoint;
 pub mod clipping;
 pub mod files;
+#[cfg(feature = "gpu")]
+pub mod gpu;
 pub mod layer;
 pub mod layers;
 pub mod losses;

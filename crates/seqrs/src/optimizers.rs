@@ -278,6 +278,18 @@ impl<T: Number> Optimizer<T> {
         self.spec.schedule().at(self.updates, &self.progress)
     }
 
+    /// The formula of the next update, for who does it elsewhere and then counts it.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn next_rule(&self) -> Rule<T> {
+        Rule::new(&self.spec, self.learning_rate(), self.updates + 1)
+    }
+
+    /// Counts an update that was done elsewhere.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn count(&mut self) {
+        self.updates += 1;
+    }
+
     /// Shows the schedule a metric, smaller being better.
     pub fn observe(&mut self, metric: f64) {
         self.spec.schedule().observe(&mut self.progress, metric);
@@ -332,7 +344,7 @@ fn or_empty<'a, T: 'a>(
 
 /// An optimiser's formula with the numbers of one update filled in.
 #[derive(Clone, Copy, Debug)]
-enum Rule<T> {
+pub(crate) enum Rule<T> {
     Sgd { lr: T, momentum: T, nesterov: bool, decay: T },
     RmsProp { lr: T, alpha: T, new: T, eps: T, decay: T, momentum: T },
     Adam { step: T, new1: T, beta2: T, new2: T, root: T, eps: T, decay: T, keep: T },

@@ -85,17 +85,17 @@ impl<T: Number> From<Layer<T>> for Sequential<T> {
 
 /// What a layer reads and gives out within a model.
 #[derive(Clone, Copy, Debug)]
-struct Link {
+pub(crate) struct Link {
     /// Numbers in a row that it reads; none for ids and where only the input decides.
-    input: Option<usize>,
+    pub(crate) input: Option<usize>,
     /// Numbers in a row that it gives.
-    output: Option<usize>,
+    pub(crate) output: Option<usize>,
     /// What the rows that it reads belong to.
-    rank: Rank,
+    pub(crate) rank: Rank,
     /// Whether the columns it reads are the two directions of a bidirectional layer.
-    both_ways: bool,
+    pub(crate) both_ways: bool,
     /// Which of the model's states is its own.
-    state: usize,
+    pub(crate) state: usize,
 }
 
 impl<T: Number> Sequential<T> {
@@ -237,7 +237,7 @@ impl<T: Number> Sequential<T> {
     }
 
     /// What passes between the layers, if they fit each other and an input of `width`.
-    fn chain(&self, width: Option<usize>) -> Result<Vec<Link>, Error> {
+    pub(crate) fn chain(&self, width: Option<usize>) -> Result<Vec<Link>, Error> {
         if self.layers.is_empty() {
             return Err(Error::option("layers", "at least one layer", "none"));
         }
@@ -281,7 +281,7 @@ impl<T: Number> Sequential<T> {
     }
 
     /// The chain for this input, if the input fits it.
-    fn chain_for(&self, x: &Input<'_, T>, steps: &Steps) -> Result<Vec<Link>, Error> {
+    pub(crate) fn chain_for(&self, x: &Input<'_, T>, steps: &Steps) -> Result<Vec<Link>, Error> {
         match (x, self.takes_ids()) {
             (Input::Ids(_), true) => self.chain(None),
             (&Input::Numbers(rows, width), false) => {

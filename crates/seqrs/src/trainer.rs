@@ -103,7 +103,7 @@ impl TrainerOptions {
         Self { seed, ..self }
     }
 
-    fn clipping(&self) -> Clipping {
+    pub(crate) fn clipping(&self) -> Clipping {
         Clipping { norm: self.clip_norm, value: self.clip_value }
     }
 }
@@ -410,7 +410,10 @@ impl<T: Number> Trainer<T> {
     }
 }
 
-fn check_bptt<T: Number>(model: &Sequential<T>, bptt: Option<usize>) -> Result<(), Error> {
+pub(crate) fn check_bptt<T: Number>(
+    model: &Sequential<T>,
+    bptt: Option<usize>,
+) -> Result<(), Error> {
     let Some(chunk) = bptt else { return Ok(()) };
     if chunk == 0 {
         return Err(Error::option("bptt", "an integer of at least 1, or none", chunk));
@@ -431,7 +434,7 @@ fn check_bptt<T: Number>(model: &Sequential<T>, bptt: Option<usize>) -> Result<(
 }
 
 /// The same rows from step `from` on, for a slice of the steps that begins there.
-fn later<'a, S: ?Sized>(rows: Rows<'a, S>, steps: &Steps, from: usize) -> Rows<'a, S> {
+pub(crate) fn later<'a, S: ?Sized>(rows: Rows<'a, S>, steps: &Steps, from: usize) -> Rows<'a, S> {
     let place = match rows.place {
         Place::Packed { start, stride } => {
             Place::Packed { start: start + steps.at(from).0.start * stride, stride }

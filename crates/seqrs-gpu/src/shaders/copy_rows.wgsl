@@ -1,4 +1,5 @@
-// Copies rows of `width` numbers from one stride to another, or by a table of where each begins.
+// Copies rows of `width` numbers from one stride to another, or by a table of where each begins;
+// a row whose place is NONE is left out.
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
@@ -13,10 +14,16 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
     var from_row = p.from_at + row * p.from_stride;
     if (p.from_stride == NONE) {
         from_row = places[row];
+        if (from_row == NONE) {
+            return;
+        }
     }
     var to_row = p.to_at + row * p.to_stride;
     if (p.to_stride == NONE) {
         to_row = places[row];
+        if (to_row == NONE) {
+            return;
+        }
     }
     to[to_row + column] = from_[from_row + column];
 }

@@ -70,7 +70,7 @@ pub(super) fn to_flat<T: Number>(
         let c = state.c.as_ref().map(|c| copied(name, &c.view())).transpose()?;
         Ok(State { h: copied(name, &state.h.view())?, c })
     };
-    let flat = states.iter().map(flat).collect::<Result<_, _>>()?;
+    let flat = states.iter().map(flat).collect::<Result<_, Error>>()?;
     model.check_state(&flat, batch)?;
     Ok(flat)
 }

@@ -1,0 +1,9 @@
+// The way back of a function whose slope follows from its value.
+
+@compute @workgroup_size(THREADS)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
+    let i = number_of(group) * THREADS + local.x;
+    if (i < p.len) {
+        d_x[i] = d_y[i] * SLOPE(y[i]);
+    }
+}

@@ -1,0 +1,378 @@
+//! Training steps on a device.
+
+use std::sync::Arc;
+
+use seqrs_core::{Error, Steps};
+use seqrs_gpu::device::Gpu;
+use seqrs_gpu::{Clip, Numbers, Rule, Term};
+
+use super::model::{DeviceState, GpuModel};
+use crate::losses::{Huber, Loss, Reduction};
+use crate::optimizers::{self, Optimizer};
+use crate::random::mix;
+use crate::sequential::{Input, ModelState, Rank, Sequential};
+use crate::targets::{Gathered, Outputs, Target};
+use crate::trainer::{Evaluation, StepResult, TrainerOptions, check_bptt, later};
+
+/// Trains a model on a GPU, as [`Trainer`](crate::Trainer) does on the CPU: forward, loss, backward,
+/// clipping and update stay on the device, and the loss, the norm of the gradient and the states
+/// come back.
+#[derive(Debug)]
+pub struct GpuTrainer {
+    model: GpuModel,
+    options: TrainerOptions,
+    /// Counts updates and knows the learning rate; its moments are on the device.
+    optimizer: Optimizer<f32>,
+    /// Of each layer, as many as the optimiser keeps.
+    moments: Vec<Vec<Arc<Numbers>>>,
+}
+
+/// What one chunk adds to the result.
+#[derive(Clone, Copy, Debug, Default)]
+struct Chunk {
+    total: f64,
+    grad_norm: f64,
+}
+
+impl GpuTrainer {
+    /// Takes the model to a device.
+    ///
+    /// # Errors
+    /// [`Error::Option`] names an option that is at fault; [`Error::NoDevice`],
+    /// [`Error::OutOfMemory`].
+    pub fn new(
+        gpu: Arc<Gpu>,
+        model: Sequential<f32>,
+        options: TrainerOptions,
+    ) -> Result<Self, Error> {
+        options.loss.check()?;
+        options.clipping().check()?;
+        check_bptt(&model, options.bptt)?;
+        let optimizer = Optimizer::new(options.optimizer, &[])?;
+        let model = GpuModel::new(gpu, model)?;
+        let count = rule(&optimizer).moments();
+        let moments = model
+            .parameters
+            .iter()
+            .map(|numbers| {
+                (0..count).map(|_| Arc::from(model.recorder.zeros_of(numbers.len()))).collect()
+            })
+            .collect();
+        Ok(Self { model, options, optimizer, moments })
+    }
+
+    /// How the model is trained.
+    pub fn options(&self) -> &TrainerOptions {
+        &self.options
+    }
+
+    /// The model, on the device.
+    pub fn model(&self) -> &GpuModel {
+        &self.model
+    }
+
+    /// Updates done.
+    pub fn steps_done(&self) -> u64 {
+        self.optimizer.updates()
+    }
+
+    /// The learning rate of the next update.
+    pub fn learning_rate(&self) -> f64 {
+        self.optimizer.learning_rate()
+    }
+
+    /// One update, or one for each chunk with `bptt`; as
+    /// [`Trainer::step_on`](crate::Trainer::step_on).
+    ///
+    /// # Errors
+    /// As there, and [`Error::NoDevice`]. Nothing has changed then, unless the device is lost.
+    pub fn step(
+        &mut self,
+        x: Input<'_, f32>,
+        target: Target<'_, f32>,
+        steps: &Steps,
+        state: Option<ModelState<f32>>,
+    ) -> Result<StepResult<ModelState<f32>>, Error> {
+        let (count, width) = self.check(&x, &target, steps)?;
+        let state = self.state_for(state, steps.batch())?;
+        if count == 0 {
+            return Ok(StepResult { loss: 0.0, grad_norm: 0.0, state });
+        }
+        let chunk = self.options.bptt.unwrap_or(usize::MAX).min(steps.time());
+        let mut device = self.model.upload_state(&state, steps.batch())?;
+        let mut sum = Chunk::default();
+        if chunk == steps.time() {
+            sum = self.chunk(x, target, steps, &mut device)?;
+        } else {
+            // Wrong targets at the end are found before the beginning is learnt.
+            target.gather(&outputs(self.model.model.output_rank(), steps)?, width)?;
+            let before = self.kept()?;
+            for from in (0..steps.time()).step_by(chunk) {
+                let part = steps.slice(from, (from + chunk).min(steps.time()));
+                let x = match x {
+                    Input::Numbers(rows, width) => Input::Numbers(later(rows, steps, from), width),
+                    Input::Ids(rows) => Input::Ids(later(rows, steps, from)),
+                };
+                let target = match target {
+                    Target::Numbers(rows, w) => Target::Numbers(later(rows, steps, from), w),
+                    Target::Ids(rows) => Target::Ids(later(rows, steps, from)),
+                };
+                match self.chunk(x, target, &part, &mut device) {
+                    Ok(found) => {
+                        sum.total += found.total;
+                        sum.grad_norm = sum.grad_norm.max(found.grad_norm);
+                    }
+                    Err(error) => {
+                        self.put_back(&before);
+                        return Err(error);
+                    }
+                }
+            }
+        }
+        let loss = self.options.loss;
+        let loss = loss.reduce(sum.total, loss.terms(count * width, width));
+        let state = self.model.download(&[], &device)?.state;
+        Ok(StepResult { loss, grad_norm: sum.grad_norm, state })
+    }
+
+    /// The loss without an update; as [`Trainer::evaluate_on`](crate::Trainer::evaluate_on).
+    ///
+    /// # Errors
+    /// As [`GpuTrainer::step`].
+    pub fn evaluate(
+        &self,
+        x: Input<'_, f32>,
+        target: Target<'_, f32>,
+        steps: &Steps,
+        state: Option<ModelState<f32>>,
+    ) -> Result<Evaluation<ModelState<f32>>, Error> {
+        let (count, width) = self.check(&x, &target, steps)?;
+        let state = self.state_for(state, steps.batch())?;
+        if count == 0 {
+            return Ok(Evaluation { loss: 0.0, count, state });
+        }
+        let outputs = outputs(self.model.model.output_rank(), steps)?;
+        let target = target.gather(&outputs, width)?;
+        let mut device = self.model.upload_state(&state, steps.batch())?;
+        let (y, width, _) = self.model.infer_flow(x, steps, &mut device)?;
+        let report = self.model.recorder.zeros_of(2);
+        self.loss(&y, width, &outputs, &target, &report)?;
+        let found = self.model.download(&[&report], &device)?;
+        let loss = self.options.loss;
+        let total = f64::from(found.numbers[0][0]);
+        let loss = loss.reduce(total, loss.terms(count * width, width));
+        Ok(Evaluation { loss, count, state: found.state })
+    }
+
+    fn check(
+        &self,
+        x: &Input<'_, f32>,
+        target: &Target<'_, f32>,
+        steps: &Steps,
+    ) -> Result<(usize, usize), Error> {
+        self.options.loss.check_kind(matches!(target, Target::Ids(_)))?;
+        let width = match (self.model.model.output_width(), x) {
+            (Some(width), _) | (None, &Input::Numbers(_, width)) => width,
+            // Ids go to an embedding, whose width is known: the model will refuse them.
+            (None, Input::Ids(_)) => 1,
+        };
+        Ok((outputs(self.model.model.output_rank(), steps)?.len(), width))
+    }
+
+    fn state_for(
+        &self,
+        state: Option<ModelState<f32>>,
+        batch: usize,
+    ) -> Result<ModelState<f32>, Error> {
+        match state {
+            None => self.model.model.zero_state(batch),
+            Some(state) => self.model.model.check_state(&state, batch).map(|()| state),
+        }
+    }
+
+    /// One update, on these steps as a whole; none if none of them is live.
+    fn chunk(
+        &mut self,
+        x: Input<'_, f32>,
+        target: Target<'_, f32>,
+        steps: &Steps,
+        state: &mut DeviceState,
+    ) -> Result<Chunk, Error> {
+        let outputs = outputs(self.model.model.output_rank(), steps)?;
+        if outputs.len() == 0 {
+            return Ok(Chunk::default());
+        }
+        let update = self.optimizer.updates() + 1;
+        let (_, width) = self.check(&x, &target, steps)?;
+        let target = target.gather(&outputs, width)?;
+        let draw = mix(self.options.seed, update);
+        let rec = &self.model.recorder;
+        let tape = self.model.record_flow(x, steps.clone(), state, Some(draw))?;
+        let report = rec.zeros_of(2);
+        let d_y = self.loss(tape.output()?, width, &outputs, &target, &report)?;
+        let zeros = self.model.model.zero_state(steps.batch())?;
+        let mut d_state = self.model.upload_state(&zeros, steps.batch())?;
+        let (gradients, _) = self.model.backward_flow(&tape, Some(d_y), &mut d_state, false)?;
+        let all: Vec<&Numbers> = gradients.iter().map(|numbers| &**numbers).collect();
+        rec.reduce(&all, true, &report, 1);
+        let rule = rule(&self.optimizer);
+        let clip = Clip {
+            norm: self.options.clip_norm.map_or(f32::INFINITY, |norm| norm as f32),
+            value: self.options.clip_value.map_or(f32::INFINITY, |value| value as f32),
+        };
+        for ((gradients, numbers), moments) in
+            gradients.iter().zip(&self.model.parameters).zip(&self.moments)
+        {
+            rec.update(&rule, clip, gradients, &report, numbers, moments);
+        }
+        let found = self.model.gpu.read(rec, &report)?;
+        let (total, grad_norm) = (f64::from(found[0]), f64::from(found[1]));
+        if !total.is_finite() {
+            let what = format!("loss at step {update}");
+            return Err(Error::numerical(what, "a finite number", total));
+        }
+        if !grad_norm.is_finite() {
+            return Err(self.not_finite(&gradients, update, grad_norm));
+        }
+        self.optimizer.count();
+        Ok(Chunk { total, grad_norm })
+    }
+
+    /// Leaves the sum of the losses in `report[0]`, and gives the gradient at all outputs.
+    fn loss(
+        &self,
+        y: &Numbers,
+        width: usize,
+        outputs: &Outputs<'_>,
+        target: &Gathered<f32>,
+        report: &Numbers,
+    ) -> Result<Box<Numbers>, Error> {
+        let rec = &self.model.recorder;
+        // The rows that have a target, where not all have one.
+        let chosen: Option<Vec<Option<usize>>> = match outputs {
+            Outputs::Rows(rows) if rows.len() * width < y.len() => {
+                Some(rows.iter().copied().map(Some).collect())
+            }
+            _ => None,
+        };
+        let of_chosen = chosen.as_ref().map(|rows| rec.rows_at(y, rows, width));
+        let x = of_chosen.as_deref().unwrap_or(y);
+        let terms = self.options.loss.terms(x.len(), width);
+        let scale = match self.options.loss.reduction() {
+            Reduction::Mean => 1.0 / terms as f64,
+            Reduction::Sum => 1.0,
+        } as f32;
+        let (losses, d_x) = match (self.options.loss, target) {
+            (Loss::CrossEntropy(_), Gathered::Ids(classes)) => {
+                let classes: Vec<u32> = classes.iter().map(|&class| class as u32).collect();
+                rec.cross_entropy(x, width, &classes, scale)
+            }
+            (loss, Gathered::Numbers(target)) => {
+                let (term, delta) = match loss {
+                    Loss::BinaryCrossEntropy(_) => {
+                        if let Some(y) = target.iter().find(|y| !(0.0..=1.0).contains(*y)) {
+                            return Err(Error::shape("target", "numbers in [0, 1]", y));
+                        }
+                        (Term::BinaryCrossEntropy, 0.0)
+                    }
+                    Loss::Mse(_) => (Term::Squared, 0.0),
+                    Loss::Mae(_) => (Term::Absolute, 0.0),
+                    Loss::Huber(Huber { delta, .. }) => (Term::Huber, delta as f32),
+                    Loss::CrossEntropy(_) => unreachable!("check_kind has refused these targets"),
+                };
+                rec.loss(term, x, &rec.numbers(target), delta, scale)
+            }
+            (_, Gathered::Ids(_)) => unreachable!("check_kind has refused these targets"),
+        };
+        rec.reduce(&[&losses], false, report, 0);
+        Ok(match &chosen {
+            None => d_x,
+            Some(rows) => {
+                let d_y = rec.zeros_of(y.len());
+                rec.columns_to(&d_x, rows, 0..width, width, &d_y);
+                d_y
+            }
+        })
+    }
+
+    /// The error for gradients whose norm is not finite.
+    fn not_finite(&self, gradients: &[Box<Numbers>], update: u64, norm: f64) -> Error {
+        let all: Vec<&Numbers> = gradients.iter().map(|numbers| &**numbers).collect();
+        let found = match self.model.gpu.read_all(&self.model.recorder, &all) {
+            Ok(found) => found,
+            Err(error) => return error.into(),
+        };
+        for (k, (layer, gradient)) in self.model.model.layers().iter().zip(&found).enumerate() {
+            for parameter in layer.parameters() {
+                let numbers = &gradient[parameter.range];
+                if let Some(number) = numbers.iter().find(|number| !number.is_finite()) {
+                    let what = format!("gradient of {k}.{} at step {update}", parameter.name);
+                    return Error::numerical(what, "finite numbers", number);
+                }
+            }
+        }
+        let what = format!("norm of the gradient at step {update}");
+        Error::numerical(what, "a finite number", norm)
+    }
+
+    /// Copies of all that an update changes.
+    fn kept(&self) -> Result<Kept, Error> {
+        use seqrs_core::backend::Backend;
+        let rec = &self.model.recorder;
+        let copies = |numbers: &[Arc<Numbers>]| -> Result<Vec<Arc<Numbers>>, Error> {
+            numbers.iter().map(|numbers| Ok(Arc::from(Backend::copy(rec, numbers)?))).collect()
+        };
+        Ok(Kept {
+            parameters: copies(&self.model.parameters)?,
+            moments: self.moments.iter().map(|m| copies(m)).collect::<Result<_, _>>()?,
+            updates: self.optimizer.clone(),
+        })
+    }
+
+    fn put_back(&mut self, kept: &Kept) {
+        let rec = &self.model.recorder;
+        let pairs = kept.parameters.iter().zip(&self.model.parameters);
+        let moments = kept.moments.iter().flatten().zip(self.moments.iter().flatten());
+        for (from, to) in pairs.chain(moments) {
+            rec.copy_numbers(from, to);
+        }
+        self.optimizer = kept.updates.clone();
+    }
+
+    /// The model with what it has learnt.
+    ///
+    /// # Errors
+    /// [`Error::NoDevice`], [`Error::OutOfMemory`].
+    pub fn to_cpu(&self) -> Result<Sequential<f32>, Error> {
+        self.model.to_cpu()
+    }
+}
+
+/// What a step may have to put back.
+struct Kept {
+    parameters: Vec<Arc<Numbers>>,
+    moments: Vec<Vec<Arc<Numbers>>>,
+    updates: Optimizer<f32>,
+}
+
+fn outputs(rank: Rank, steps: &Steps) -> Result<Outputs<'_>, Error> {
+    match rank {
+        Rank::Steps => Ok(Outputs::steps(steps)),
+        Rank::Rows => Outputs::rows(steps),
+    }
+}
+
+/// The formula of the next update.
+fn rule(optimizer: &Optimizer<f32>) -> Rule {
+    match optimizer.next_rule() {
+        optimizers::Rule::Sgd { lr, momentum, nesterov, decay } => {
+            Rule::Sgd { lr, momentum, nesterov, decay }
+        }
+        optimizers::Rule::RmsProp { lr, alpha, new, eps, decay, momentum } => {
+            Rule::RmsProp { lr, alpha, rest: new, eps, decay, momentum }
+        }
+        optimizers::Rule::Adam { step, new1, beta2, new2, root, eps, decay, keep } => {
+            Rule::Adam { step, rest1: new1, beta2, rest2: new2, root, eps, decay, keep }
+        }
+    }
+}
