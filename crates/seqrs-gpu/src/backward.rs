@@ -8,6 +8,8 @@
 //! d_W_ih += d_gates^T x      d_W_hh += d_gates^T h'      d_b += the sums of d_gates
 //! ```
 
+use std::ops::Range;
+
 use seqrs_core::Error;
 use seqrs_core::backend::Backward;
 use seqrs_core::cell::{Cell, CellKind};
@@ -18,17 +20,28 @@ use seqrs_core::steps::Direction;
 use crate::forward::{at, step_groups, supported};
 use crate::kernels::Kernel;
 use crate::params::{self, NONE};
+use crate::pieces;
 use crate::recorder::{Numbers, Recorder};
+
+/// What the steps of a piece leave for the products over its items.
+struct Left {
+    /// Gradients of the gates: both parts side by side, where they differ.
+    d_gates: Numbers,
+    /// Operands of the second product, of a cell that has one.
+    operands: Option<Numbers>,
+}
 
 pub(crate) fn backward<C: Cell>(rec: &Recorder, run: Backward<'_, Recorder>) -> Result<(), Error> {
     let shape = run.shape;
     supported(shape)?;
     let kind: CellKind = shape.cell;
-    let Shape { input, hidden, directions, .. } = *shape;
-    let (items, batch, time) = (run.steps.items(), run.steps.batch(), run.steps.time());
+    let Shape { input, hidden, state, directions, .. } = *shape;
+    let batch = run.steps.batch();
     let columns = C::GATES * hidden;
-    let table = rec.items(run.steps);
-    let two_products = C::FIRST_GATES < C::GATES;
+    let pieces = rec.pieces(run.steps, pieces::width::<C>(hidden))?;
+    let kept = (C::SAVED + C::STATES) * hidden;
+    let width = if C::ONE_GATE_GRADIENT { columns } else { 2 * columns };
+    let first = C::FIRST_GATES * hidden;
 
     let packed;
     let d_y: Option<(&Numbers, usize, usize)> = match run.d_y {
@@ -36,161 +49,177 @@ pub(crate) fn backward<C: Cell>(rec: &Recorder, run: Backward<'_, Recorder>) -> 
         Some(rows) => Some(match rows.place {
             Place::Packed { start, stride } => (rows.data, start, stride),
             Place::Padded { .. } => {
-                packed = rec.packed(rows, run.steps, directions * hidden);
-                (&packed, 0, directions * hidden)
+                packed = rec.packed(rows, run.steps, directions * state);
+                (&packed, 0, directions * state)
             }
         }),
     };
 
     for (d, weights) in run.weights.iter().enumerate() {
+        let direction = Direction::BOTH[d];
         let record = &run.tape[d];
-        let kept = (C::SAVED + C::STATES) * hidden;
-        // Both parts of the gates' gradients side by side, where they differ.
-        let width = if C::ONE_GATE_GRADIENT { columns } else { 2 * columns };
-        let d_gates = rec.buffer(items * width);
+        let left = |items: usize| Left {
+            d_gates: rec.buffer(items * width),
+            operands: (C::FIRST_GATES < C::GATES).then(|| rec.buffer(items * hidden)),
+        };
+        let left: Vec<Left> = pieces.iter().map(|piece| left(piece.items.len())).collect();
+
+        // Gradients of the gates of the step after and of this one, in turn.
         let mut d_after = rec.buffer(batch * columns);
         let mut d_new = rec.buffer(batch * columns);
-        let operands = two_products.then(|| rec.buffer(items * hidden));
-
         // A row of `running`: the gradients of the state, and the state after the step.
         let row = 2 * C::STATES * hidden;
         let running = rec.buffer(batch * row);
-        let slot = (run.slot + d) * batch * hidden;
-        rec.copy_rows(batch, hidden, (&run.d_state.h, slot, hidden), (&running, 0, row));
+        let slot = (run.slot + d) * batch;
+        let d_h = (&*run.d_state.h, slot * state, state);
+        rec.copy_rows(batch, state, d_h, (&running, 0, row));
         if let Some(d_c) = &run.d_state.c {
-            rec.copy_rows(batch, hidden, (d_c, slot, hidden), (&running, hidden, row));
+            let d_c = (&**d_c, slot * hidden, hidden);
+            rec.copy_rows(batch, hidden, d_c, (&running, hidden, row));
         }
         let states = C::STATES * hidden;
         rec.copy_rows(batch, states, (&record.last, 0, states), (&running, states, row));
 
         let mut params = params::StepBack {
             rows: batch as u32,
-            units: hidden as u32,
+            units: state as u32,
             hidden: hidden as u32,
-            depth: (C::FIRST_GATES * hidden) as u32,
+            depth: first as u32,
             columns: columns as u32,
             items_at: 0,
             weight_at: at(weights, shape.weight_hh.start),
-            d_y_at: d_y.map_or(0, |(_, start, _)| (start + d * hidden) as u32),
+            d_y_at: 0,
             d_y_stride: d_y.map_or(NONE, |(_, _, stride)| stride as u32),
             record: kept as u32,
             d_gates: width as u32,
             running: row as u32,
-            h_at: slot as u32,
+            h_at: (slot * state) as u32,
         };
         let groups = step_groups(hidden, batch);
-        for k in (0..time).rev() {
-            params.items_at = (Direction::BOTH[d].step(k, time) * batch) as u32;
-            let outside = d_y.map_or(&d_after, |(d_y, _, _)| d_y);
-            let buffers = [
-                &*table,
-                &*weights.numbers,
-                &d_after,
-                &d_new,
-                outside,
-                &record.items,
-                &running,
-                &d_gates,
-            ];
-            rec.dispatch(Kernel::StepBack(kind), &buffers, params.words(), groups);
-            if let Some(operands) = &operands {
-                let mut close = params;
-                close.depth = (columns - C::FIRST_GATES * hidden) as u32;
-                close.weight_at += (C::FIRST_GATES * hidden * hidden) as u32;
-                let buffers = [
-                    &*table,
-                    &*weights.numbers,
-                    &record.items,
-                    &d_gates,
-                    &d_new,
-                    &running,
-                    operands,
-                ];
-                rec.dispatch(Kernel::Close(kind), &buffers, close.words(), groups);
+        for k in (0..pieces.len()).rev() {
+            let k = direction.step(k, pieces.len());
+            let (piece, table) = (&pieces[k], &pieces[k].table);
+            let (record, Left { d_gates, operands }) = (&record.items[k], &left[k]);
+            if let Some((_, start, stride)) = d_y {
+                params.d_y_at = (start + piece.items.start * stride + d * state) as u32;
             }
-            std::mem::swap(&mut d_after, &mut d_new);
+            for t in (0..piece.time).rev() {
+                params.items_at = (direction.step(t, piece.time) * batch) as u32;
+                let d_y = d_y.map_or(&d_after, |(d_y, _, _)| d_y);
+                let weights_ = &*weights.numbers;
+                let buffers = [table, weights_, &d_after, &d_new, d_y, record, &running, d_gates];
+                let kernel = Kernel::StepBack(kind);
+                rec.dispatch(kernel, &buffers, params.words(), groups);
+                if let Some(operands) = operands {
+                    let mut close = params;
+                    close.depth = (columns - first) as u32;
+                    close.weight_at += (first * hidden) as u32;
+                    let buffers = [table, weights_, record, d_gates, &d_new, &running, operands];
+                    rec.dispatch(Kernel::Close(kind), &buffers, close.words(), groups);
+                }
+                std::mem::swap(&mut d_after, &mut d_new);
+            }
         }
         let buffers = [&*weights.numbers, &d_after, &running, &*run.d_state.h];
-        rec.dispatch(Kernel::LastBack, &buffers, params.words(), groups);
+        rec.dispatch(Kernel::LastBack, &buffers, params.words(), step_groups(state, batch));
         if let Some(d_c) = &run.d_state.c {
-            rec.copy_rows(batch, hidden, (&running, hidden, row), (d_c, slot, hidden));
+            let d_c = (&**d_c, slot * hidden, hidden);
+            rec.copy_rows(batch, hidden, (&running, hidden, row), d_c);
         }
 
-        if let Some(d_x) = &run.d_x {
-            let params = params::Product {
-                m: items as u32,
-                n: input as u32,
-                k: columns as u32,
-                a_at: 0,
-                a_m: width as u32,
-                a_k: 1,
-                b_at: at(weights, shape.weight_ih.start),
-                b_k: input as u32,
-                b_n: 1,
-                c_at: 0,
-                c_m: input as u32,
-                bias_at: NONE,
-                add: u32::from(d > 0),
-            };
-            rec.product(&d_gates, &weights.numbers, &weights.numbers, d_x, params);
-        }
+        for ((piece, left), record) in pieces.iter().zip(&left).zip(&record.items) {
+            let items = &piece.items;
+            if let Some(d_x) = &run.d_x {
+                let params = params::Product {
+                    m: items.len() as u32,
+                    n: input as u32,
+                    k: columns as u32,
+                    a_at: 0,
+                    a_m: width as u32,
+                    a_k: 1,
+                    b_at: at(weights, shape.weight_ih.start),
+                    b_k: input as u32,
+                    b_n: 1,
+                    c_at: (items.start * input) as u32,
+                    c_m: input as u32,
+                    bias_at: NONE,
+                    add: u32::from(d > 0),
+                };
+                rec.product(&left.d_gates, &weights.numbers, &weights.numbers, d_x, params);
+            }
 
-        // d_W += d_gates^T operand, for some of the gates, with the sums of their columns.
-        let start = run.d_start + d * shape.len();
-        let d_parameters = &*run.d_parameters;
-        let weights_of = |gates_at: usize, count: usize, x: Operand<'_>, d_w: usize| {
-            let params = params::Product {
-                m: count as u32,
-                n: x.depth as u32,
-                k: items as u32,
-                a_at: gates_at as u32,
-                a_m: 1,
-                a_k: width as u32,
-                b_at: x.at as u32,
-                b_k: x.stride as u32,
-                b_n: 1,
-                c_at: (start + d_w) as u32,
-                c_m: x.depth as u32,
-                bias_at: NONE,
-                add: 1,
+            let sums = Sums {
+                rec,
+                items: items.len(),
+                d_parameters: run.d_parameters,
+                start: run.d_start + d * shape.len(),
             };
-            rec.product(&d_gates, x.numbers, x.numbers, d_parameters, params);
-        };
-        let biases_of = |gates_at: usize, range: &Option<std::ops::Range<usize>>| {
-            let Some(range) = range else { return };
-            let params = params::ColumnSums {
-                rows: items as u32,
-                columns: columns as u32,
-                from_at: gates_at as u32,
-                stride: width as u32,
-                to_at: (start + range.start) as u32,
-            };
-            rec.column_sums(&d_gates, d_parameters, params);
-        };
-        // The part of the input, and the part of the state where it differs.
-        let of_state = width - columns;
-        let x = Operand { numbers: run.x, at: 0, stride: input, depth: input };
-        weights_of(0, columns, x, shape.weight_ih.start);
-        let first = C::FIRST_GATES * hidden;
-        let h =
-            Operand { numbers: &record.items, at: C::SAVED * hidden, stride: kept, depth: hidden };
-        weights_of(of_state, first, h, shape.weight_hh.start);
-        if let Some(operands) = &operands {
-            let x = Operand { numbers: operands, at: 0, stride: hidden, depth: hidden };
-            let d_w = shape.weight_hh.start + first * hidden;
-            weights_of(of_state + first, columns - first, x, d_w);
+            let gates = |at: usize| Columns { numbers: &left.d_gates, at, stride: width };
+            // The part of the input, and the part of the state where it differs.
+            let of_state = width - columns;
+            let x = Columns { numbers: run.x, at: items.start * input, stride: input };
+            sums.weights(gates(0), columns, x, input, shape.weight_ih.start);
+            let h = Columns { numbers: record, at: C::SAVED * hidden, stride: kept };
+            sums.weights(gates(of_state), first, h, state, shape.weight_hh.start);
+            if let Some(operands) = &left.operands {
+                let operand = Columns { numbers: operands, at: 0, stride: hidden };
+                let d_w = shape.weight_hh.start + first * hidden;
+                sums.weights(gates(of_state + first), columns - first, operand, hidden, d_w);
+            }
+            sums.biases(gates(0), columns, &shape.bias_ih);
+            sums.biases(gates(of_state), columns, &shape.bias_hh);
         }
-        biases_of(0, &shape.bias_ih);
-        biases_of(of_state, &shape.bias_hh);
     }
     Ok(())
 }
 
-/// Rows that a product multiplied its weights with.
+/// Some columns of a buffer that has a row for each item of a piece.
 #[derive(Clone, Copy)]
-struct Operand<'a> {
+struct Columns<'a> {
     numbers: &'a Numbers,
     at: usize,
     stride: usize,
-    depth: usize,
+}
+
+/// Adds the sums over the items of a piece to the gradients of a direction's parameters.
+struct Sums<'a> {
+    rec: &'a Recorder,
+    items: usize,
+    d_parameters: &'a Numbers,
+    start: usize,
+}
+
+impl Sums<'_> {
+    /// d_W += d^T x, for `rows` columns of d and `depth` of x; d_W begins at `to`.
+    fn weights(&self, d: Columns<'_>, rows: usize, x: Columns<'_>, depth: usize, to: usize) {
+        let params = params::Product {
+            m: rows as u32,
+            n: depth as u32,
+            k: self.items as u32,
+            a_at: d.at as u32,
+            a_m: 1,
+            a_k: d.stride as u32,
+            b_at: x.at as u32,
+            b_k: x.stride as u32,
+            b_n: 1,
+            c_at: (self.start + to) as u32,
+            c_m: depth as u32,
+            bias_at: NONE,
+            add: 1,
+        };
+        self.rec.product(d.numbers, x.numbers, x.numbers, self.d_parameters, params);
+    }
+
+    /// d_b += the sums of the columns of d.
+    fn biases(&self, d: Columns<'_>, columns: usize, to: &Option<Range<usize>>) {
+        let Some(to) = to else { return };
+        let params = params::ColumnSums {
+            rows: self.items as u32,
+            columns: columns as u32,
+            from_at: d.at as u32,
+            stride: d.stride as u32,
+            to_at: (self.start + to.start) as u32,
+        };
+        self.rec.column_sums(d.numbers, self.d_parameters, params);
+    }
 }

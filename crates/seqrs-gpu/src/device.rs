@@ -121,13 +121,13 @@ fn found() -> &'static [wgpu::Adapter] {
 }
 
 fn describe(adapter: &wgpu::Adapter) -> Description {
-    let info = adapter.get_info();
+    let (info, limits) = (adapter.get_info(), adapter.limits());
     Description {
         name: info.name,
         driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
         api: info.backend.to_string(),
         is_software: info.device_type == wgpu::DeviceType::Cpu,
-        largest_binding: adapter.limits().max_storage_buffer_binding_size,
+        largest_binding: limits.max_storage_buffer_binding_size.min(limits.max_buffer_size),
     }
 }
 

@@ -17,6 +17,12 @@ pub(crate) struct Compiled {
 }
 
 impl Gpu {
+    /// A recorder of programs for this device. Its buffers are released by its own programs, so
+    /// it is meant to last as long as the device.
+    pub fn recorder(&self) -> Recorder {
+        Recorder::with_largest_buffer(self.description().largest_binding)
+    }
+
     /// Runs a program to its end, or as far as the device takes it: what it has not done yet goes
     /// on while this returns.
     ///
@@ -25,10 +31,10 @@ impl Gpu {
     pub fn run(&self, program: &Program) -> Result<(), GpuError> {
         self.check()?;
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let most = self.device.limits().max_storage_buffer_binding_size;
-        if let Some(&(_, bytes)) = program.buffers.iter().find(|(_, bytes)| *bytes > most) {
+        let have = self.description().largest_binding;
+        if let Some(&(_, need)) = program.buffers.iter().find(|(_, bytes)| *bytes > have) {
             let limit = "bytes of a buffer that a shader sees";
-            return Err(GpuError::Unsupported { limit, need: bytes, have: most });
+            return Err(GpuError::Unsupported { limit, need, have });
         }
         let memory = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
         let validation = self.device.push_error_scope(wgpu::ErrorFilter::Validation);

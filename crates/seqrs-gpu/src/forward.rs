@@ -1,10 +1,13 @@
 //! One layer over all steps.
 //!
 //! ```text
-//! gx = b_ih + x W_ih^T                          one product for all steps
-//! for each step t:                              one dispatch, for a cell with two products two
-//!     h, c = cell(gx[t], b_hh + h W_hh^T)       (shaders/step.wgsl)
+//! for each piece of the steps:
+//!     gx = b_ih + x W_ih^T                      one product for all its steps
+//!     for each step t:                          one dispatch, for a cell with two products two
+//!         h, c = cell(gx[t], b_hh + h W_hh^T)   (shaders/step.wgsl)
 //! ```
+
+use std::ops::Range;
 
 use seqrs_core::Error;
 use seqrs_core::backend::Forward;
@@ -15,6 +18,7 @@ use seqrs_core::steps::Direction;
 
 use crate::kernels::{Kernel, ROWS, Recorded, UNITS};
 use crate::params::{self, NONE};
+use crate::pieces;
 use crate::recorder::{Numbers, Recorder, Weights};
 
 /// Where a part of the parameters begins.
@@ -39,10 +43,10 @@ pub(crate) fn forward<C: Cell>(rec: &Recorder, run: Forward<'_, Recorder>) -> Re
     let shape = run.shape;
     supported(shape)?;
     let kind: CellKind = shape.cell;
-    let Shape { input, hidden, directions, .. } = *shape;
-    let (items, batch, time) = (run.steps.items(), run.steps.batch(), run.steps.time());
+    let Shape { input, hidden, state, directions, .. } = *shape;
+    let (items, batch) = (run.steps.items(), run.steps.batch());
     let columns = C::GATES * hidden;
-    let table = rec.items(run.steps);
+    let pieces = rec.pieces(run.steps, pieces::width::<C>(hidden))?;
 
     // Rows of x one after the other, and rows of y likewise.
     let packed;
@@ -53,7 +57,7 @@ pub(crate) fn forward<C: Cell>(rec: &Recorder, run: Forward<'_, Recorder>) -> Re
             (&packed, 0, input)
         }
     };
-    let width = directions * hidden;
+    let width = directions * state;
     let unpacked;
     let (y, y_at, y_stride) = match run.y.place {
         Place::Packed { start, stride } => (&*run.y.data, start, stride),
@@ -64,20 +68,36 @@ pub(crate) fn forward<C: Cell>(rec: &Recorder, run: Forward<'_, Recorder>) -> Re
     };
 
     for (d, weights) in run.weights.iter().enumerate() {
-        let gx = rec.buffer(items * columns);
-        let bias = |range: &Option<std::ops::Range<usize>>| {
+        let direction = Direction::BOTH[d];
+        let bias = |range: &Option<Range<usize>>| {
             range.as_ref().map_or(NONE, |range| at(weights, range.start))
         };
-        rec.product(
-            x,
-            &weights.numbers,
-            &weights.numbers,
-            &gx,
-            params::Product {
-                m: items as u32,
+        let kept = (C::SAVED + C::STATES) * hidden;
+        let mut record = run.tape.get_mut(d);
+        if let Some(record) = &mut record {
+            record.items =
+                pieces.iter().map(|piece| rec.buffer(piece.items.len() * kept)).collect();
+        }
+        // The pieces take turns in it.
+        let longest = pieces.iter().map(|piece| piece.items.len()).max().unwrap_or(0);
+        let gx = rec.buffer(longest * columns);
+        let slot = (run.slot + d) * batch;
+        // The state before a step and after it, in turn.
+        let mut h = rec.buffer(batch * state);
+        let mut h_new = rec.buffer(batch * hidden);
+        rec.copy_rows(1, batch * state, (&run.state.h, slot * state, 0), (&h, 0, 0));
+        let opened_width = (1 + <C::Opened<f32> as Bundle<f32>>::NAMES.len()) * hidden;
+        let opened = (C::FIRST_GATES < C::GATES).then(|| rec.buffer(batch * opened_width));
+        let recorded = if record.is_some() { Recorded::Yes } else { Recorded::No };
+
+        for k in 0..pieces.len() {
+            let k = direction.step(k, pieces.len());
+            let piece = &pieces[k];
+            let product = params::Product {
+                m: piece.items.len() as u32,
                 n: columns as u32,
                 k: input as u32,
-                a_at: x_at as u32,
+                a_at: (x_at + piece.items.start * x_stride) as u32,
                 a_m: x_stride as u32,
                 a_k: 1,
                 b_at: at(weights, shape.weight_ih.start),
@@ -87,66 +107,55 @@ pub(crate) fn forward<C: Cell>(rec: &Recorder, run: Forward<'_, Recorder>) -> Re
                 c_m: columns as u32,
                 bias_at: bias(&shape.bias_ih),
                 add: 0,
-            },
-        );
-        let slot = (run.slot + d) * batch * hidden;
-        // The state before a step and after it, in turn.
-        let mut h = rec.buffer(batch * hidden);
-        let mut h_new = rec.buffer(batch * hidden);
-        rec.copy_rows(1, batch * hidden, (&run.state.h, slot, 0), (&h, 0, 0));
-        let opened_width = (1 + <C::Opened<f32> as Bundle<f32>>::NAMES.len()) * hidden;
-        let opened = (C::FIRST_GATES < C::GATES).then(|| rec.buffer(batch * opened_width));
-        let record = run.tape.get(d);
-        let kept = (C::SAVED + C::STATES) * hidden;
-        let mut params = params::Step {
-            rows: batch as u32,
-            units: hidden as u32,
-            hidden: hidden as u32,
-            depth: hidden as u32,
-            items_at: 0,
-            weight_at: at(weights, shape.weight_hh.start),
-            bias_at: bias(&shape.bias_hh),
-            c_at: slot as u32,
-            y_at: (y_at + d * hidden) as u32,
-            y_stride: y_stride as u32,
-            record: kept as u32,
-        };
-        for k in 0..time {
-            params.items_at = (Direction::BOTH[d].step(k, time) * batch) as u32;
-            let mut finish = params;
-            let mut buffers: Vec<&Numbers> = vec![&table, &gx, &weights.numbers, &h];
-            if let Some(opened) = &opened {
-                let first = [&table, &gx, &*weights.numbers, &h, opened];
-                let groups = step_groups(hidden, batch);
-                rec.dispatch(Kernel::Open(kind), &first, params.words(), groups);
-                buffers.push(opened);
-                finish.weight_at += (C::FIRST_GATES * hidden * hidden) as u32;
-                if finish.bias_at != NONE {
-                    finish.bias_at += (C::FIRST_GATES * hidden) as u32;
-                }
-            }
-            buffers.push(&h_new);
-            if let Some(c) = &run.state.c {
-                buffers.push(c);
-            }
-            buffers.push(y);
-            let recorded = match record {
-                None => Recorded::No,
-                Some(record) => {
-                    buffers.push(&record.items);
-                    Recorded::Yes
-                }
             };
-            let kernel = Kernel::Step(kind, recorded);
-            rec.dispatch(kernel, &buffers, finish.words(), step_groups(hidden, batch));
-            std::mem::swap(&mut h, &mut h_new);
+            rec.product(x, &weights.numbers, &weights.numbers, &gx, product);
+            let mut params = params::Step {
+                rows: batch as u32,
+                units: hidden as u32,
+                hidden: hidden as u32,
+                depth: state as u32,
+                items_at: 0,
+                weight_at: at(weights, shape.weight_hh.start),
+                bias_at: bias(&shape.bias_hh),
+                c_at: (slot * hidden) as u32,
+                y_at: (y_at + piece.items.start * y_stride + d * state) as u32,
+                y_stride: y_stride as u32,
+                record: kept as u32,
+            };
+            for t in 0..piece.time {
+                params.items_at = (direction.step(t, piece.time) * batch) as u32;
+                let mut finish = params;
+                let mut buffers: Vec<&Numbers> = vec![&piece.table, &gx, &weights.numbers, &h];
+                if let Some(opened) = &opened {
+                    let first = [&piece.table, &gx, &*weights.numbers, &h, opened];
+                    let groups = step_groups(hidden, batch);
+                    rec.dispatch(Kernel::Open(kind), &first, params.words(), groups);
+                    buffers.push(opened);
+                    finish.weight_at += (C::FIRST_GATES * hidden * hidden) as u32;
+                    if finish.bias_at != NONE {
+                        finish.bias_at += (C::FIRST_GATES * hidden) as u32;
+                    }
+                }
+                buffers.push(&h_new);
+                if let Some(c) = &run.state.c {
+                    buffers.push(c);
+                }
+                buffers.push(y);
+                if let Some(record) = &record {
+                    buffers.push(&record.items[k]);
+                }
+                let kernel = Kernel::Step(kind, recorded);
+                rec.dispatch(kernel, &buffers, finish.words(), step_groups(hidden, batch));
+                std::mem::swap(&mut h, &mut h_new);
+            }
         }
-        rec.copy_rows(1, batch * hidden, (&h, 0, 0), (&run.state.h, slot, 0));
+        rec.copy_rows(1, batch * state, (&h, 0, 0), (&run.state.h, slot * state, 0));
         if let Some(record) = record {
-            let states = C::STATES * hidden;
-            rec.copy_rows(batch, hidden, (&h, 0, hidden), (&record.last, 0, states));
+            let row = C::STATES * hidden;
+            rec.copy_rows(batch, state, (&h, 0, state), (&record.last, 0, row));
             if let Some(c) = &run.state.c {
-                rec.copy_rows(batch, hidden, (c, slot, hidden), (&record.last, hidden, states));
+                let from = (&**c, slot * hidden, hidden);
+                rec.copy_rows(batch, hidden, from, (&record.last, hidden, row));
             }
         }
     }

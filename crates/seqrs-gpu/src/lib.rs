@@ -13,6 +13,7 @@ mod executor;
 mod forward;
 mod kernels;
 mod params;
+mod pieces;
 pub mod program;
 mod recorder;
 mod row_kernels;

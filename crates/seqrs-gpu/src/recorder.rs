@@ -13,6 +13,7 @@ use seqrs_core::with_cell;
 
 use crate::kernels::{ELEMENTS, Kernel, PRODUCT_TILE};
 use crate::params::{self, NONE};
+use crate::pieces::{self, Piece};
 use crate::program::{BufferId, Command, Program};
 use crate::{backward, forward};
 
@@ -74,32 +75,56 @@ impl Weights {
 /// What one direction of a layer keeps for the way back.
 #[derive(Debug)]
 pub struct Record {
-    /// For each item the values that the cell saved and the state before the step, H each.
-    pub(crate) items: Numbers,
+    /// For each item the values that the cell saved and the state before the step, H each: a
+    /// buffer for each piece of the steps, which forward makes.
+    pub(crate) items: Vec<Numbers>,
     /// For each row the final state, H each.
     pub(crate) last: Numbers,
 }
 
 /// Writes down a computation. What it gives out are names of buffers, which a device fills when
 /// it runs the program.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Recorder {
     recorded: Mutex<Recorded>,
     released: Arc<Mutex<Vec<BufferId>>>,
+    largest_buffer: u64,
 }
 
 #[derive(Debug, Default)]
 struct Recorded {
     program: Program,
     pipelines: HashMap<Kernel, usize>,
-    /// The table of items of the steps that were last asked for.
-    items: Option<(Steps, Arc<Numbers>)>,
+    /// The pieces of the steps that were last asked for.
+    pieces: Option<CutSteps>,
+}
+
+#[derive(Debug)]
+struct CutSteps {
+    steps: Steps,
+    width: usize,
+    pieces: Arc<[Piece]>,
+}
+
+/// Bytes of a buffer that a shader sees on every device.
+const LARGEST_BUFFER: u64 = 128 << 20;
+
+impl Default for Recorder {
+    fn default() -> Self {
+        Self::with_largest_buffer(LARGEST_BUFFER)
+    }
 }
 
 impl Recorder {
-    /// With nothing recorded.
+    /// With nothing recorded, for any device.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// For a device whose shaders see buffers of at most so many bytes: what a layer keeps for
+    /// every step is cut into buffers of that size. The bits do not depend on it.
+    pub fn with_largest_buffer(bytes: u64) -> Self {
+        Self { recorded: Mutex::default(), released: Arc::default(), largest_buffer: bytes }
     }
 
     /// What was recorded since the last program, which a device has to run before the next.
@@ -174,18 +199,33 @@ impl Recorder {
         });
     }
 
-    /// For every step and row its item, or [`NONE`]: (T, B).
-    pub(crate) fn items(&self, steps: &Steps) -> Arc<Numbers> {
-        if let Some((last, items)) = &locked(&self.recorded).items
-            && last == steps
+    /// The steps in pieces for buffers of `width` numbers an item.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if a step does not fit in a buffer.
+    pub(crate) fn pieces(&self, steps: &Steps, width: usize) -> Result<Arc<[Piece]>, Error> {
+        if let Some(last) = &locked(&self.recorded).pieces
+            && (&last.steps, last.width) == (steps, width)
         {
-            return Arc::clone(items);
+            return Ok(Arc::clone(&last.pieces));
         }
+        let most = usize::try_from(self.largest_buffer / 4).unwrap_or(usize::MAX);
+        let pieces: Arc<[Piece]> = pieces::cut(steps, width, most)?
+            .into_iter()
+            .map(|range| {
+                self.piece(&steps.slice(range.start, range.end), steps.at(range.start).0.start)
+            })
+            .collect();
+        let cut = CutSteps { steps: steps.clone(), width, pieces: Arc::clone(&pieces) };
+        locked(&self.recorded).pieces = Some(cut);
+        Ok(pieces)
+    }
+
+    /// The piece that has these steps, and `first` items before it.
+    fn piece(&self, steps: &Steps, first: usize) -> Piece {
         let mut table = vec![NONE; steps.time() * steps.batch()];
         steps.for_each(|item, t, b| table[t * steps.batch() + b] = item as u32);
-        let items = Arc::new(self.table(&table));
-        locked(&self.recorded).items = Some((steps.clone(), Arc::clone(&items)));
-        items
+        Piece { time: steps.time(), items: first..first + steps.items(), table: self.table(&table) }
     }
 
     /// Where in its place the row of each item begins.
@@ -338,10 +378,9 @@ impl Backend for Recorder {
         Ok(Weights { numbers: Arc::from(self.copy(parameters)?), at: 0 })
     }
 
-    fn record(&self, shape: &Shape, items: usize, batch: usize) -> Result<Record, Error> {
-        let numbers = shape.cell.saved() * shape.hidden + shape.cell.states() * shape.hidden;
+    fn record(&self, shape: &Shape, _: usize, batch: usize) -> Result<Record, Error> {
         Ok(Record {
-            items: self.buffer(items * numbers),
+            items: Vec::new(),
             last: self.buffer(batch * shape.cell.states() * shape.hidden),
         })
     }

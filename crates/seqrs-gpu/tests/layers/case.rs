@@ -1,0 +1,203 @@
+//! A stack of layers with its inputs, and everything that comes out of it on any backend.
+
+use std::sync::OnceLock;
+
+use seqrs_core::backend::{Backend, State};
+use seqrs_core::cell::CellKind;
+use seqrs_core::naive::Naive;
+use seqrs_core::rows::{Place, Rows, RowsMut};
+use seqrs_core::spec::Options;
+use seqrs_core::{Error, Spec, Steps, sequence};
+use seqrs_gpu::Recorder;
+use seqrs_gpu::device::Gpu;
+
+/// Of the largest value: f32 sums of some hundred terms (`PACKAGE_TO_REFERENCE_F32` in
+/// tests/README.md).
+const TOLERANCE: f64 = 3e-5;
+
+/// The device of all tests.
+pub(crate) fn gpu() -> Option<&'static Gpu> {
+    static GPU: OnceLock<Option<Gpu>> = OnceLock::new();
+    GPU.get_or_init(|| match Gpu::new(0) {
+        Ok(gpu) => {
+            eprintln!("on {:?}", gpu.description());
+            Some(gpu)
+        }
+        Err(error) => {
+            assert_ne!(std::env::var("SEQRS_REQUIRE_GPU").as_deref(), Ok("1"), "{error}");
+            eprintln!("skipped: {error}");
+            None
+        }
+    })
+    .as_ref()
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Case {
+    pub(crate) options: Options,
+    pub(crate) steps: Steps,
+    /// Of the parameters.
+    pub(crate) scale: f64,
+    pub(crate) with_d_y: bool,
+}
+
+/// Something that comes out.
+pub(crate) struct Quantity {
+    pub(crate) name: &'static str,
+    pub(crate) values: Vec<f64>,
+}
+
+impl Case {
+    pub(crate) fn new(cell: CellKind, hidden: usize, time: usize, lengths: &[usize]) -> Self {
+        Self {
+            options: Options::new(cell, 5, hidden),
+            steps: Steps::from_lengths(time, lengths).unwrap(),
+            scale: 0.5,
+            with_d_y: true,
+        }
+    }
+
+    /// Every cell, with `change` made to each.
+    pub(crate) fn all_cells(
+        hidden: usize,
+        time: usize,
+        lengths: &[usize],
+        change: impl Fn(&mut Self),
+    ) -> Vec<Self> {
+        let cells = CellKind::ALL.map(|cell| Self::new(cell, hidden, time, lengths));
+        let mut all = Vec::from(cells);
+        all.iter_mut().for_each(change);
+        all
+    }
+}
+
+pub(crate) fn bits(values: &[f64]) -> Vec<u64> {
+    values.iter().map(|value| value.to_bits()).collect()
+}
+
+/// Numbers in [-1, 1) that f32 holds exactly.
+pub(crate) fn random(seed: u64, len: usize) -> Vec<f64> {
+    let mut bits = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x1234_5678_9abc_def1;
+    (0..len)
+        .map(|_| {
+            bits ^= bits << 13;
+            bits ^= bits >> 7;
+            bits ^= bits << 17;
+            (bits >> 40) as f64 / f64::from(1u32 << 23) - 1.0
+        })
+        .collect()
+}
+
+/// Everything that comes out of a stack of layers on `backend`, whose buffers `upload` makes and
+/// `read` reads.
+///
+/// # Errors
+/// Those of the backend.
+pub(crate) fn outcome<B: Backend>(
+    backend: &B,
+    case: &Case,
+    upload: impl Fn(&[f64]) -> B::Buffer,
+    read: impl Fn(&B::Slice) -> Vec<f64>,
+) -> Result<Vec<Quantity>, Error> {
+    let spec = Spec::new(case.options.clone())?;
+    let steps = &case.steps;
+    let (time, batch) = (steps.time(), steps.batch());
+    let o = spec.options();
+    let parameters: Vec<f64> = random(1, spec.len()).iter().map(|v| v * case.scale).collect();
+    let weights: sequence::StackWeights<B> = (0..spec.num_layers())
+        .map(|l| {
+            (0..spec.directions().len())
+                .map(|d| {
+                    let part = upload(&parameters[spec.slot_range(l, d)]);
+                    backend.weights(&spec.shape(l), &part)
+                })
+                .collect()
+        })
+        .collect::<Result<_, _>>()?;
+    let x = upload(&random(2, batch * time * o.input_size));
+    let x = Rows { data: &*x, place: Place::batch_first(time, o.input_size) };
+    let width = spec.output_size();
+    let state = |seed: u64| {
+        let of = |seed, size| random(seed, spec.slots() * batch * size);
+        State {
+            h: upload(&of(seed, spec.state_size())),
+            c: (spec.cell().states() > 1).then(|| upload(&of(seed + 50, o.hidden_size))),
+        }
+    };
+    let mut after = state(100);
+    let mut y = backend.zeros(batch * time * width)?;
+    let place = Place::batch_first(time, width);
+    let to = RowsMut { data: &mut *y, place };
+    sequence::infer(backend, &spec, &weights, x, steps, &mut after, to)?;
+    let mut recorded = state(100);
+    let tape = sequence::record(backend, &spec, &weights, x, steps.clone(), &mut recorded, None)?;
+    let mut d_state = state(200);
+    let mut d_parameters = backend.zeros(spec.len())?;
+    let d_y = upload(&random(5, batch * time * width));
+    let d_x = sequence::backward(
+        backend,
+        &spec,
+        &weights,
+        &tape,
+        case.with_d_y.then_some(Rows { data: &*d_y, place }),
+        &mut d_state,
+        &mut d_parameters,
+        true,
+    )?
+    .expect("it was asked for");
+    let cells = |state: &State<B::Buffer>| state.c.as_ref().map_or(vec![], |c| read(c));
+    let quantity = |name, values| Quantity { name, values };
+    Ok(vec![
+        quantity("y", read(&y)),
+        quantity("y of training", read(tape.y())),
+        quantity("h", read(&after.h)),
+        quantity("c", cells(&after)),
+        quantity("h of training", read(&recorded.h)),
+        quantity("c of training", cells(&recorded)),
+        quantity("d_h", read(&d_state.h)),
+        quantity("d_c", cells(&d_state)),
+        quantity("d_x", read(&d_x)),
+        quantity("d_parameters", read(&d_parameters)),
+    ])
+}
+
+pub(crate) fn recorded_by(
+    recorder: &Recorder,
+    gpu: &Gpu,
+    case: &Case,
+) -> Result<Vec<Quantity>, Error> {
+    outcome(
+        recorder,
+        case,
+        |v| recorder.numbers(&v.iter().map(|&v| v as f32).collect::<Vec<_>>()),
+        |numbers| gpu.read(recorder, numbers).unwrap().into_iter().map(f64::from).collect(),
+    )
+}
+
+pub(crate) fn on_gpu(gpu: &Gpu, case: &Case) -> Vec<Quantity> {
+    recorded_by(&gpu.recorder(), gpu, case).unwrap()
+}
+
+/// That the device gives what the naive backend gives in f64.
+pub(crate) fn check(case: &Case) {
+    let Some(gpu) = gpu() else { return };
+    let truth = outcome(&Naive::<f64>::default(), case, <[f64]>::to_vec, <[f64]>::to_vec).unwrap();
+    for (want, got) in truth.iter().zip(on_gpu(gpu, case)) {
+        let name = want.name;
+        assert_eq!(want.values.len(), got.values.len(), "{name} of {case:?}");
+        let largest = want.values.iter().fold(0.0, |m: f64, v| m.max(v.abs()));
+        for (k, (want, got)) in want.values.iter().zip(&got.values).enumerate() {
+            assert!(
+                (want - got).abs() <= TOLERANCE * largest,
+                "{name}[{k}] of {case:?}: expected {want}, got {got}"
+            );
+        }
+    }
+}
+
+/// That two outcomes are the same, bit for bit.
+pub(crate) fn assert_same_bits(case: &Case, want: &[Quantity], got: &[Quantity]) {
+    for (want, got) in want.iter().zip(got) {
+        assert_eq!(bits(&want.values), bits(&got.values), "{} of {case:?}", want.name);
+    }
+}

@@ -1,0 +1,55 @@
+//! Layers whose steps are cut in pieces.
+
+use seqrs_core::Error;
+use std::cell::RefCell;
+
+use seqrs_gpu::Recorder;
+
+use crate::case::{Case, assert_same_bits, gpu, on_gpu, outcome, recorded_by};
+
+#[test]
+fn pieces_give_the_same_bits_as_the_whole() {
+    let Some(gpu) = gpu() else { return };
+    let change = |case: &mut Case| {
+        case.options.num_layers = 2;
+        case.options.bidirectional = true;
+    };
+    for case in Case::all_cells(18, 11, &[11, 0, 4, 9, 7], change) {
+        let whole = on_gpu(gpu, &case);
+        // A step, four steps, and all but one in a piece.
+        for steps in [1, 4, 10] {
+            let cell = case.options.cell;
+            let row = 18 * (2 * cell.gates()).max(cell.saved() + cell.states());
+            let recorder = Recorder::with_largest_buffer((4 * 5 * steps * row) as u64);
+            let pieces = recorded_by(&recorder, gpu, &case).unwrap();
+            assert_same_bits(&case, &whole, &pieces);
+        }
+    }
+}
+
+/// Needs no device. The inputs and outputs are the caller's, and whole.
+#[test]
+fn no_buffer_is_larger_than_it_may_be() {
+    for case in Case::all_cells(18, 50, &[50; 5], |_| ()) {
+        let most = 4 * 50 * 5 * 18;
+        let recorder = Recorder::with_largest_buffer(most);
+        let upload = |v: &[f64]| recorder.numbers(&vec![0.0; v.len()]);
+        let made = RefCell::new(Vec::new());
+        outcome(&recorder, &case, upload, |numbers| {
+            made.borrow_mut().extend(recorder.program().buffers);
+            vec![0.0; numbers.len()]
+        })
+        .unwrap();
+        assert!(made.borrow().iter().all(|&(_, bytes)| bytes <= most), "{case:?}");
+    }
+}
+
+#[test]
+fn a_step_that_no_buffer_holds_is_refused() {
+    let Some(gpu) = gpu() else { return };
+    for case in Case::all_cells(18, 3, &[3; 5], |_| ()) {
+        let recorder = Recorder::with_largest_buffer(200);
+        let error = recorded_by(&recorder, gpu, &case).err();
+        assert!(matches!(error, Some(Error::Shape { .. })), "{case:?}: {error:?}");
+    }
+}

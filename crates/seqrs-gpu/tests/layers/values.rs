@@ -1,0 +1,54 @@
+//! Outputs, states and all gradients against the naive backend in f64.
+
+use seqrs_core::cell::CellKind;
+
+use crate::case::{Case, assert_same_bits, check, gpu, on_gpu};
+
+#[test]
+fn every_cell_at_every_size() {
+    for cell in CellKind::ALL {
+        for hidden in [1, 7, 33, 64, 65] {
+            for (time, lengths) in [(1, vec![1]), (2, vec![2; 3]), (17, vec![17; 5])] {
+                check(&Case::new(cell, hidden, time, &lengths));
+            }
+        }
+    }
+}
+
+#[test]
+fn lengths() {
+    for cell in CellKind::ALL {
+        check(&Case::new(cell, 7, 6, &[6, 0, 3, 5]));
+        check(&Case::new(cell, 18, 4, &[0, 0]));
+        let rows: Vec<usize> = (0..37).map(|b| b % 5).collect();
+        check(&Case::new(cell, 20, 4, &rows));
+    }
+}
+
+#[test]
+fn layers_and_directions() {
+    for cell in CellKind::ALL {
+        let mut case = Case::new(cell, 6, 5, &[5, 2, 0, 4]);
+        case.options.num_layers = 3;
+        case.options.bidirectional = true;
+        check(&case);
+        case.options.bias = false;
+        case.with_d_y = false;
+        check(&case);
+    }
+}
+
+#[test]
+fn a_hundred_steps() {
+    for case in Case::all_cells(16, 100, &[100, 63], |_| ()) {
+        check(&case);
+    }
+}
+
+#[test]
+fn two_runs_give_the_same_bits() {
+    let Some(gpu) = gpu() else { return };
+    for case in Case::all_cells(33, 9, &[9, 4, 7], |_| ()) {
+        assert_same_bits(&case, &on_gpu(gpu, &case), &on_gpu(gpu, &case));
+    }
+}
