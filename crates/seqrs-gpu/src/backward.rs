@@ -7,6 +7,8 @@
 //! d_x = d_gates W_ih
 //! d_W_ih += d_gates^T x      d_W_hh += d_gates^T h'      d_b += the sums of d_gates
 //! ```
+//! A projection comes between the two lines of a step, which are then a dispatch each, with
+//! `d_m = d_h W_hr` at the start of the second; at the end `d_W_hr += d_h^T m`.
 
 use std::ops::Range;
 
@@ -17,8 +19,8 @@ use seqrs_core::rows::Place;
 use seqrs_core::spec::Shape;
 use seqrs_core::steps::Direction;
 
-use crate::forward::{at, step_groups, supported};
-use crate::kernels::Kernel;
+use crate::forward::{at, step_groups};
+use crate::kernels::{Kernel, Projected};
 use crate::params::{self, NONE};
 use crate::pieces;
 use crate::recorder::{Numbers, Recorder};
@@ -29,11 +31,12 @@ struct Left {
     d_gates: Numbers,
     /// Operands of the second product, of a cell that has one.
     operands: Option<Numbers>,
+    /// Around a projection: the gradient of what came out of it, P, and m, which went in, H.
+    projection: Option<[Numbers; 2]>,
 }
 
 pub(crate) fn backward<C: Cell>(rec: &Recorder, run: Backward<'_, Recorder>) -> Result<(), Error> {
     let shape = run.shape;
-    supported(shape)?;
     let kind: CellKind = shape.cell;
     let Shape { input, hidden, state, directions, .. } = *shape;
     let batch = run.steps.batch();
@@ -61,10 +64,13 @@ pub(crate) fn backward<C: Cell>(rec: &Recorder, run: Backward<'_, Recorder>) -> 
         let left = |items: usize| Left {
             d_gates: rec.buffer(items * width),
             operands: (C::FIRST_GATES < C::GATES).then(|| rec.buffer(items * hidden)),
+            projection: (shape.weight_hr.is_some())
+                .then(|| [rec.buffer(items * state), rec.buffer(items * hidden)]),
         };
         let left: Vec<Left> = pieces.iter().map(|piece| left(piece.items.len())).collect();
 
-        // Gradients of the gates of the step after and of this one, in turn.
+        // Gradients of the gates of the step after and of this one, in turn; with a projection one
+        // place is enough.
         let mut d_after = rec.buffer(batch * columns);
         let mut d_new = rec.buffer(batch * columns);
         // A row of `running`: the gradients of the state, and the state after the step.
@@ -99,22 +105,34 @@ pub(crate) fn backward<C: Cell>(rec: &Recorder, run: Backward<'_, Recorder>) -> 
         for k in (0..pieces.len()).rev() {
             let k = direction.step(k, pieces.len());
             let (piece, table) = (&pieces[k], &pieces[k].table);
-            let (record, Left { d_gates, operands }) = (&record.items[k], &left[k]);
+            let (record, Left { d_gates, operands, projection }) = (&record.items[k], &left[k]);
             if let Some((_, start, stride)) = d_y {
                 params.d_y_at = (start + piece.items.start * stride + d * state) as u32;
             }
             for t in (0..piece.time).rev() {
                 params.items_at = (direction.step(t, piece.time) * batch) as u32;
                 let d_y = d_y.map_or(&d_after, |(d_y, _, _)| d_y);
-                let weights_ = &*weights.numbers;
-                let buffers = [table, weights_, &d_after, &d_new, d_y, record, &running, d_gates];
-                let kernel = Kernel::StepBack(kind);
+                let parameters = &*weights.numbers;
+                if let (Some(range), Some([d_h, m])) = (&shape.weight_hr, projection) {
+                    let buffers = [table, parameters, &d_after, d_y, &running, d_h];
+                    let kernel = Kernel::ProjectBack;
+                    rec.dispatch(kernel, &buffers, params.words(), step_groups(state, batch));
+                    let mut inner = params;
+                    (inner.units, inner.depth) = (hidden as u32, state as u32);
+                    inner.weight_at = at(weights, range.start);
+                    let buffers = [table, parameters, d_h, &d_after, record, &running, d_gates, m];
+                    let kernel = Kernel::StepBack(kind, Projected::Yes);
+                    rec.dispatch(kernel, &buffers, inner.words(), groups);
+                    continue;
+                }
+                let buffers = [table, parameters, &d_after, &d_new, d_y, record, &running, d_gates];
+                let kernel = Kernel::StepBack(kind, Projected::No);
                 rec.dispatch(kernel, &buffers, params.words(), groups);
                 if let Some(operands) = operands {
                     let mut close = params;
                     close.depth = (columns - first) as u32;
                     close.weight_at += (first * hidden) as u32;
-                    let buffers = [table, weights_, record, d_gates, &d_new, &running, operands];
+                    let buffers = [table, parameters, record, d_gates, &d_new, &running, operands];
                     rec.dispatch(Kernel::Close(kind), &buffers, close.words(), groups);
                 }
                 std::mem::swap(&mut d_after, &mut d_new);
@@ -168,6 +186,11 @@ pub(crate) fn backward<C: Cell>(rec: &Recorder, run: Backward<'_, Recorder>) -> 
             }
             sums.biases(gates(0), columns, &shape.bias_ih);
             sums.biases(gates(of_state), columns, &shape.bias_hh);
+            if let (Some(range), Some([d_h, m])) = (&shape.weight_hr, &left.projection) {
+                let d_h = Columns { numbers: d_h, at: 0, stride: state };
+                let m = Columns { numbers: m, at: 0, stride: hidden };
+                sums.weights(d_h, state, m, hidden, range.start);
+            }
         }
     }
     Ok(())

@@ -5,6 +5,7 @@
 //!     gx = b_ih + x W_ih^T                      one product for all its steps
 //!     for each step t:                          one dispatch, for a cell with two products two
 //!         h, c = cell(gx[t], b_hh + h W_hh^T)   (shaders/step.wgsl)
+//!         h = h W_hr^T                          one more for a projection (shaders/project.wgsl)
 //! ```
 
 use std::ops::Range;
@@ -16,7 +17,7 @@ use seqrs_core::rows::Place;
 use seqrs_core::spec::Shape;
 use seqrs_core::steps::Direction;
 
-use crate::kernels::{Kernel, ROWS, Recorded, UNITS};
+use crate::kernels::{Kernel, Projected, ROWS, Recorded, UNITS};
 use crate::params::{self, NONE};
 use crate::pieces;
 use crate::recorder::{Numbers, Recorder, Weights};
@@ -31,17 +32,8 @@ pub(crate) fn step_groups(units: usize, rows: usize) -> [usize; 3] {
     [units.div_ceil(UNITS), rows.div_ceil(ROWS), 1]
 }
 
-/// What the backend cannot do yet.
-pub(crate) fn supported(shape: &Shape) -> Result<(), Error> {
-    match shape.weight_hr {
-        None => Ok(()),
-        Some(_) => Err(Error::option("proj_size", "0 (no projection) on a GPU", shape.state)),
-    }
-}
-
 pub(crate) fn forward<C: Cell>(rec: &Recorder, run: Forward<'_, Recorder>) -> Result<(), Error> {
     let shape = run.shape;
-    supported(shape)?;
     let kind: CellKind = shape.cell;
     let Shape { input, hidden, state, directions, .. } = *shape;
     let (items, batch) = (run.steps.items(), run.steps.batch());
@@ -82,13 +74,15 @@ pub(crate) fn forward<C: Cell>(rec: &Recorder, run: Forward<'_, Recorder>) -> Re
         let longest = pieces.iter().map(|piece| piece.items.len()).max().unwrap_or(0);
         let gx = rec.buffer(longest * columns);
         let slot = (run.slot + d) * batch;
-        // The state before a step and after it, in turn.
+        // The state before a step and after it, in turn; with a projection h stays where it is, and
+        // what is projected has H numbers a row.
         let mut h = rec.buffer(batch * state);
         let mut h_new = rec.buffer(batch * hidden);
         rec.copy_rows(1, batch * state, (&run.state.h, slot * state, 0), (&h, 0, 0));
         let opened_width = (1 + <C::Opened<f32> as Bundle<f32>>::NAMES.len()) * hidden;
         let opened = (C::FIRST_GATES < C::GATES).then(|| rec.buffer(batch * opened_width));
         let recorded = if record.is_some() { Recorded::Yes } else { Recorded::No };
+        let projected = if shape.weight_hr.is_some() { Projected::Yes } else { Projected::No };
 
         for k in 0..pieces.len() {
             let k = direction.step(k, pieces.len());
@@ -140,13 +134,25 @@ pub(crate) fn forward<C: Cell>(rec: &Recorder, run: Forward<'_, Recorder>) -> Re
                 if let Some(c) = &run.state.c {
                     buffers.push(c);
                 }
-                buffers.push(y);
+                if projected == Projected::No {
+                    buffers.push(y);
+                }
                 if let Some(record) = &record {
                     buffers.push(&record.items[k]);
                 }
-                let kernel = Kernel::Step(kind, recorded);
+                let kernel = Kernel::Step(kind, recorded, projected);
                 rec.dispatch(kernel, &buffers, finish.words(), step_groups(hidden, batch));
-                std::mem::swap(&mut h, &mut h_new);
+                match &shape.weight_hr {
+                    None => std::mem::swap(&mut h, &mut h_new),
+                    Some(range) => {
+                        let mut project = params;
+                        (project.units, project.depth) = (state as u32, hidden as u32);
+                        project.weight_at = at(weights, range.start);
+                        let buffers = [&piece.table, &*weights.numbers, &h_new, &h, y];
+                        let groups = step_groups(state, batch);
+                        rec.dispatch(Kernel::Project, &buffers, project.words(), groups);
+                    }
+                }
             }
         }
         rec.copy_rows(1, batch * state, (&h, 0, 0), (&run.state.h, slot * state, 0));

@@ -22,10 +22,14 @@ pub(crate) enum Kernel {
     Times,
     /// The first product of a cell with two, and what it opens.
     Open(CellKind),
-    /// The step of a cell, which is recorded or not.
-    Step(CellKind, Recorded),
+    /// The step of a cell.
+    Step(CellKind, Recorded, Projected),
+    /// The projection that follows it.
+    Project,
+    /// The gradient of what came out of the projection.
+    ProjectBack,
     /// The step back of a cell.
-    StepBack(CellKind),
+    StepBack(CellKind, Projected),
     /// What follows it in a cell with two products.
     Close(CellKind),
     /// The gradient of the initial h.
@@ -37,6 +41,13 @@ pub(crate) enum Kernel {
 /// Whether a step leaves what the way back needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Recorded {
+    Yes,
+    No,
+}
+
+/// Whether a projection makes h of what a step gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Projected {
     Yes,
     No,
 }
@@ -86,16 +97,38 @@ impl Kernel {
             ),
             Self::Rows(kernel) => kernel.pipeline(),
             Self::Open(kind) => Text::of(kind).open(),
-            Self::Step(kind, recorded) => Text::of(kind).step(recorded),
-            Self::StepBack(kind) => Text::of(kind).step_back(),
+            Self::Step(kind, recorded, projected) => Text::of(kind).step(recorded, projected),
+            Self::Project => summed(
+                "projection",
+                params::Step::WGSL,
+                false,
+                include_str!("shaders/project.wgsl"),
+                &[table("items"), read("parameters"), read("m"), write("h"), write("y")],
+            ),
+            Self::ProjectBack => summed(
+                "projection back",
+                params::StepBack::WGSL,
+                true,
+                include_str!("shaders/project_back.wgsl"),
+                &[
+                    table("items"),
+                    read("parameters"),
+                    read("d_after"),
+                    read("d_y"),
+                    read("running"),
+                    write("d_h"),
+                ],
+            ),
+            Self::StepBack(kind, Projected::No) => Text::of(kind).step_back(),
+            Self::StepBack(kind, Projected::Yes) => Text::of(kind).step_back_projected(),
             Self::Close(kind) => Text::of(kind).close(),
-            Self::LastBack => {
-                let bindings = [read("parameters"), read("d_after"), read("running"), write("d_h")];
-                let sizes = tile_sizes(1, true);
-                let body = include_str!("shaders/last_back.wgsl");
-                let parts = [&sizes, TILE_SUMS, body];
-                pipeline("last step back", params::StepBack::WGSL, &bindings, &parts)
-            }
+            Self::LastBack => summed(
+                "last step back",
+                params::StepBack::WGSL,
+                true,
+                include_str!("shaders/last_back.wgsl"),
+                &[read("parameters"), read("d_after"), read("running"), write("d_h")],
+            ),
         }
     }
 }
@@ -126,6 +159,18 @@ pub(crate) fn pipeline(
 
 fn plain(label: &str, params: &str, body: &str, bindings: &[Binding]) -> Pipeline {
     pipeline(label, params, bindings, &[body])
+}
+
+/// With one sum for each row and unit; `units_first` where neighbouring units' weights are
+/// neighbours.
+fn summed(
+    label: &str,
+    params: &str,
+    units_first: bool,
+    body: &str,
+    bindings: &[Binding],
+) -> Pipeline {
+    pipeline(label, params, bindings, &[&tile_sizes(1, units_first), TILE_SUMS, body])
 }
 
 fn tile_sizes(products: usize, units_first: bool) -> String {
@@ -207,7 +252,7 @@ impl Text {
         self.pipeline("first product", params::Step::WGSL, &bindings, &parts)
     }
 
-    fn step(&self, recorded: Recorded) -> Pipeline {
+    fn step(&self, recorded: Recorded, projected: Projected) -> Pipeline {
         let mut bindings = vec![table("items"), read("gx"), read("parameters"), read("h")];
         if self.two_products() {
             bindings.push(read("opened"));
@@ -216,7 +261,9 @@ impl Text {
         if self.state.len() > 1 {
             bindings.push(write("c"));
         }
-        bindings.push(write("y"));
+        if projected == Projected::No {
+            bindings.push(write("y"));
+        }
         if recorded == Recorded::Yes {
             bindings.push(write("record"));
         }
@@ -229,7 +276,7 @@ impl Text {
             self.state_before(),
             self.opened_at(),
             self.keep(recorded),
-            self.state_after(),
+            self.state_after(projected),
         ]
         .concat();
         let operand = match self.two_products() {
@@ -257,6 +304,24 @@ impl Text {
         let body = include_str!("shaders/step_back.wgsl");
         let parts = [&sizes, TILE_SUMS, &glue, body];
         self.pipeline("step back", params::StepBack::WGSL, &bindings, &parts)
+    }
+
+    fn step_back_projected(&self) -> Pipeline {
+        let bindings = [
+            table("items"),
+            read("parameters"),
+            read("d_h"),
+            write("d_new"),
+            read("record"),
+            write("running"),
+            write("d_gates"),
+            write("m"),
+        ];
+        let sizes = tile_sizes(1, true);
+        let glue = [self.recorded(), self.running(), self.leave()].concat();
+        let body = include_str!("shaders/step_back_projected.wgsl");
+        let parts = [&sizes, TILE_SUMS, &glue, body];
+        self.pipeline("step back of a projected", params::StepBack::WGSL, &bindings, &parts)
     }
 
     fn close(&self) -> Pipeline {
@@ -320,17 +385,26 @@ impl Text {
         )
     }
 
+    /// A projected h has fewer numbers than there are units.
     fn state_before(&self) -> String {
         let c = if self.state.len() > 1 { ", c[p.c_at + b * p.units + u]" } else { "" };
         format!(
             "fn state_before(b: u32, u: u32) -> State {{
-    return State(h[b * p.units + u]{c});
+    var before = 0.0;
+    if (u < p.depth) {{
+        before = h[b * p.depth + u];
+    }}
+    return State(before{c});
 }}
 "
         )
     }
 
-    fn state_after(&self) -> String {
+    fn state_after(&self, projected: Projected) -> String {
+        let y = match projected {
+            Projected::Yes => "",
+            Projected::No => "    y[p.y_at + item * p.y_stride + u] = s.h;\n",
+        };
         let c = match self.state.len() {
             1 => "",
             _ => "    c[p.c_at + b * p.units + u] = s.c;\n",
@@ -338,8 +412,7 @@ impl Text {
         format!(
             "fn state_after(item: u32, b: u32, u: u32, s: State) {{
     h_new[b * p.units + u] = s.h;
-    y[p.y_at + item * p.y_stride + u] = s.h;
-{c}}}
+{y}{c}}}
 "
         )
     }
@@ -515,15 +588,20 @@ mod tests {
             Kernel::ColumnSums,
             Kernel::Times,
             Kernel::LastBack,
+            Kernel::Project,
+            Kernel::ProjectBack,
+            Kernel::Step(CellKind::Lstm, Recorded::Yes, Projected::Yes),
+            Kernel::Step(CellKind::Lstm, Recorded::No, Projected::Yes),
+            Kernel::StepBack(CellKind::Lstm, Projected::Yes),
             Kernel::Open(CellKind::GruResetBefore),
             Kernel::Close(CellKind::GruResetBefore),
         ];
         all.extend(crate::row_kernels::all().into_iter().map(Kernel::Rows));
         for kind in CellKind::ALL {
             all.extend([
-                Kernel::Step(kind, Recorded::Yes),
-                Kernel::Step(kind, Recorded::No),
-                Kernel::StepBack(kind),
+                Kernel::Step(kind, Recorded::Yes, Projected::No),
+                Kernel::Step(kind, Recorded::No, Projected::No),
+                Kernel::StepBack(kind, Projected::No),
             ]);
         }
         all

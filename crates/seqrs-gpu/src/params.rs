@@ -64,9 +64,9 @@ params! {
 params! {
     /// A step forwards.
     Step {
-        /// B, H.
+        /// B, and H; P in a projection.
         rows, units,
-        /// H again, as the distance between gates, and the terms of a sum.
+        /// H as the distance between gates, and the terms of a sum.
         hidden, depth,
         /// Where the step's table of items begins.
         items_at,

@@ -57,7 +57,13 @@ impl Case {
         }
     }
 
-    /// Every cell, with `change` made to each.
+    pub(crate) fn projected(hidden: usize, size: usize, time: usize, lengths: &[usize]) -> Self {
+        let mut case = Self::new(CellKind::Lstm, hidden, time, lengths);
+        case.options.proj_size = size;
+        case
+    }
+
+    /// Every cell, and the one that can be projected so too, with `change` made to each.
     pub(crate) fn all_cells(
         hidden: usize,
         time: usize,
@@ -66,6 +72,7 @@ impl Case {
     ) -> Vec<Self> {
         let cells = CellKind::ALL.map(|cell| Self::new(cell, hidden, time, lengths));
         let mut all = Vec::from(cells);
+        all.push(Self::projected(hidden, hidden / 2, time, lengths));
         all.iter_mut().for_each(change);
         all
     }

@@ -16,6 +16,22 @@ fn every_cell_at_every_size() {
 }
 
 #[test]
+fn projections() {
+    for (hidden, size) in [(2, 1), (7, 3), (17, 16), (21, 20), (40, 17)] {
+        for (time, lengths) in [(1, vec![1]), (5, vec![5; 3]), (4, vec![3, 0, 4])] {
+            check(&Case::projected(hidden, size, time, &lengths));
+        }
+        let mut case = Case::projected(hidden, size, 4, &[4, 1, 0, 3]);
+        case.options.num_layers = 2;
+        case.options.bidirectional = true;
+        check(&case);
+        case.options.bias = false;
+        case.with_d_y = false;
+        check(&case);
+    }
+}
+
+#[test]
 fn lengths() {
     for cell in CellKind::ALL {
         check(&Case::new(cell, 7, 6, &[6, 0, 3, 5]));

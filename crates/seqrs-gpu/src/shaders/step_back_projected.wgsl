@@ -1,0 +1,42 @@
+// The second half of a step back around a projection: the gradient of m, which went into it, the
+// cell's way back, and m again for the gradient of W_hr. The first half is project_back.wgsl.
+//
+//     d_m = d_h W_hr
+//
+// All of d_h' goes through a product, so `running` keeps none of it, and the first half is done
+// with d_after, so d_new may be the same buffer: a row that is not live leaves it as it is.
+
+fn operand_at(row: u32, k: u32) -> f32 {
+    let item = items[p.items_at + row];
+    if (item == NONE) {
+        return 0.0;
+    }
+    return d_h[item * p.depth + k];
+}
+
+fn weight_at(gate: u32, unit: u32, k: u32) -> f32 {
+    return parameters[p.weight_at + k * p.units + unit];
+}
+
+@compute @workgroup_size(UNITS, ROWS)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
+    let u = group.x * UNITS + local.x;
+    let b = group.y * ROWS + local.y;
+    let sums = tile_sums(array<f32, 1>(0.0), group, local, p.depth);
+    if (u >= p.units || b >= p.rows) {
+        return;
+    }
+    let item = items[p.items_at + b];
+    if (item == NONE) {
+        return;
+    }
+    var d_s = running_gradient(b, u);
+    d_s.h = sums[0];
+    let saved = recorded(item, u);
+    let s = recorded_state(item, u);
+    let s_new = running_state(b, u);
+    m[item * p.units + u] = unprojected(saved, s_new);
+    var d = backward(saved, s, s_new, d_s);
+    d.d_s.h = 0.0;
+    leave(item, b, u, d, s);
+}
