@@ -1,6 +1,6 @@
 //! Runs programs on a device of the `wgpu` crate.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError};
 
 use crate::device::{Gpu, GpuError, State};
@@ -31,18 +31,31 @@ impl Gpu {
     pub fn run(&self, program: &Program) -> Result<(), GpuError> {
         self.check()?;
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let have = self.description().largest_binding;
-        if let Some(&(_, need)) = program.buffers.iter().find(|(_, bytes)| *bytes > have) {
-            let limit = "bytes of a buffer that a shader sees";
-            return Err(GpuError::Unsupported { limit, need, have });
+        self.run_locked(&mut state, program)
+    }
+
+    /// Runs what `recorder` has recorded since the last time. Of several threads that share a
+    /// recorder each may run what another has recorded, but all in the order of recording.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn run_recorded(&self, recorder: &Recorder) -> Result<(), GpuError> {
+        self.check()?;
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let program = recorder.program();
+        self.run_locked(&mut state, &program)
+    }
+
+    fn run_locked(&self, state: &mut State, program: &Program) -> Result<(), GpuError> {
+        if let Err(error) = self.fits(state, program) {
+            state.release(program);
+            return Err(error);
         }
         let memory = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
         let validation = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
         let internal = self.device.push_error_scope(wgpu::ErrorFilter::Internal);
-        self.run_checked(&mut state, program);
-        for id in &program.released {
-            state.buffers.remove(id);
-        }
+        self.run_checked(state, program);
+        state.release(program);
         let [internal, validation, memory] =
             [internal, validation, memory].map(|scope| pollster::block_on(scope.pop()));
         self.check()?;
@@ -58,6 +71,22 @@ impl Gpu {
             return Err(GpuError::Refused(error.to_string()));
         }
         Ok(())
+    }
+
+    /// What the driver would not say in these words.
+    fn fits(&self, state: &State, program: &Program) -> Result<(), GpuError> {
+        let have = self.description().largest_binding;
+        if let Some(&(_, need)) = program.buffers.iter().find(|(_, bytes)| *bytes > have) {
+            let limit = "bytes of a buffer that a shader sees";
+            return Err(GpuError::Unsupported { limit, need, have });
+        }
+        let made: HashSet<BufferId> = program.buffers.iter().map(|&(id, _)| id).collect();
+        let known = |id: &BufferId| made.contains(id) || state.buffers.contains_key(id);
+        let known = program.commands.iter().all(|command| match command {
+            Command::Write { to, .. } => known(to),
+            Command::Dispatch { buffers, .. } => buffers.iter().all(known),
+        });
+        if known { Ok(()) } else { Err(never_made()) }
     }
 
     fn run_checked(&self, state: &mut State, program: &Program) {
@@ -247,7 +276,7 @@ impl Gpu {
         recorder: &Recorder,
         wanted: &[&Numbers],
     ) -> Result<Vec<Vec<f32>>, GpuError> {
-        self.run(&recorder.program())?;
+        self.run_recorded(recorder)?;
         let ends: Vec<usize> = wanted
             .iter()
             .scan(0, |end, numbers| {
@@ -275,8 +304,8 @@ impl Gpu {
             {
                 let bytes = 4 * numbers.len() as u64;
                 let to = 4 * *end as u64 - bytes;
-                let from = &state.buffers[&numbers.id()];
-                encoder.copy_buffer_to_buffer(from, 0, &staging, to, bytes);
+                let buffer = state.buffers.get(&numbers.id()).ok_or_else(never_made)?;
+                encoder.copy_buffer_to_buffer(buffer, 0, &staging, to, bytes);
             }
         }
         self.queue.submit([encoder.finish()]);
@@ -296,8 +325,43 @@ impl Gpu {
     }
 }
 
+impl State {
+    fn release(&mut self, program: &Program) {
+        for id in &program.released {
+            self.buffers.remove(id);
+        }
+    }
+}
+
+/// The program that was to make a buffer failed, or ran elsewhere.
+fn never_made() -> GpuError {
+    GpuError::Refused("a buffer that no program made on this device".to_owned())
+}
+
 /// A pass that dispatches are being recorded into.
 struct Recording {
     encoder: wgpu::CommandEncoder,
     pass: wgpu::ComputePass<'static>,
+}
+
+#[cfg(test)]
+mod tests {
+    use seqrs_core::backend::Backend;
+
+    use super::*;
+
+    /// Needs no driver, so it runs everywhere.
+    #[test]
+    fn buffers_go_with_what_they_were_made_for() {
+        let gpu = Gpu::noop();
+        let recorder = gpu.recorder();
+        let ones = recorder.numbers(&[1.0; 3]);
+        let mut held = Vec::new();
+        for _ in 0..50 {
+            let sum = recorder.times(&ones, &ones).unwrap();
+            gpu.read(&recorder, &sum).unwrap();
+            held.push(gpu.state.lock().unwrap().buffers.len());
+        }
+        assert!(held.iter().all(|&count| count <= 3), "{held:?}");
+    }
 }

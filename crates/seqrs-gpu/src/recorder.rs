@@ -129,9 +129,10 @@ impl Recorder {
 
     /// What was recorded since the last program, which a device has to run before the next.
     pub fn program(&self) -> Program {
-        let mut recorded = locked(&self.recorded);
-        recorded.pipelines.clear();
-        let mut program = std::mem::take(&mut recorded.program);
+        // All of it: should this program fail, the next needs nothing that it was to make.
+        let recorded = std::mem::take(&mut *locked(&self.recorded));
+        drop(recorded.pieces);
+        let mut program = recorded.program;
         program.released = std::mem::take(&mut *locked(&self.released));
         program
     }

@@ -1,5 +1,6 @@
 //! A stack of layers with its inputs, and everything that comes out of it on any backend.
 
+use std::ops::Range;
 use std::sync::OnceLock;
 
 use seqrs_core::backend::{Backend, State};
@@ -38,13 +39,33 @@ pub(crate) struct Case {
     pub(crate) steps: Steps,
     /// Of the parameters.
     pub(crate) scale: f64,
+    /// Of the input.
+    pub(crate) x_scale: f64,
     pub(crate) with_d_y: bool,
+    /// The number of the first row: each has its own inputs, whichever rows are beside it.
+    pub(crate) first_row: usize,
+    /// A step and a row whose first input is NaN.
+    pub(crate) nan: Option<(usize, usize)>,
 }
 
 /// Something that comes out.
 pub(crate) struct Quantity {
     pub(crate) name: &'static str,
+    layout: Layout,
     pub(crate) values: Vec<f64>,
+}
+
+/// How the numbers of a quantity lie.
+#[derive(Clone, Copy, PartialEq)]
+enum Layout {
+    /// (B, T, width).
+    Padded,
+    /// (items, width).
+    Packed,
+    /// (slots, B, width).
+    States,
+    /// Sums over all rows.
+    Summed,
 }
 
 impl Case {
@@ -53,7 +74,10 @@ impl Case {
             options: Options::new(cell, 5, hidden),
             steps: Steps::from_lengths(time, lengths).unwrap(),
             scale: 0.5,
+            x_scale: 1.0,
             with_d_y: true,
+            first_row: 0,
+            nan: None,
         }
     }
 
@@ -76,6 +100,42 @@ impl Case {
         all.iter_mut().for_each(change);
         all
     }
+
+    pub(crate) fn row(&self, b: usize) -> Self {
+        let mut alone = self.clone();
+        let live = |t: usize, _: usize| self.steps.is_live(t, b);
+        alone.steps = Steps::from_mask(self.steps.time(), 1, live).unwrap();
+        alone.first_row += b;
+        alone
+    }
+
+    fn rows(&self) -> Range<usize> {
+        self.first_row..self.first_row + self.steps.batch()
+    }
+
+    /// The values of row `b` in `quantity`, bit for bit; none of what is summed over rows.
+    pub(crate) fn bits_of_row(&self, quantity: &Quantity, b: usize) -> Vec<u64> {
+        let (values, batch) = (&quantity.values, self.steps.batch());
+        let slots = self.options.num_layers * (1 + usize::from(self.options.bidirectional));
+        let rows = match quantity.layout {
+            _ if values.is_empty() => vec![],
+            Layout::Summed => vec![],
+            Layout::Padded => vec![(b, values.len() / batch)],
+            Layout::States => {
+                (0..slots).map(|s| (s * batch + b, values.len() / slots / batch)).collect()
+            }
+            Layout::Packed => {
+                let mut rows = Vec::new();
+                self.steps.for_each(|item, _, row| {
+                    if row == b {
+                        rows.push((item, values.len() / self.steps.items()));
+                    }
+                });
+                rows
+            }
+        };
+        rows.into_iter().flat_map(|(at, width)| bits(&values[at * width..][..width])).collect()
+    }
 }
 
 pub(crate) fn bits(values: &[f64]) -> Vec<u64> {
@@ -93,6 +153,10 @@ pub(crate) fn random(seed: u64, len: usize) -> Vec<f64> {
             (bits >> 40) as f64 / f64::from(1u32 << 23) - 1.0
         })
         .collect()
+}
+
+fn random_rows(seed: u64, rows: Range<usize>, width: usize) -> Vec<f64> {
+    rows.flat_map(|row| random(1000 * seed + row as u64, width)).collect()
 }
 
 /// Everything that comes out of a stack of layers on `backend`, whose buffers `upload` makes and
@@ -121,11 +185,19 @@ pub(crate) fn outcome<B: Backend>(
                 .collect()
         })
         .collect::<Result<_, _>>()?;
-    let x = upload(&random(2, batch * time * o.input_size));
+    let mut x = random_rows(2, case.rows(), time * o.input_size);
+    x.iter_mut().for_each(|value| *value *= case.x_scale);
+    if let Some((t, b)) = case.nan {
+        x[(b * time + t) * o.input_size] = f64::NAN;
+    }
+    let x = upload(&x);
     let x = Rows { data: &*x, place: Place::batch_first(time, o.input_size) };
     let width = spec.output_size();
     let state = |seed: u64| {
-        let of = |seed, size| random(seed, spec.slots() * batch * size);
+        let of = |seed: u64, size: usize| -> Vec<f64> {
+            let slots = 0..spec.slots() as u64;
+            slots.flat_map(|slot| random_rows(seed + slot, case.rows(), size)).collect()
+        };
         State {
             h: upload(&of(seed, spec.state_size())),
             c: (spec.cell().states() > 1).then(|| upload(&of(seed + 50, o.hidden_size))),
@@ -140,7 +212,7 @@ pub(crate) fn outcome<B: Backend>(
     let tape = sequence::record(backend, &spec, &weights, x, steps.clone(), &mut recorded, None)?;
     let mut d_state = state(200);
     let mut d_parameters = backend.zeros(spec.len())?;
-    let d_y = upload(&random(5, batch * time * width));
+    let d_y = upload(&random_rows(5, case.rows(), time * width));
     let d_x = sequence::backward(
         backend,
         &spec,
@@ -153,18 +225,18 @@ pub(crate) fn outcome<B: Backend>(
     )?
     .expect("it was asked for");
     let cells = |state: &State<B::Buffer>| state.c.as_ref().map_or(vec![], |c| read(c));
-    let quantity = |name, values| Quantity { name, values };
+    let quantity = |name, layout, values| Quantity { name, layout, values };
     Ok(vec![
-        quantity("y", read(&y)),
-        quantity("y of training", read(tape.y())),
-        quantity("h", read(&after.h)),
-        quantity("c", cells(&after)),
-        quantity("h of training", read(&recorded.h)),
-        quantity("c of training", cells(&recorded)),
-        quantity("d_h", read(&d_state.h)),
-        quantity("d_c", cells(&d_state)),
-        quantity("d_x", read(&d_x)),
-        quantity("d_parameters", read(&d_parameters)),
+        quantity("y", Layout::Padded, read(&y)),
+        quantity("y of training", Layout::Packed, read(tape.y())),
+        quantity("h", Layout::States, read(&after.h)),
+        quantity("c", Layout::States, cells(&after)),
+        quantity("h of training", Layout::States, read(&recorded.h)),
+        quantity("c of training", Layout::States, cells(&recorded)),
+        quantity("d_h", Layout::States, read(&d_state.h)),
+        quantity("d_c", Layout::States, cells(&d_state)),
+        quantity("d_x", Layout::Packed, read(&d_x)),
+        quantity("d_parameters", Layout::Summed, read(&d_parameters)),
     ])
 }
 

@@ -4,5 +4,7 @@
 //! SEQRS_REQUIRE_GPU is 1.
 
 mod case;
+mod devices;
+mod hard;
 mod pieces;
 mod values;

@@ -1,9 +1,12 @@
-//! Layers whose steps are cut in pieces.
+//! Layers whose steps are cut in pieces, and what is too large to be cut.
 
 use seqrs_core::Error;
 use std::cell::RefCell;
 
+use seqrs_core::backend::Backend;
+use seqrs_core::cell::CellKind;
 use seqrs_gpu::Recorder;
+use seqrs_gpu::device::GpuError;
 
 use crate::case::{Case, assert_same_bits, gpu, on_gpu, outcome, recorded_by};
 
@@ -52,4 +55,28 @@ fn a_step_that_no_buffer_holds_is_refused() {
         let error = recorded_by(&recorder, gpu, &case).err();
         assert!(matches!(error, Some(Error::Shape { .. })), "{case:?}: {error:?}");
     }
+}
+
+#[test]
+fn a_buffer_that_no_shader_sees_is_refused() {
+    let Some(gpu) = gpu() else { return };
+    let have = gpu.description().largest_binding;
+    let recorder = gpu.recorder();
+    let ones = recorder.numbers(&[1.0; 3]);
+    let large = recorder.zeros(have as usize / 4 + 1).unwrap();
+    let error = gpu.read(&recorder, &large).unwrap_err();
+    assert!(matches!(error, GpuError::Unsupported { need, have: limit, .. }
+        if need > have && limit == have));
+    // What was to be made with it was not, and says so.
+    assert!(matches!(gpu.read(&recorder, &ones), Err(GpuError::Refused(_))));
+    let sum = recorder.times(&ones, &ones).unwrap();
+    assert!(matches!(gpu.read(&recorder, &sum), Err(GpuError::Refused(_))));
+    // The next program is none the worse for it.
+    let case = Case::new(CellKind::Lstm, 7, 3, &[3, 2]);
+    let upload = |v: &[f64]| recorder.numbers(&vec![0.0; v.len()]);
+    outcome(&recorder, &case, upload, |numbers| vec![0.0; numbers.len()]).unwrap();
+    let large = recorder.zeros(have as usize / 4 + 1).unwrap();
+    assert!(gpu.read(&recorder, &large).is_err());
+    let got = recorded_by(&recorder, gpu, &case).unwrap();
+    assert_same_bits(&case, &on_gpu(gpu, &case), &got);
 }

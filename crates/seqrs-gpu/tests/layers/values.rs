@@ -1,5 +1,6 @@
 //! Outputs, states and all gradients against the naive backend in f64.
 
+use seqrs_core::Steps;
 use seqrs_core::cell::CellKind;
 
 use crate::case::{Case, assert_same_bits, check, gpu, on_gpu};
@@ -38,6 +39,15 @@ fn lengths() {
         check(&Case::new(cell, 18, 4, &[0, 0]));
         let rows: Vec<usize> = (0..37).map(|b| b % 5).collect();
         check(&Case::new(cell, 20, 4, &rows));
+    }
+}
+
+#[test]
+fn masks_with_holes() {
+    for mut case in Case::all_cells(18, 7, &[7; 20], |case| case.options.bidirectional = true) {
+        let live = |t: usize, b: usize| !(t + 2 * b).is_multiple_of(3) && b != 4 && t != 5;
+        case.steps = Steps::from_mask(7, 20, live).unwrap();
+        check(&case);
     }
 }
 
