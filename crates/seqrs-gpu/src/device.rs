@@ -8,6 +8,7 @@ use seqrs_core::Error;
 
 use crate::executor::Compiled;
 use crate::program::BufferId;
+use crate::released::Released;
 
 /// Set to 1, it lets software adapters be used: they are for tests, and slower than the CPU
 /// backend.
@@ -146,6 +147,8 @@ pub(crate) struct State {
     pub(crate) buffers: HashMap<BufferId, wgpu::Buffer>,
     /// By the text of the shader.
     pub(crate) compiled: HashMap<String, Arc<Compiled>>,
+    /// Of the recorders that were made for it.
+    pub(crate) released: Vec<Arc<Released>>,
 }
 
 impl fmt::Debug for Gpu {

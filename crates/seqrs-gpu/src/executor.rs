@@ -17,10 +17,13 @@ pub(crate) struct Compiled {
 }
 
 impl Gpu {
-    /// A recorder of programs for this device. Its buffers are released by its own programs, so
-    /// it is meant to last as long as the device.
+    /// A recorder of programs for this device. When it is gone, programs that it gave out and
+    /// that did not run may be refused, since their buffers go with it.
     pub fn recorder(&self) -> Recorder {
-        Recorder::with_largest_buffer(self.description().largest_binding)
+        let recorder = Recorder::with_largest_buffer(self.description().largest_binding);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.released.push(recorder.released());
+        recorder
     }
 
     /// Runs a program to its end, or as far as the device takes it: what it has not done yet goes
@@ -326,10 +329,19 @@ impl Gpu {
 }
 
 impl State {
+    /// Releases what a program says, and what recorders that are gone have left.
     fn release(&mut self, program: &Program) {
-        for id in &program.released {
-            self.buffers.remove(id);
-        }
+        let Self { buffers, released, .. } = self;
+        let mut remove = |ids: &[BufferId]| ids.iter().for_each(|id| drop(buffers.remove(id)));
+        remove(&program.released);
+        released.retain(|released| {
+            // A recorder has it, and so has each buffer that is still held.
+            let is_held = Arc::strong_count(released) > 1;
+            if released.is_abandoned() || !is_held {
+                remove(&released.take());
+            }
+            is_held
+        });
     }
 }
 
@@ -363,5 +375,24 @@ mod tests {
             held.push(gpu.state.lock().unwrap().buffers.len());
         }
         assert!(held.iter().all(|&count| count <= 3), "{held:?}");
+    }
+
+    #[test]
+    fn buffers_go_with_their_recorder() {
+        let gpu = Gpu::noop();
+        for _ in 0..50 {
+            let recorder = gpu.recorder();
+            let ones = recorder.numbers(&[1.0; 3]);
+            let sum = recorder.times(&ones, &ones).unwrap();
+            gpu.read(&recorder, &sum).unwrap();
+            // What outlives its recorder is kept until it goes.
+            drop(recorder);
+            gpu.run(&Program::default()).unwrap();
+            assert_eq!(gpu.state.lock().unwrap().buffers.len(), 2);
+            drop((ones, sum));
+            gpu.run(&Program::default()).unwrap();
+            let state = gpu.state.lock().unwrap();
+            assert_eq!((state.buffers.len(), state.released.len()), (0, 0));
+        }
     }
 }

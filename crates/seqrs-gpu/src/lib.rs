@@ -16,6 +16,7 @@ mod params;
 mod pieces;
 pub mod program;
 mod recorder;
+mod released;
 mod row_kernels;
 mod rows;
 

@@ -15,6 +15,7 @@ use crate::kernels::{ELEMENTS, Kernel, PRODUCT_TILE};
 use crate::params::{self, NONE};
 use crate::pieces::{self, Piece};
 use crate::program::{BufferId, Command, Program};
+use crate::released::Released;
 use crate::{backward, forward};
 
 /// Workgroups along the first axis where a shader goes element by element.
@@ -27,7 +28,7 @@ static NEXT: AtomicU64 = AtomicU64::new(0);
 pub struct Numbers {
     id: BufferId,
     len: usize,
-    released: Arc<Mutex<Vec<BufferId>>>,
+    released: Arc<Released>,
 }
 
 impl Numbers {
@@ -49,7 +50,7 @@ impl Numbers {
 
 impl Drop for Numbers {
     fn drop(&mut self) {
-        locked(&self.released).push(self.id);
+        self.released.push(self.id);
     }
 }
 
@@ -82,12 +83,24 @@ pub struct Record {
     pub(crate) last: Numbers,
 }
 
+impl Record {
+    /// Numbers in it.
+    pub fn len(&self) -> usize {
+        self.items.iter().map(Numbers::len).sum::<usize>() + self.last.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
 /// Writes down a computation. What it gives out are names of buffers, which a device fills when
 /// it runs the program.
 #[derive(Debug)]
 pub struct Recorder {
     recorded: Mutex<Recorded>,
-    released: Arc<Mutex<Vec<BufferId>>>,
+    released: Arc<Released>,
     largest_buffer: u64,
 }
 
@@ -127,14 +140,19 @@ impl Recorder {
         Self { recorded: Mutex::default(), released: Arc::default(), largest_buffer: bytes }
     }
 
+    /// What nobody needs any more of what it recorded.
+    pub(crate) fn released(&self) -> Arc<Released> {
+        Arc::clone(&self.released)
+    }
+
     /// What was recorded since the last program, which a device has to run before the next.
     pub fn program(&self) -> Program {
-        // All of it: should this program fail, the next needs nothing that it was to make.
+        // First what nobody needs any more: whatever uses it has been recorded by now.
+        let released = self.released.take();
+        // All of the rest: should this program fail, the next needs nothing that it was to make.
         let recorded = std::mem::take(&mut *locked(&self.recorded));
         drop(recorded.pieces);
-        let mut program = recorded.program;
-        program.released = std::mem::take(&mut *locked(&self.released));
-        program
+        Program { released, ..recorded.program }
     }
 
     /// A buffer with these numbers.
@@ -316,6 +334,12 @@ impl Recorder {
     pub(crate) fn column_sums(&self, from: &Numbers, to: &Numbers, params: params::ColumnSums) {
         let groups = [(params.columns as usize).div_ceil(ELEMENTS), 1, 1];
         self.dispatch(Kernel::ColumnSums, &[from, to], params.words(), groups);
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        self.released.abandon();
     }
 }
 

@@ -40,6 +40,18 @@ pub struct Normal {
     inverses: Numbers,
 }
 
+impl Normal {
+    /// Numbers in it.
+    pub fn len(&self) -> usize {
+        self.normals.len() + self.inverses.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
 /// One step of an optimiser, with all that can be computed ahead.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[expect(missing_docs, reason = "the letters of seqrs/src/optimizers.rs")]

@@ -103,7 +103,7 @@ impl TrainerOptions {
         Self { seed, ..self }
     }
 
-    pub(crate) fn clipping(&self) -> Clipping {
+    fn clipping(&self) -> Clipping {
         Clipping { norm: self.clip_norm, value: self.clip_value }
     }
 }
@@ -165,6 +165,23 @@ impl<T: Number> Trainer<T> {
         let sizes: Vec<usize> = model.layers().iter().map(Layer::num_parameters).collect();
         let optimizer = Optimizer::new(options.optimizer, &sizes)?;
         Ok(Self { model, options, optimizer, sizes })
+    }
+
+    /// What it is made of.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn into_parts(self) -> (Sequential<T>, TrainerOptions, Optimizer<T>) {
+        (self.model, self.options, self.optimizer)
+    }
+
+    /// The other way round.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn of_parts(
+        model: Sequential<T>,
+        options: TrainerOptions,
+        optimizer: Optimizer<T>,
+    ) -> Self {
+        let sizes = model.layers().iter().map(Layer::num_parameters).collect();
+        Self { model, options, optimizer, sizes }
     }
 
     /// How the model is trained.
@@ -410,10 +427,7 @@ impl<T: Number> Trainer<T> {
     }
 }
 
-pub(crate) fn check_bptt<T: Number>(
-    model: &Sequential<T>,
-    bptt: Option<usize>,
-) -> Result<(), Error> {
+fn check_bptt<T: Number>(model: &Sequential<T>, bptt: Option<usize>) -> Result<(), Error> {
     let Some(chunk) = bptt else { return Ok(()) };
     if chunk == 0 {
         return Err(Error::option("bptt", "an integer of at least 1, or none", chunk));

@@ -218,9 +218,38 @@ fn train_on_both(name: &str, model: &Sequential<f32>, options: TrainerOptions) {
         (a, b) = (Some(expected.state), Some(found.state));
     }
     assert_eq!(want.steps_done(), got.steps_done());
-    let trained = got.to_cpu().unwrap();
+    let trained = got.to_cpu().unwrap().model;
     for (k, (want, got)) in want.model.layers().iter().zip(trained.layers()).enumerate() {
         assert_close(&format!("{name}, layer {k}"), want.numbers(), got.numbers(), TRAINED);
+    }
+}
+
+#[test]
+fn a_trainer_moves_to_the_device_and_back() {
+    let Some(gpu) = gpu() else { return };
+    let cpu = Cpu::new().unwrap();
+    let (_, model) = models().swap_remove(0);
+    let options = TrainerOptions::new(Mse::mean(), Adam::new(0.01));
+    let given = Given::new(1);
+    let width = model.output_width().unwrap();
+    let target = random(4, LENGTHS.len() * TIME * width);
+    let place = Place::batch_first(TIME, width);
+    let target = Target::Numbers(Rows { data: &target, place }, width);
+    let x = || given.input(&model);
+    let steps = || given.steps.clone();
+    let mut want = Trainer::with_options(model.clone(), options).unwrap();
+    let mut moved = want.clone();
+    for _ in 0..3 {
+        want.step_on(&cpu, x(), target, steps(), None).unwrap();
+        moved.step_on(&cpu, x(), target, steps(), None).unwrap();
+        let mut there = GpuTrainer::from_cpu(Arc::clone(&gpu), moved).unwrap();
+        want.step_on(&cpu, x(), target, steps(), None).unwrap();
+        there.step(x(), target, &given.steps, None).unwrap();
+        moved = there.to_cpu().unwrap();
+    }
+    assert_eq!(moved.steps_done(), 6);
+    for (want, got) in want.model.layers().iter().zip(moved.model.layers()) {
+        assert_close("moved", want.numbers(), got.numbers(), TRAINED);
     }
 }
 
@@ -302,7 +331,7 @@ fn what_is_not_finite_changes_nothing() {
         let error = trainer.step(given.input(&model), target, &given.steps, None).unwrap_err();
         assert!(matches!(error, Error::Numerical { .. }), "{error}");
         assert_eq!(trainer.steps_done(), 0);
-        let after = trainer.to_cpu().unwrap();
+        let after = trainer.to_cpu().unwrap().model;
         for (before, after) in model.layers().iter().zip(after.layers()) {
             assert_eq!(before.numbers(), after.numbers());
         }

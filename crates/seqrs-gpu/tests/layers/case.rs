@@ -9,8 +9,8 @@ use seqrs_core::naive::Naive;
 use seqrs_core::rows::{Place, Rows, RowsMut};
 use seqrs_core::spec::Options;
 use seqrs_core::{Error, Spec, Steps, sequence};
-use seqrs_gpu::Recorder;
 use seqrs_gpu::device::Gpu;
+use seqrs_gpu::{Numbers, Recorder};
 
 /// Of the largest value: f32 sums of some hundred terms (`PACKAGE_TO_REFERENCE_F32` in
 /// tests/README.md).
@@ -240,6 +240,10 @@ pub(crate) fn outcome<B: Backend>(
     ])
 }
 
+pub(crate) fn upload(recorder: &Recorder, values: &[f64]) -> Box<Numbers> {
+    recorder.numbers(&values.iter().map(|&value| value as f32).collect::<Vec<_>>())
+}
+
 pub(crate) fn recorded_by(
     recorder: &Recorder,
     gpu: &Gpu,
@@ -248,7 +252,7 @@ pub(crate) fn recorded_by(
     outcome(
         recorder,
         case,
-        |v| recorder.numbers(&v.iter().map(|&v| v as f32).collect::<Vec<_>>()),
+        |v| upload(recorder, v),
         |numbers| gpu.read(recorder, numbers).unwrap().into_iter().map(f64::from).collect(),
     )
 }

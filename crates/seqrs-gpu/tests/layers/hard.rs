@@ -1,10 +1,10 @@
 //! Inputs that break what was not thought of.
 
 use seqrs_core::Steps;
-use seqrs_core::cell::CellKind;
+use seqrs_gpu::Numbers;
 use seqrs_gpu::program::{Access, Binding, BufferId, Command, Pipeline, Program};
 
-use crate::case::{Case, assert_same_bits, check, gpu, on_gpu};
+use crate::case::{Case, Quantity, assert_same_bits, check, gpu, on_gpu, outcome, upload};
 
 /// Enough rows that some gates are not saturated: where all are, 1 - h^2 is a rounding error.
 #[test]
@@ -39,7 +39,7 @@ fn a_nan_stays_in_its_row() {
                 );
             }
         }
-        let y = |outcome: &[crate::case::Quantity]| case.bits_of_row(&outcome[0], at.1);
+        let y = |outcome: &[Quantity]| case.bits_of_row(&outcome[0], at.1);
         let (clean, poisoned) = (y(&clean), y(&poisoned));
         let (before, after) = poisoned.split_at(poisoned.len() / time * at.0);
         assert_eq!(before, &clean[..before.len()], "{case:?}");
@@ -99,30 +99,38 @@ fn main(@builtin(local_invocation_index) thread: u32) {
 }
 ";
 
+/// The same, with dirt in the memory of workgroups before each of its commands.
+fn dirtied(mut program: Program) -> Program {
+    let seen = BufferId(u64::MAX);
+    let fill = Command::Dispatch {
+        pipeline: program.pipelines.len(),
+        buffers: vec![seen],
+        params: vec![0],
+        workgroups: [1, 1, 1],
+    };
+    program.buffers.push((seen, 1024));
+    program.pipelines.push(Pipeline {
+        label: "dirt".to_owned(),
+        source: DIRTY.to_owned(),
+        bindings: vec![Binding { name: "seen", number: "u32", access: Access::Write }],
+    });
+    program.commands =
+        program.commands.into_iter().flat_map(|command| [fill.clone(), command]).collect();
+    program.released.push(seen);
+    program
+}
+
 #[test]
 fn dirty_workgroup_memory() {
     let Some(gpu) = gpu() else { return };
-    let seen = BufferId(u64::MAX);
-    let binding = Binding { name: "seen", number: "u32", access: Access::Write };
-    let program = Program {
-        buffers: vec![(seen, 1024)],
-        pipelines: vec![Pipeline {
-            label: "dirt".to_owned(),
-            source: DIRTY.to_owned(),
-            bindings: vec![binding],
-        }],
-        commands: vec![Command::Dispatch {
-            pipeline: 0,
-            buffers: vec![seen],
-            params: vec![0],
-            workgroups: [64, 1, 1],
-        }],
-        released: vec![seen],
-    };
-    for cell in [CellKind::Lstm, CellKind::GruResetBefore] {
-        let case = Case::new(cell, 18, 3, &[3, 2]);
-        let clean = on_gpu(gpu, &case);
-        gpu.run(&program).unwrap();
-        assert_same_bits(&case, &clean, &on_gpu(gpu, &case));
+    // Sums shorter than the tiles that lie there.
+    for case in Case::all_cells(7, 3, &[3, 2], |_| ()) {
+        let recorder = gpu.recorder();
+        let read = |numbers: &Numbers| {
+            gpu.run(&dirtied(recorder.program())).unwrap();
+            gpu.read(&recorder, numbers).unwrap().into_iter().map(f64::from).collect()
+        };
+        let dirty = outcome(&recorder, &case, |v| upload(&recorder, v), read).unwrap();
+        assert_same_bits(&case, &on_gpu(gpu, &case), &dirty);
     }
 }

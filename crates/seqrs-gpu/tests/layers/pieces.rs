@@ -8,7 +8,7 @@ use seqrs_core::cell::CellKind;
 use seqrs_gpu::Recorder;
 use seqrs_gpu::device::GpuError;
 
-use crate::case::{Case, assert_same_bits, gpu, on_gpu, outcome, recorded_by};
+use crate::case::{Case, assert_same_bits, gpu, on_gpu, outcome, recorded_by, upload};
 
 #[test]
 fn pieces_give_the_same_bits_as_the_whole() {
@@ -36,12 +36,16 @@ fn no_buffer_is_larger_than_it_may_be() {
     for case in Case::all_cells(18, 50, &[50; 5], |_| ()) {
         let most = 4 * 50 * 5 * 18;
         let recorder = Recorder::with_largest_buffer(most);
-        let upload = |v: &[f64]| recorder.numbers(&vec![0.0; v.len()]);
         let made = RefCell::new(Vec::new());
-        outcome(&recorder, &case, upload, |numbers| {
-            made.borrow_mut().extend(recorder.program().buffers);
-            vec![0.0; numbers.len()]
-        })
+        outcome(
+            &recorder,
+            &case,
+            |v| upload(&recorder, v),
+            |numbers| {
+                made.borrow_mut().extend(recorder.program().buffers);
+                vec![0.0; numbers.len()]
+            },
+        )
         .unwrap();
         assert!(made.borrow().iter().all(|&(_, bytes)| bytes <= most), "{case:?}");
     }
@@ -73,8 +77,8 @@ fn a_buffer_that_no_shader_sees_is_refused() {
     assert!(matches!(gpu.read(&recorder, &sum), Err(GpuError::Refused(_))));
     // The next program is none the worse for it.
     let case = Case::new(CellKind::Lstm, 7, 3, &[3, 2]);
-    let upload = |v: &[f64]| recorder.numbers(&vec![0.0; v.len()]);
-    outcome(&recorder, &case, upload, |numbers| vec![0.0; numbers.len()]).unwrap();
+    outcome(&recorder, &case, |v| upload(&recorder, v), |numbers| vec![0.0; numbers.len()])
+        .unwrap();
     let large = recorder.zeros(have as usize / 4 + 1).unwrap();
     assert!(gpu.read(&recorder, &large).is_err());
     let got = recorded_by(&recorder, gpu, &case).unwrap();

@@ -67,13 +67,28 @@ impl GpuModel {
     /// # Errors
     /// [`Error::NoDevice`], [`Error::OutOfMemory`].
     pub fn new(gpu: Arc<Gpu>, model: Sequential<f32>) -> Result<Self, Error> {
-        let recorder = Recorder::new();
+        let recorder = gpu.recorder();
         let upload = |layer: &Layer<f32>| Arc::from(recorder.numbers(layer.numbers()));
         let parameters: Vec<Arc<Numbers>> = model.layers().iter().map(upload).collect();
         let weights = model.layers().iter().zip(&parameters);
         let weights = weights.map(|(layer, numbers)| weights_of(layer, numbers)).collect();
-        gpu.run(&recorder.program())?;
+        gpu.run_recorded(&recorder)?;
         Ok(Self { gpu, recorder, model, parameters, weights })
+    }
+
+    /// Puts the parameters of a model of the same structure in place.
+    pub(crate) fn put(&mut self, model: &Sequential<f32>) -> Result<(), Error> {
+        for (layer, numbers) in model.layers().iter().zip(&self.parameters) {
+            self.recorder.copy_numbers(&self.recorder.numbers(layer.numbers()), numbers);
+        }
+        self.gpu.run_recorded(&self.recorder)?;
+        self.model = model.clone();
+        Ok(())
+    }
+
+    /// What it is made of. Its parameters may be older than those of the device.
+    pub fn structure(&self) -> &Sequential<f32> {
+        &self.model
     }
 
     /// The device.
@@ -500,6 +515,35 @@ pub(crate) struct Downloaded {
 }
 
 impl GpuTape {
+    /// Which rows were live.
+    pub fn steps(&self) -> &Steps {
+        &self.steps
+    }
+
+    /// Numbers in a row of the output.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// What the rows of the output belong to.
+    pub fn rank(&self) -> Rank {
+        self.rank
+    }
+
+    /// Bytes of everything that was kept on the device.
+    pub fn nbytes(&self) -> usize {
+        let records = self.records.iter().map(|record| match record {
+            Record::Recurrent(tape) => recurrent_numbers(tape),
+            Record::LayerNorm { kept, y } => kept.len() + y.len(),
+            Record::Dropped { mask, y } => mask.len() + y.len(),
+            Record::MaxPool { sources, y } => sources.len() + y.len(),
+            Record::Embedding { y, .. } | Record::Rows { y } => y.len(),
+            Record::Passed => 0,
+        });
+        let x = self.x.as_ref().map_or(0, |x| x.len());
+        size_of::<f32>() * (x + records.sum::<usize>())
+    }
+
     /// What the model gave out.
     pub(crate) fn output(&self) -> Result<&Numbers, Error> {
         self.input(self.records.len())
@@ -539,6 +583,15 @@ impl GpuTape {
         }
         self.x.take().ok_or_else(|| Error::dtype("x", "numbers", "ids"))
     }
+}
+
+fn recurrent_numbers(tape: &BackendTape<Recorder>) -> usize {
+    let layers = tape.layers.iter().map(|layer| {
+        let directions: usize = layer.directions.iter().map(seqrs_gpu::Record::len).sum();
+        let dropped = layer.dropout.as_ref().map_or(0, |d| d.mask.len() + d.y.len());
+        directions + layer.y.len() + dropped
+    });
+    tape.x.len() + layers.sum::<usize>()
 }
 
 fn weights_of(layer: &Layer<f32>, numbers: &Arc<Numbers>) -> StackWeights<Recorder> {

@@ -7,12 +7,13 @@ use seqrs_gpu::device::Gpu;
 use seqrs_gpu::{Clip, Numbers, Rule, Term};
 
 use super::model::{DeviceState, GpuModel};
+use crate::layer::Layer;
 use crate::losses::{Huber, Loss, Reduction};
 use crate::optimizers::{self, Optimizer};
 use crate::random::mix;
 use crate::sequential::{Input, ModelState, Rank, Sequential};
 use crate::targets::{Gathered, Outputs, Target};
-use crate::trainer::{Evaluation, StepResult, TrainerOptions, check_bptt, later};
+use crate::trainer::{Evaluation, StepResult, Trainer, TrainerOptions, later};
 
 /// Trains a model on a GPU, as [`Trainer`](crate::Trainer) does on the CPU: forward, loss, backward,
 /// clipping and update stay on the device, and the loss, the norm of the gradient and the states
@@ -45,20 +46,63 @@ impl GpuTrainer {
         model: Sequential<f32>,
         options: TrainerOptions,
     ) -> Result<Self, Error> {
-        options.loss.check()?;
-        options.clipping().check()?;
-        check_bptt(&model, options.bptt)?;
-        let optimizer = Optimizer::new(options.optimizer, &[])?;
+        Self::from_cpu(gpu, Trainer::with_options(model, options)?)
+    }
+
+    /// Takes a trainer to a device, with all that its optimiser keeps.
+    ///
+    /// # Errors
+    /// [`Error::NoDevice`], [`Error::OutOfMemory`].
+    pub fn from_cpu(gpu: Arc<Gpu>, trainer: Trainer<f32>) -> Result<Self, Error> {
+        let (model, options, optimizer) = trainer.into_parts();
         let model = GpuModel::new(gpu, model)?;
-        let count = rule(&optimizer).moments();
-        let moments = model
-            .parameters
-            .iter()
-            .map(|numbers| {
-                (0..count).map(|_| Arc::from(model.recorder.zeros_of(numbers.len()))).collect()
-            })
-            .collect();
+        let upload = |run: &Vec<f32>| Arc::from(model.recorder.numbers(run));
+        // By name, then by layer; on the device the other way round.
+        let layers = 0..model.parameters.len();
+        let of_layer = |k: usize| optimizer.moments.iter().map(|runs| upload(&runs[k])).collect();
+        let moments = layers.map(of_layer).collect();
+        let optimizer = Optimizer { moments: Vec::new(), ..optimizer };
         Ok(Self { model, options, optimizer, moments })
+    }
+
+    /// The same trainer on the CPU: it goes on from here.
+    ///
+    /// # Errors
+    /// [`Error::NoDevice`], [`Error::OutOfMemory`].
+    pub fn to_cpu(&self) -> Result<Trainer<f32>, Error> {
+        let model = self.model.to_cpu()?;
+        let wanted: Vec<&Numbers> = self.moments.iter().flatten().map(|moment| &**moment).collect();
+        let mut found = self.model.gpu.read_all(&self.model.recorder, &wanted)?.into_iter();
+        let names = self.moments.first().map_or(0, Vec::len);
+        let mut moments = vec![Vec::with_capacity(self.moments.len()); names];
+        for _ in &self.moments {
+            for runs in &mut moments {
+                runs.push(found.next().expect("each was asked for"));
+            }
+        }
+        let optimizer = Optimizer { moments, ..self.optimizer.clone() };
+        Ok(Trainer::of_parts(model, self.options, optimizer))
+    }
+
+    /// Goes on with other parameters, those of a model of the same structure.
+    ///
+    /// # Errors
+    /// [`Error::State`] for a model of another structure; [`Error::NoDevice`],
+    /// [`Error::OutOfMemory`].
+    pub fn set_model(&mut self, model: &Sequential<f32>) -> Result<(), Error> {
+        let sizes = |model: &Sequential<f32>| {
+            model.layers().iter().map(Layer::num_parameters).collect::<Vec<_>>()
+        };
+        if sizes(model) != sizes(&self.model.model) {
+            let expected = "the structure that the trainer was made for";
+            return Err(Error::state("model of the trainer", expected, "another"));
+        }
+        self.model.put(model)
+    }
+
+    /// Shows the learning rate's schedule a metric, smaller being better.
+    pub fn observe(&mut self, metric: f64) {
+        self.optimizer.observe(metric);
     }
 
     /// How the model is trained.
@@ -337,14 +381,6 @@ impl GpuTrainer {
             rec.copy_numbers(from, to);
         }
         self.optimizer = kept.updates.clone();
-    }
-
-    /// The model with what it has learnt.
-    ///
-    /// # Errors
-    /// [`Error::NoDevice`], [`Error::OutOfMemory`].
-    pub fn to_cpu(&self) -> Result<Sequential<f32>, Error> {
-        self.model.to_cpu()
     }
 }
 
