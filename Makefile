@@ -108,7 +108,7 @@ test-rust:
 
 test-python: $(VENV)/test.stamp $(VENV)/installed.stamp
 	@mkdir -p target/test
-	$(CLEAN_ENV) $(PY) -m pytest tests/python -m "not interop" --junitxml target/test/python.xml $(ARGS)
+	$(CLEAN_ENV) .ci/software-gpu $(PY) -m pytest tests/python -m "not interop" --junitxml target/test/python.xml $(ARGS)
 
 test-interop: .venv-peers/installed.stamp
 	$(CLEAN_ENV) .venv-peers/bin/python -m pytest tests/python -m interop $(ARGS)

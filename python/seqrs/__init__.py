@@ -47,7 +47,7 @@ from .recurrent import GRU, LSTM, RNN
 from .threads import get_num_threads, info, num_threads, set_num_threads
 
 if TYPE_CHECKING:
-    from . import callbacks, checkpoints, data, reference, schedules
+    from . import callbacks, checkpoints, data, gpu, reference, schedules
     from .callbacks import CSVLogger, EarlyStopping, ModelCheckpoint
     from .generation import generate
     from .training import Trainer, TrainStep
@@ -99,6 +99,7 @@ __all__ = [
     "data",
     "generate",
     "get_num_threads",
+    "gpu",
     "info",
     "load",
     "num_threads",
@@ -118,6 +119,7 @@ _LATER = {
     "checkpoints": "",
     "data": "",
     "generate": "generation",
+    "gpu": "",
     "reference": "",
     "schedules": "",
 }

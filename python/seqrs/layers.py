@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar, overload
 
 from . import _seqrs
-from .options import as_json, choice, dtype_name, flag, integer, real
+from .options import as_json, choice, dtype_name, flag, integer, real, text
 from .options import seed as checked_seed
 
 if TYPE_CHECKING:
@@ -209,6 +209,26 @@ class Layer:
         everything else in float64.
         """
         return self._handle.dtype
+
+    @property
+    def device(self) -> str:
+        """ "cpu", or "gpu:0" and so on: where it computes."""
+        return self._handle.device
+
+    def to(self, device: str) -> Self:
+        """Takes the layer to a device, where it computes from now on; gives the layer.
+
+        Args:
+            device: "cpu", "gpu" (adapter 0), or "gpu:1" and so on (`seqrs.gpu.adapters`).
+
+        Raises:
+            NoDeviceError: there is no such adapter, or it is made of software.
+            DTypeError: the layer is float64; a GPU computes in float32.
+            ValueError: no device has that name.
+            StateError: the process was forked from one that had opened the GPU.
+        """
+        self._handle.to(text("device", device))
+        return self
 
     @property
     def num_parameters(self) -> int:

@@ -25,7 +25,7 @@ from .layers import (
     take_attributes,
     wrapped,
 )
-from .options import flag, integer
+from .options import flag, integer, text
 from .options import seed as checked_seed
 from .recurrent import LSTM, Recurrent
 
@@ -194,6 +194,35 @@ class Sequential:
     def dtype(self) -> str:
         """ "float32" or "float64": that of all its layers."""
         return self._handle.dtype
+
+    @property
+    def device(self) -> str:
+        """ "cpu", or "gpu:0" and so on: where all its layers compute.
+
+        Raises:
+            StateError: its layers are on different devices.
+        """
+        return self._handle.device
+
+    def to(self, device: str) -> Self:
+        """Takes the model and its layers to a device, where they compute from now on.
+
+        A Trainer of the model follows at its next step, with all that its optimiser keeps.
+
+        Args:
+            device: "cpu", "gpu" (adapter 0), or "gpu:1" and so on (`seqrs.gpu.adapters`).
+
+        Returns:
+            The model.
+
+        Raises:
+            NoDeviceError: there is no such adapter, or it is made of software.
+            DTypeError: the model is float64; a GPU computes in float32.
+            ValueError: no device has that name.
+            StateError: the process was forked from one that had opened the GPU.
+        """
+        self._handle.to(text("device", device))
+        return self
 
     @property
     def batch_first(self) -> bool:

@@ -111,6 +111,17 @@ def real(
     return number
 
 
+def text(name: str, value: object) -> str:
+    """`value` as a string.
+
+    Raises:
+        TypeError: it is none.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"{name}: expected a string, got {shown(value)}")
+    return value
+
+
 def choice(name: str, value: object, allowed: tuple[str, ...]) -> str:
     """One of the allowed words.
 

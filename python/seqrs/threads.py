@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from . import _seqrs
-from .options import integer
+from .options import flag, integer
 
 __all__ = ["get_num_threads", "info", "num_threads", "set_num_threads"]
 
@@ -56,8 +56,12 @@ def num_threads(n: int) -> Iterator[None]:
         _seqrs.restore_threads(before)
 
 
-def info() -> dict[str, Any]:
+def info(gpu: bool = False) -> dict[str, Any]:
     """What seqrs is and runs on.
+
+    Args:
+        gpu: whether to look for GPUs as well, which may take a second: `gpus` is then what
+            `seqrs.gpu.adapters` gives.
 
     Keys: `version`; `level`, the instruction set in use (scalar, avx2, avx512, neon); `levels`,
     those that the processor has; `threads`, in use; `processors`, of the machine; `available`,
@@ -67,11 +71,14 @@ def info() -> dict[str, Any]:
     Raises:
         ValueError: `SEQRS_NUM_THREADS` or `SEQRS_LEVEL` cannot be followed.
     """
-    return {
+    found = {
         **_seqrs.info(),
         "processors": os.cpu_count() or 1,
         "cgroup_limit": _cgroup_limit(),
     }
+    if flag("gpu", gpu):
+        found["gpus"] = _seqrs.gpu_adapters()
+    return found
 
 
 def _cgroup_limit() -> float | None:

@@ -17,6 +17,7 @@ pub(crate) enum Class {
     State,
     ModelFile,
     Numerical,
+    NoDevice,
     Internal,
 }
 
@@ -28,6 +29,7 @@ impl Class {
             Self::State => "StateError",
             Self::ModelFile => "ModelFileError",
             Self::Numerical => "NumericalError",
+            Self::NoDevice => "NoDeviceError",
             Self::Internal => "InternalError",
         }
     }
@@ -52,6 +54,7 @@ pub(crate) fn raise(py: Python<'_>, error: Error) -> PyErr {
         Error::State { .. } => Class::State.raise(py, message),
         Error::ModelFile { .. } => Class::ModelFile.raise(py, message),
         Error::Numerical { .. } => Class::Numerical.raise(py, message),
+        Error::NoDevice { .. } => Class::NoDevice.raise(py, message),
         Error::OutOfMemory { .. } => PyMemoryError::new_err(message),
         // The exception of the signal itself where the border has seen it.
         Error::Interrupted => {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
@@ -12,6 +12,7 @@ use seqrs_core::Error;
 
 use crate::arrays;
 use crate::batch::Live;
+use crate::device::{self, Device, Late, Resident, locked};
 use crate::entry::{compute, guard};
 use crate::errors;
 use crate::network::{Call, Network};
@@ -160,27 +161,84 @@ pub(crate) struct PyLayer {
     /// Locked for as long as a clone takes, and never while the GIL is released, so a fork
     /// cannot leave it locked.
     layer: Mutex<AnyLayer>,
+    /// Where it computes.
+    device: Mutex<Device>,
+    /// As a model of its own on a GPU, if it was last called there.
+    resident: Mutex<Option<Arc<Resident>>>,
+    /// Newer parameters, if a trainer has some on a GPU.
+    late: Mutex<Option<Arc<Late>>>,
     /// Dropout draws made so far.
     draws: AtomicU64,
 }
 
 impl PyLayer {
     pub(crate) fn keep(layer: AnyLayer) -> Self {
-        Self { id: next_handle(), layer: Mutex::new(layer), draws: AtomicU64::new(0) }
+        Self {
+            id: next_handle(),
+            layer: Mutex::new(layer),
+            device: Mutex::new(Device::Cpu),
+            resident: Mutex::default(),
+            late: Mutex::default(),
+            draws: AtomicU64::new(0),
+        }
     }
 
     /// The layer at this moment.
-    pub(crate) fn get(&self) -> AnyLayer {
-        self.layer.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub(crate) fn get(&self, py: Python<'_>) -> PyResult<AnyLayer> {
+        let late = locked(&self.late).clone();
+        if let Some(late) = late {
+            late.bring(py)?;
+        }
+        Ok(self.structure())
+    }
+
+    /// The layer, with parameters that may be older than a trainer's on a GPU.
+    pub(crate) fn structure(&self) -> AnyLayer {
+        locked(&self.layer).clone()
     }
 
     /// Puts another layer of the same structure in place.
     pub(crate) fn set(&self, layer: AnyLayer) {
-        let old = {
-            let mut place = self.layer.lock().unwrap_or_else(PoisonError::into_inner);
-            std::mem::replace(&mut *place, layer)
-        };
+        *locked(&self.late) = None;
+        let old = std::mem::replace(&mut *locked(&self.layer), layer);
         drop(old);
+    }
+
+    /// From now on a trainer has newer parameters, on a GPU.
+    pub(crate) fn expect(&self, late: &Arc<Late>) {
+        *locked(&self.late) = Some(Arc::clone(late));
+    }
+
+    /// Puts parameters in place if they are those that were expected.
+    pub(crate) fn arrive(&self, late: &Arc<Late>, layer: AnyLayer) {
+        let expected = locked(&self.late).as_ref().is_some_and(|other| Arc::ptr_eq(other, late));
+        if expected {
+            self.set(layer);
+        }
+    }
+
+    /// Whether these are the parameters that it waits for.
+    pub(crate) fn expects(&self, late: &Arc<Late>) -> bool {
+        locked(&self.late).as_ref().is_some_and(|other| Arc::ptr_eq(other, late))
+    }
+
+    pub(crate) fn device(&self) -> Device {
+        *locked(&self.device)
+    }
+
+    pub(crate) fn move_to(&self, device: Device) {
+        *locked(&self.device) = device;
+        *locked(&self.resident) = None;
+    }
+
+    /// Refuses a number type that a GPU does not compute in.
+    pub(crate) fn check_device(&self, py: Python<'_>, name: &str, device: Device) -> PyResult<()> {
+        match (device, self.structure().dtype()) {
+            (Device::Gpu(_), Some(DType::F64)) => {
+                Err(errors::dtype(py, name, "float32 on a GPU", DType::F64))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The layer as a model of its own; `wide` says whether one without parameters is to
@@ -190,14 +248,22 @@ impl PyLayer {
         py: Python<'_>,
         wide: impl FnOnce() -> PyResult<bool>,
     ) -> PyResult<AnyNetwork> {
-        let layer = self.get();
+        let layer = self.get(py)?;
         let f64 = match layer.dtype() {
             Some(dtype) => dtype == DType::F64,
             None => wide()?,
         };
-        match f64 {
-            true => Ok(AnyNetwork::F64(self.of::<f64>(py, &layer)?)),
-            false => Ok(AnyNetwork::F32(self.of::<f32>(py, &layer)?)),
+        match (f64, self.device()) {
+            (true, Device::Gpu(_)) => Err(errors::dtype(py, "x", "float32 on a GPU", DType::F64)),
+            (true, Device::Cpu) => Ok(AnyNetwork::F64(self.of::<f64>(py, &layer)?)),
+            (false, device) => {
+                let mut network = self.of::<f32>(py, &layer)?;
+                if let Device::Gpu(number) = device {
+                    let resident = device::resident(py, number, &network.model, &self.resident)?;
+                    network.resident = Some(resident);
+                }
+                Ok(AnyNetwork::F32(network))
+            }
         }
     }
 
@@ -207,7 +273,7 @@ impl PyLayer {
             Sequential::new(vec![layer])
         };
         let model = model().map_err(|error| errors::raise(py, error))?;
-        Ok(Network { model, holder: Holder::Layer, owner: self.id })
+        Ok(Network { model, holder: Holder::Layer, owner: self.id, resident: None })
     }
 
     fn any(&self, py: Python<'_>) -> PyResult<AnyNetwork> {
@@ -235,20 +301,39 @@ impl PyLayer {
     /// The description.
     #[getter]
     fn spec_json(&self, py: Python<'_>) -> PyResult<String> {
-        guard(py, || Ok(serde_json::to_string(&self.get().spec()).expect("plain data")))
+        guard(py, || Ok(serde_json::to_string(&self.structure().spec()).expect("plain data")))
     }
 
     /// "float32" or "float64".
     #[getter]
     fn dtype(&self, py: Python<'_>) -> PyResult<&'static str> {
-        guard(py, || Ok(self.get().dtype().unwrap_or(DType::F32).name()))
+        guard(py, || Ok(self.structure().dtype().unwrap_or(DType::F32).name()))
+    }
+
+    /// "cpu", or "gpu:" and a number.
+    #[getter(device)]
+    fn device_name(&self, py: Python<'_>) -> PyResult<String> {
+        guard(py, || Ok(self.device().name()))
+    }
+
+    /// Computes there from now on.
+    fn to(&self, py: Python<'_>, device: &str) -> PyResult<()> {
+        guard(py, || {
+            let device = Device::parse(py, device)?;
+            self.check_device(py, "dtype", device)?;
+            if let Device::Gpu(number) = device {
+                device::gpu(py, number)?;
+            }
+            self.move_to(device);
+            Ok(())
+        })
     }
 
     /// Numbers in all parameters.
     #[getter]
     fn num_parameters(&self, py: Python<'_>) -> PyResult<usize> {
         guard(py, || {
-            Ok(match self.get() {
+            Ok(match self.structure() {
                 AnyLayer::F32(layer) | AnyLayer::Either(layer) => layer.num_parameters(),
                 AnyLayer::F64(layer) => layer.num_parameters(),
             })
@@ -265,7 +350,7 @@ impl PyLayer {
     #[getter]
     fn fingerprint(&self, py: Python<'_>) -> PyResult<String> {
         guard(py, || {
-            let layer = self.get();
+            let layer = self.get(py)?;
             compute(py, || {
                 Ok(match &layer {
                     AnyLayer::F32(layer) | AnyLayer::Either(layer) => layer.fingerprint(),
@@ -307,7 +392,7 @@ impl PyLayer {
             let call = Call { x, state, live: Live { lengths, mask }, batch_first };
             let network = self.network(x.py(), || arrays::is_wide("x", x))?;
             let dropout = training.then(|| {
-                let seed = self.get().spec().seed();
+                let seed = self.structure().spec().seed();
                 random::mix(seed, self.draws.fetch_add(1, Ordering::Relaxed))
             });
             with_network!(network, network => network.forward(&call, dropout))
@@ -376,13 +461,17 @@ impl PyLayer {
 
     /// The same layer in a handle of its own.
     fn clone(&self, py: Python<'_>) -> PyResult<Self> {
-        guard(py, || Ok(Self::keep(self.get())))
+        guard(py, || {
+            let clone = Self::keep(self.get(py)?);
+            clone.move_to(self.device());
+            Ok(clone)
+        })
     }
 
     /// Whether both compute the same bits.
     fn equals(&self, py: Python<'_>, other: &Bound<'_, Self>) -> PyResult<bool> {
         guard(py, || {
-            let (a, b) = (self.get(), other.get().get());
+            let (a, b) = (self.get(py)?, other.get().get(py)?);
             compute(py, || Ok(a.same(&b)))
         })
     }
@@ -390,7 +479,7 @@ impl PyLayer {
     /// The layer as a model file.
     fn to_bytes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
         guard(py, || {
-            let layer = self.get();
+            let layer = self.get(py)?;
             let bytes = compute(py, || crate::files::layer_bytes(&layer))?;
             Ok(PyBytes::new(py, &bytes))
         })
@@ -405,7 +494,7 @@ impl PyLayer {
     /// Writes a model file.
     fn save(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
         guard(py, || {
-            let layer = self.get();
+            let layer = self.get(py)?;
             compute(py, || crate::files::save_layer(&layer, &path))
         })
     }

@@ -9,6 +9,7 @@
 
 mod arrays;
 mod batch;
+mod device;
 mod entry;
 mod errors;
 mod files;
@@ -34,6 +35,7 @@ fn _seqrs(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<model::PyModel>()?;
     module.add_class::<tape::Tape>()?;
     module.add_class::<trainer::PyTrainer>()?;
+    module.add_function(wrap_pyfunction!(device::gpu_adapters, module)?)?;
     module.add_function(wrap_pyfunction!(files::load, module)?)?;
     module.add_function(wrap_pyfunction!(generation::generate, module)?)?;
     module.add_function(wrap_pyfunction!(loss::loss_value, module)?)?;

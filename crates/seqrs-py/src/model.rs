@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
@@ -10,6 +11,7 @@ use seqrs::{Layer, Sequential};
 use seqrs_core::Error;
 
 use crate::batch::Live;
+use crate::device::{self, Device, Resident};
 use crate::entry::{compute, guard};
 use crate::errors;
 use crate::layer::{AnyLayer, AnyNetwork, Given, Kept, PyLayer, next_handle, with_network};
@@ -24,6 +26,8 @@ pub(crate) struct PyModel {
     id: u64,
     layers: Vec<Py<PyLayer>>,
     dtype: DType,
+    /// On a GPU, if it was last called there.
+    resident: Mutex<Option<Arc<Resident>>>,
     /// Dropout draws made so far.
     draws: AtomicU64,
 }
@@ -37,6 +41,7 @@ impl PyModel {
             id: next_handle(),
             layers: layers.collect::<PyResult<_>>()?,
             dtype: T::DTYPE,
+            resident: Mutex::default(),
             draws: AtomicU64::new(0),
         })
     }
@@ -45,7 +50,7 @@ impl PyModel {
     fn common_dtype(py: Python<'_>, layers: &[Py<PyLayer>]) -> PyResult<DType> {
         let mut found: Option<(usize, DType)> = None;
         for (k, layer) in layers.iter().enumerate() {
-            let layer = layer.get().get();
+            let layer = layer.get().structure();
             let Some(dtype) = layer.dtype() else { continue };
             match found {
                 None => found = Some((k, dtype)),
@@ -70,16 +75,41 @@ impl PyModel {
 
     /// The model at this moment.
     pub(crate) fn network<T: Kept>(&self, py: Python<'_>) -> PyResult<Network<T>> {
-        let layers: Vec<AnyLayer> = self.layers.iter().map(|layer| layer.get().get()).collect();
+        let layers = self.layers.iter().map(|layer| layer.get().get(py));
+        let layers = layers.collect::<PyResult<Vec<AnyLayer>>>()?;
         let model = Self::sequential(&layers).map_err(|error| errors::raise(py, error))?;
-        Ok(Network { model, holder: Holder::Model, owner: self.id })
+        Ok(Network { model, holder: Holder::Model, owner: self.id, resident: None })
     }
 
     pub(crate) fn any(&self, py: Python<'_>) -> PyResult<AnyNetwork> {
-        Ok(match self.dtype {
-            DType::F32 => AnyNetwork::F32(self.network(py)?),
-            DType::F64 => AnyNetwork::F64(self.network(py)?),
+        Ok(match (self.dtype, self.device(py)?) {
+            (DType::F64, _) => AnyNetwork::F64(self.network(py)?),
+            (DType::F32, Device::Cpu) => AnyNetwork::F32(self.network(py)?),
+            (DType::F32, Device::Gpu(number)) => {
+                let mut network = self.network(py)?;
+                let resident = device::resident(py, number, &network.model, &self.resident)?;
+                network.resident = Some(resident);
+                AnyNetwork::F32(network)
+            }
         })
+    }
+
+    /// Where all of its layers compute.
+    pub(crate) fn device(&self, py: Python<'_>) -> PyResult<Device> {
+        let mut devices = self.layers.iter().map(|layer| layer.get().device()).enumerate();
+        let first = devices.next().map_or(Device::Cpu, |(_, device)| device);
+        match devices.find(|(_, device)| *device != first) {
+            None => Ok(first),
+            Some((k, device)) => {
+                let expected = format!("{}, as layer 0", first.name());
+                Err(errors::state(py, format!("device of layer {k}"), expected, device.name()))
+            }
+        }
+    }
+
+    /// Its layers.
+    pub(crate) fn handles(&self) -> &[Py<PyLayer>] {
+        &self.layers
     }
 
     /// The number type of its layers.
@@ -111,7 +141,8 @@ impl PyModel {
     fn new(py: Python<'_>, layers: Vec<Py<PyLayer>>, seed: Option<u64>) -> PyResult<Self> {
         guard(py, || {
             let dtype = Self::common_dtype(py, &layers)?;
-            let model = Self { id: next_handle(), layers, dtype, draws: AtomicU64::new(0) };
+            let (resident, draws) = (Mutex::default(), AtomicU64::new(0));
+            let model = Self { id: next_handle(), layers, dtype, resident, draws };
             // Refuses layers that do not fit.
             model.any(py)?;
             match (seed, dtype) {
@@ -133,6 +164,28 @@ impl PyModel {
     #[getter]
     fn dtype(&self, py: Python<'_>) -> PyResult<&'static str> {
         guard(py, || Ok(self.dtype.name()))
+    }
+
+    /// "cpu", or "gpu:" and a number.
+    #[getter(device)]
+    fn device_name(&self, py: Python<'_>) -> PyResult<String> {
+        guard(py, || Ok(self.device(py)?.name()))
+    }
+
+    /// Computes there from now on, and its layers too.
+    fn to(&self, py: Python<'_>, device: &str) -> PyResult<()> {
+        guard(py, || {
+            let device = Device::parse(py, device)?;
+            for (k, layer) in self.layers.iter().enumerate() {
+                layer.get().check_device(py, &format!("dtype of layer {k}"), device)?;
+            }
+            if let Device::Gpu(number) = device {
+                device::gpu(py, number)?;
+            }
+            self.layers.iter().for_each(|layer| layer.get().move_to(device));
+            *device::locked(&self.resident) = None;
+            Ok(())
+        })
     }
 
     /// Numbers in all parameters.

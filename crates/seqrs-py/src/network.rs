@@ -1,10 +1,13 @@
 //! What layers and models compute for Python. A layer alone is a model of one layer.
 
+use std::sync::Arc;
+
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use seqrs::model_tape::{ModelTape, OutputRef};
+use seqrs::gpu::{GpuModel, GpuTape};
+use seqrs::model_tape::{ModelGradients, ModelTape, OutputRef};
 use seqrs::number::Number;
-use seqrs::sequential::Rank;
+use seqrs::sequential::{Input, ModelState, Output, Rank};
 use seqrs::{Layer, Sequential};
 use seqrs_core::rows::RowsMut;
 use seqrs_core::{Error, Steps};
@@ -12,10 +15,11 @@ use seqrs_cpu::Cpu;
 
 use crate::arrays::{self, Plain};
 use crate::batch::{self, Axes, Given, Layout, Live, Reads};
+use crate::device::Resident;
 use crate::entry::compute;
 use crate::errors;
 use crate::state::{self, Holder};
-use crate::tape::{AnyTape, Tape};
+use crate::tape::{AnyTape, OnGpu, Tape};
 
 /// The number types that cross the border.
 pub(crate) trait Elem: Number + Plain {
@@ -23,6 +27,38 @@ pub(crate) trait Elem: Number + Plain {
     fn any(tape: ModelTape<Self>) -> AnyTape;
     /// The tape, if it is of this type.
     fn of(tape: &AnyTape) -> Option<&ModelTape<Self>>;
+
+    /// Inference on a GPU, which only one type has.
+    fn infer_on_gpu(
+        _: &GpuModel,
+        _: Input<'_, Self>,
+        _: &Steps,
+        _: &mut ModelState<Self>,
+    ) -> Result<Output<Self>, Error> {
+        Err(Error::dtype("x", "float32 on a GPU", Self::NAME))
+    }
+
+    /// Training on a GPU: the outputs, and the tape.
+    fn record_on_gpu(
+        _: &GpuModel,
+        _: Input<'_, Self>,
+        _: Steps,
+        _: &mut ModelState<Self>,
+        _: Option<u64>,
+    ) -> Result<(Vec<Self>, GpuTape), Error> {
+        Err(Error::dtype("x", "float32 on a GPU", Self::NAME))
+    }
+
+    /// The way back on a GPU.
+    fn backward_on_gpu(
+        _: &GpuModel,
+        _: &GpuTape,
+        _: Option<&[Self]>,
+        _: &mut ModelState<Self>,
+        _: bool,
+    ) -> Result<ModelGradients<Self>, Error> {
+        Err(Error::dtype("dy", "float32 on a GPU", Self::NAME))
+    }
 }
 
 impl Elem for f32 {
@@ -31,6 +67,32 @@ impl Elem for f32 {
     }
     fn of(tape: &AnyTape) -> Option<&ModelTape<Self>> {
         if let AnyTape::F32(tape) = tape { Some(tape) } else { None }
+    }
+    fn infer_on_gpu(
+        model: &GpuModel,
+        x: Input<'_, Self>,
+        steps: &Steps,
+        state: &mut ModelState<Self>,
+    ) -> Result<Output<Self>, Error> {
+        model.infer(x, steps, state)
+    }
+    fn record_on_gpu(
+        model: &GpuModel,
+        x: Input<'_, Self>,
+        steps: Steps,
+        state: &mut ModelState<Self>,
+        dropout: Option<u64>,
+    ) -> Result<(Vec<Self>, GpuTape), Error> {
+        model.record(x, steps, state, dropout)
+    }
+    fn backward_on_gpu(
+        model: &GpuModel,
+        tape: &GpuTape,
+        d_y: Option<&[Self]>,
+        d_state: &mut ModelState<Self>,
+        want_d_x: bool,
+    ) -> Result<ModelGradients<Self>, Error> {
+        model.backward(tape, d_y, d_state, want_d_x)
     }
 }
 
@@ -49,6 +111,8 @@ pub(crate) struct Network<T: Number> {
     pub(crate) holder: Holder,
     /// The handle that it was taken from.
     pub(crate) owner: u64,
+    /// The same model on a GPU, if it computes there.
+    pub(crate) resident: Option<Arc<Resident>>,
 }
 
 /// The arguments of a call.
@@ -124,6 +188,14 @@ impl<T: Elem> Network<T> {
         let cpu = cpu::<T>(py)?;
         let mut state = state::read(py, "state", state, &self.model, layout.batch, self.holder)?;
         let (numbers, width, rank) = compute(py, || {
+            if let Some(resident) = &self.resident {
+                let output = T::infer_on_gpu(&resident.model, x.input(), steps, &mut state)?;
+                let numbers = match output.rank {
+                    Rank::Steps => layout.spread(steps, output.numbers, output.width)?,
+                    Rank::Rows => output.numbers,
+                };
+                return Ok((numbers, output.width, output.rank));
+            }
             // A recurrent layer alone writes to where its outputs belong.
             if let ([Layer::Recurrent(layer)], Given::Numbers(x), [state]) =
                 (self.model.layers(), x, &mut state[..])
@@ -161,6 +233,20 @@ impl<T: Elem> Network<T> {
         let mut state =
             state::read(py, "state", call.state, &self.model, layout.batch, self.holder)?;
         let (tape, numbers) = compute(py, || {
+            if let Some(resident) = &self.resident {
+                let model = &resident.model;
+                let (numbers, tape) =
+                    T::record_on_gpu(model, x.input(), steps.clone(), &mut state, dropout)?;
+                let numbers = match tape.rank() {
+                    Rank::Steps => {
+                        let width = tape.width();
+                        (layout.spread(&steps, numbers, width)?, layout.shape(Some(width)))
+                    }
+                    Rank::Rows => (numbers, vec![layout.batch, tape.width()]),
+                };
+                let resident = Arc::clone(resident);
+                return Ok((AnyTape::Gpu(Box::new(OnGpu { tape, resident })), numbers));
+            }
             let tape = self.model.record_on(&cpu, x.input(), steps.clone(), &mut state, dropout)?;
             let OutputRef { numbers, width, rank } = tape.output();
             let (numbers, shape) = match rank {
@@ -169,7 +255,7 @@ impl<T: Elem> Network<T> {
                 }
                 Rank::Rows => (arrays::copied("outputs", numbers)?, vec![layout.batch, width]),
             };
-            Ok((tape, (numbers, shape)))
+            Ok((T::any(tape), (numbers, shape)))
         })?;
         let (numbers, shape) = numbers;
         let y = arrays::new(py, &shape, numbers)?;
@@ -178,7 +264,7 @@ impl<T: Elem> Network<T> {
             Given::Numbers(numbers) => Some(numbers.width),
             Given::Ids(_) => None,
         };
-        Ok((y, state, Tape { record: T::any(tape), owner: self.owner, layout, width }))
+        Ok((y, state, Tape { record: tape, owner: self.owner, layout, width }))
     }
 
     /// The gradients of x (None for ids), of the initial state, and of each parameter.
@@ -189,21 +275,29 @@ impl<T: Elem> Network<T> {
         dy: Option<&Bound<'py, PyAny>>,
         dstate: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<(Py<PyAny>, Py<PyAny>, Bound<'py, PyDict>)> {
-        let record = match T::of(&tape.record) {
-            Some(record) if tape.owner == self.owner => record,
-            _ => {
-                let what = match self.holder {
-                    Holder::Layer => "one that this layer recorded",
-                    Holder::Model => "one that this model recorded",
-                };
-                return Err(errors::state(py, "tape", what, "another one's"));
-            }
+        let foreign = || {
+            let what = match self.holder {
+                Holder::Layer => "one that this layer recorded",
+                Holder::Model => "one that this model recorded",
+            };
+            errors::state(py, "tape", what, "another one's")
         };
+        if tape.owner != self.owner {
+            return Err(foreign());
+        }
+        let record = Recorded::<T>::of(&tape.record).ok_or_else(foreign)?;
         if dy.is_none() && dstate.is_none() {
             return Err(errors::shape(py, "dy and dstate", "at least one of them", "neither"));
         }
+        if let Recorded::Gpu(OnGpu { resident, .. }) = record {
+            let present = self.model.layers().iter().map(Layer::version);
+            if !present.eq(resident.versions.iter().copied()) {
+                let expected = "one recorded with the present parameters";
+                return Err(errors::state(py, "tape", expected, "one from before they changed"));
+            }
+        }
         let (steps, layout) = (record.steps(), tape.layout);
-        let (width, rank) = (record.output().width, record.output().rank);
+        let (width, rank) = record.output();
         let dense;
         let (dy_steps, dy_layout) = match rank {
             Rank::Steps => (steps, layout),
@@ -223,8 +317,15 @@ impl<T: Elem> Network<T> {
         let want_d_x = tape.width.is_some();
         let (gradients, d_x) = compute(py, || {
             let dy = dy.map(|dy| batch::packed(dy, dy_steps)).transpose()?;
-            let mut gradients =
-                self.model.backward_on(&cpu, record, dy.as_deref(), &mut d_state, want_d_x)?;
+            let dy = dy.as_deref();
+            let mut gradients = match record {
+                Recorded::Cpu(record) => {
+                    self.model.backward_on(&cpu, record, dy, &mut d_state, want_d_x)?
+                }
+                Recorded::Gpu(OnGpu { tape, resident }) => {
+                    T::backward_on_gpu(&resident.model, tape, dy, &mut d_state, want_d_x)?
+                }
+            };
             let d_x = match (gradients.x.take(), tape.width) {
                 (Some(d_x), Some(width)) => Some((layout.spread(steps, d_x, width)?, width)),
                 _ => None,
@@ -251,6 +352,37 @@ impl<T: Elem> Network<T> {
     /// Copies of the parameters by name.
     pub(crate) fn state_dict<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         dict(py, &self.model, self.holder, self.model.layers().iter().map(Layer::numbers))
+    }
+}
+
+/// A tape of numbers of type T, wherever it was recorded.
+#[derive(Clone, Copy)]
+enum Recorded<'a, T: Number> {
+    Cpu(&'a ModelTape<T>),
+    Gpu(&'a OnGpu),
+}
+
+impl<'a, T: Elem> Recorded<'a, T> {
+    fn of(tape: &'a AnyTape) -> Option<Self> {
+        match tape {
+            AnyTape::Gpu(tape) => Some(Self::Gpu(tape)),
+            tape => T::of(tape).map(Self::Cpu),
+        }
+    }
+
+    fn steps(self) -> &'a Steps {
+        match self {
+            Self::Cpu(tape) => tape.steps(),
+            Self::Gpu(OnGpu { tape, .. }) => tape.steps(),
+        }
+    }
+
+    /// Numbers in a row of the output, and what the rows belong to.
+    fn output(self) -> (usize, Rank) {
+        match self {
+            Self::Cpu(tape) => (tape.output().width, tape.output().rank),
+            Self::Gpu(OnGpu { tape, .. }) => (tape.width(), tape.rank()),
+        }
     }
 }
 

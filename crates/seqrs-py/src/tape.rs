@@ -1,15 +1,26 @@
 //! What a forward call leaves for backward.
 
+use std::sync::Arc;
+
 use pyo3::prelude::*;
+use seqrs::gpu::GpuTape;
 use seqrs::model_tape::ModelTape;
 
 use crate::batch::Layout;
+use crate::device::Resident;
 use crate::entry::guard;
 
 /// A recorded forward call of either number type.
 pub(crate) enum AnyTape {
     F32(ModelTape<f32>),
     F64(ModelTape<f64>),
+    Gpu(Box<OnGpu>),
+}
+
+/// A call recorded on a GPU, and the model there.
+pub(crate) struct OnGpu {
+    pub(crate) tape: GpuTape,
+    pub(crate) resident: Arc<Resident>,
 }
 
 /// A recorded forward call. It belongs to the layer or model that gave it, for as long as
@@ -34,6 +45,7 @@ impl Tape {
             Ok(match &self.record {
                 AnyTape::F32(tape) => tape.nbytes(),
                 AnyTape::F64(tape) => tape.nbytes(),
+                AnyTape::Gpu(on) => on.tape.nbytes(),
             })
         })
     }

@@ -3,17 +3,19 @@
 use std::path::PathBuf;
 use std::process;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 
 use pyo3::prelude::*;
+use seqrs::gpu::GpuTrainer;
 use seqrs::number::DType;
-use seqrs::sequential::Rank;
+use seqrs::sequential::{ModelState, Rank};
 use seqrs::targets::Target;
-use seqrs::{Layer, OptimizerSpec, Trainer, TrainerOptions};
+use seqrs::{Layer, Loss, OptimizerSpec, Sequential, Trainer, TrainerOptions};
 use seqrs_core::{Error, Steps};
 
 use crate::arrays::{self, Plain, copied, shape_words};
 use crate::batch::{self, Axes, Copied, Given as X, Layout, Live};
+use crate::device::{self, Device, Late, locked};
 use crate::entry::{compute, guard, look};
 use crate::errors;
 use crate::layer::{Given, Kept};
@@ -26,14 +28,30 @@ use crate::state::{self, Holder};
 enum AnyTrainer {
     F32(Box<Trainer<f32>>),
     F64(Box<Trainer<f64>>),
+    Gpu(OnGpu),
 }
 
-/// Runs the body with the trainer inside, whatever its number type.
+/// A trainer on a GPU.
+struct OnGpu {
+    number: usize,
+    trainer: Arc<Mutex<GpuTrainer>>,
+    /// Of the model's layers, when they had the parameters that the device has.
+    versions: Arc<Mutex<Vec<u64>>>,
+    /// What the layers wait for since the last step.
+    late: Option<Arc<Late>>,
+}
+
+/// Runs the body with the trainer inside, whatever its number type and wherever it is.
 macro_rules! with_trainer {
     ($any:expr, $trainer:ident => $body:expr) => {
         match $any {
             AnyTrainer::F32($trainer) => $body,
             AnyTrainer::F64($trainer) => $body,
+            AnyTrainer::Gpu(on) => {
+                let mut guard = locked(&on.trainer);
+                let $trainer = &mut *guard;
+                $body
+            }
         }
     };
 }
@@ -94,14 +112,13 @@ enum Y<T: Plain> {
 
 impl<T: Kept> Batch<T> {
     fn read<'py>(
-        trainer: &Trainer<T>,
+        (model, loss): (&Sequential<T>, &Loss),
         x: &Bound<'py, PyAny>,
         y: &Bound<'py, PyAny>,
         live: Live<'_, 'py>,
         batch_first: bool,
     ) -> PyResult<Self> {
         let py = x.py();
-        let model = &trainer.model;
         let axes = Axes::of_sequence(batch_first);
         let (x, steps, layout) =
             batch::read::<T>("x", x, reads(model), axes, takes_rows(model), live)?;
@@ -123,7 +140,6 @@ impl<T: Kept> Batch<T> {
             (X::Ids(_), None) => 1,
         };
         let named = Named { name: "y", steps: y_live, layout: y_layout };
-        let loss = &trainer.options().loss;
         let y = match loss.wants_classes() {
             true => {
                 let classes = batch::read_ids("y", y, y_steps, y_layout)?;
@@ -179,6 +195,128 @@ struct Args<'a, 'py> {
     batch_first: bool,
 }
 
+impl<'py> Args<'_, 'py> {
+    fn batch<T: Kept>(&self, of: (&Sequential<T>, &Loss)) -> PyResult<Batch<T>> {
+        Batch::read(of, self.x, self.y, self.live, self.batch_first)
+    }
+
+    fn state<T: Kept>(
+        &self,
+        model: &Sequential<T>,
+        rows: usize,
+    ) -> PyResult<Option<ModelState<T>>> {
+        let py = self.x.py();
+        match self.state {
+            None => Ok(None),
+            some => state::read(py, "state", some, model, rows, Holder::Model).map(Some),
+        }
+    }
+}
+
+impl OnGpu {
+    fn new(py: Python<'_>, number: usize, trainer: Trainer<f32>) -> PyResult<Self> {
+        let gpu = device::gpu(py, number)?;
+        let versions = device::versions(trainer.model.layers());
+        let trainer = compute(py, || GpuTrainer::from_cpu(gpu, trainer))?;
+        Ok(Self {
+            number,
+            trainer: Arc::new(Mutex::new(trainer)),
+            versions: Arc::new(Mutex::new(versions)),
+            late: None,
+        })
+    }
+
+    /// Gives the trainer the model's present parameters, unless they are its own.
+    fn take_up(&mut self, py: Python<'_>, model: &PyModel) -> PyResult<()> {
+        // Also refuses a process that was forked.
+        device::gpu(py, self.number)?;
+        if let Some(late) = &self.late
+            && model.handles().iter().all(|layer| layer.get().expects(late))
+        {
+            return Ok(());
+        }
+        let present = model.network::<f32>(py)?.model;
+        let versions = device::versions(present.layers());
+        if *locked(&self.versions) != versions {
+            compute(py, || locked(&self.trainer).set_model(&present))?;
+            *locked(&self.versions) = versions;
+        }
+        self.late = None;
+        Ok(())
+    }
+
+    /// The layers of the model wait for the parameters that the device has now.
+    fn leave(&mut self, py: Python<'_>, model: &PyModel) {
+        let layers = model.handles().iter().map(|layer| layer.clone_ref(py)).collect();
+        let (trainer, versions) = (Arc::clone(&self.trainer), Arc::clone(&self.versions));
+        let late = Arc::new(Late { trainer, layers, versions });
+        model.handles().iter().for_each(|layer| layer.get().expect(&late));
+        self.late = Some(late);
+    }
+
+    fn structure(&self) -> (Sequential<f32>, Loss) {
+        let trainer = locked(&self.trainer);
+        (trainer.model().structure().clone(), trainer.options().loss)
+    }
+
+    fn step(&mut self, py: Python<'_>, model: &PyModel, args: &Args<'_, '_>) -> PyResult<Done> {
+        self.take_up(py, model)?;
+        let (structure, loss) = self.structure();
+        let batch = args.batch((&structure, &loss))?;
+        let rows = batch.layout.batch;
+        let state = args.state(&structure, rows)?;
+        let result = compute(py, || {
+            look()?;
+            locked(&self.trainer).step(batch.x.input(), batch.target(), &batch.steps, state)
+        })?;
+        self.leave(py, model);
+        let state = state::write(py, result.state, &structure, rows, Holder::Model)?;
+        Ok((result.loss, result.grad_norm, state))
+    }
+
+    fn evaluate(
+        &mut self,
+        py: Python<'_>,
+        model: &PyModel,
+        args: &Args<'_, '_>,
+    ) -> PyResult<(f64, usize, Py<PyAny>)> {
+        self.take_up(py, model)?;
+        let (structure, loss) = self.structure();
+        let batch = args.batch((&structure, &loss))?;
+        let rows = batch.layout.batch;
+        let state = args.state(&structure, rows)?;
+        let result = compute(py, || {
+            locked(&self.trainer).evaluate(batch.x.input(), batch.target(), &batch.steps, state)
+        })?;
+        let state = state::write(py, result.state, &structure, rows, Holder::Model)?;
+        Ok((result.loss, result.count, state))
+    }
+}
+
+/// Takes the trainer to where the model is.
+fn settle(py: Python<'_>, any: &mut AnyTrainer, model: &PyModel) -> PyResult<()> {
+    match (&mut *any, model.device(py)?) {
+        (AnyTrainer::Gpu(on), Device::Gpu(number)) if on.number == number => Ok(()),
+        (AnyTrainer::Gpu(on), device) => {
+            // What another process left on a device is out of reach.
+            device::gpu(py, on.number)?;
+            let trainer = compute(py, || locked(&on.trainer).to_cpu())?;
+            // The layers have the same parameters, or newer ones.
+            *any = AnyTrainer::F32(Box::new(trainer));
+            match device {
+                Device::Cpu => Ok(()),
+                Device::Gpu(_) => settle(py, any, model),
+            }
+        }
+        (AnyTrainer::F32(trainer), Device::Gpu(number)) => {
+            take_up(py, trainer, model)?;
+            *any = AnyTrainer::Gpu(OnGpu::new(py, number, (**trainer).clone())?);
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Gives the trainer the model's present parameters.
 fn take_up<T: Kept>(py: Python<'_>, trainer: &mut Trainer<T>, model: &PyModel) -> PyResult<()> {
     let present = model.network::<T>(py)?.model;
@@ -196,12 +334,9 @@ fn step<T: Kept>(
     args: &Args<'_, '_>,
 ) -> PyResult<Done> {
     take_up(py, trainer, model)?;
-    let batch = Batch::read(trainer, args.x, args.y, args.live, args.batch_first)?;
+    let batch = args.batch((&trainer.model, &trainer.options().loss))?;
     let rows = batch.layout.batch;
-    let state = match args.state {
-        None => None,
-        some => Some(state::read(py, "state", some, &trainer.model, rows, Holder::Model)?),
-    };
+    let state = args.state(&trainer.model, rows)?;
     let cpu = cpu::<T>(py)?;
     let result = compute(py, || {
         let (x, y) = (batch.x.input(), batch.target());
@@ -220,12 +355,9 @@ fn evaluate<T: Kept>(
     args: &Args<'_, '_>,
 ) -> PyResult<(f64, usize, Py<PyAny>)> {
     take_up(py, trainer, model)?;
-    let batch = Batch::read(trainer, args.x, args.y, args.live, args.batch_first)?;
+    let batch = args.batch((&trainer.model, &trainer.options().loss))?;
     let rows = batch.layout.batch;
-    let state = match args.state {
-        None => None,
-        some => Some(state::read(py, "state", some, &trainer.model, rows, Holder::Model)?),
-    };
+    let state = args.state(&trainer.model, rows)?;
     let cpu = cpu::<T>(py)?;
     let result = compute(py, || {
         trainer.evaluate_on(&cpu, batch.x.input(), batch.target(), &batch.steps, state)
@@ -290,9 +422,13 @@ impl PyTrainer {
         let py = x.py();
         guard(py, || {
             let args = Args { x, y, live: Live { lengths, mask }, state, batch_first };
-            with_trainer!(&mut *self.lock(py)?, trainer => {
-                step(py, trainer, self.model.get(), &args)
-            })
+            let (mut any, model) = (self.lock(py)?, self.model.get());
+            settle(py, &mut any, model)?;
+            match &mut *any {
+                AnyTrainer::F32(trainer) => step(py, trainer, model, &args),
+                AnyTrainer::F64(trainer) => step(py, trainer, model, &args),
+                AnyTrainer::Gpu(on) => on.step(py, model, &args),
+            }
         })
     }
 
@@ -310,9 +446,13 @@ impl PyTrainer {
         let py = x.py();
         guard(py, || {
             let args = Args { x, y, live: Live { lengths, mask }, state, batch_first };
-            with_trainer!(&mut *self.lock(py)?, trainer => {
-                evaluate(py, trainer, self.model.get(), &args)
-            })
+            let (mut any, model) = (self.lock(py)?, self.model.get());
+            settle(py, &mut any, model)?;
+            match &mut *any {
+                AnyTrainer::F32(trainer) => evaluate(py, trainer, model, &args),
+                AnyTrainer::F64(trainer) => evaluate(py, trainer, model, &args),
+                AnyTrainer::Gpu(on) => on.evaluate(py, model, &args),
+            }
         })
     }
 
@@ -342,21 +482,55 @@ impl PyTrainer {
             let extra = serde_json::from_str(extra_json).map_err(|error| {
                 errors::raise(py, Error::option("extra_json", "a JSON text", error))
             })?;
-            with_trainer!(&mut *self.lock(py)?, trainer => {
-                take_up(py, trainer, self.model.get())?;
-                compute(py, || trainer.checkpoint(&path, &extra))
-            })
+            let (mut any, model) = (self.lock(py)?, self.model.get());
+            settle(py, &mut any, model)?;
+            match &mut *any {
+                AnyTrainer::F32(trainer) => {
+                    take_up(py, trainer, model)?;
+                    compute(py, || trainer.checkpoint(&path, &extra))
+                }
+                AnyTrainer::F64(trainer) => {
+                    take_up(py, trainer, model)?;
+                    compute(py, || trainer.checkpoint(&path, &extra))
+                }
+                AnyTrainer::Gpu(on) => {
+                    on.take_up(py, model)?;
+                    compute(py, || locked(&on.trainer).to_cpu()?.checkpoint(&path, &extra))
+                }
+            }
         })
     }
 
     /// Goes back to what `checkpoint` wrote; gives `extra_json`.
     fn restore(&self, py: Python<'_>, path: PathBuf) -> PyResult<String> {
         guard(py, || {
-            with_trainer!(&mut *self.lock(py)?, trainer => {
-                let extra = compute(py, || trainer.restore(&path))?;
-                self.model.get().put(py, trainer.model.layers());
-                Ok(extra.to_string())
-            })
+            let (mut any, model) = (self.lock(py)?, self.model.get());
+            settle(py, &mut any, model)?;
+            let extra = match &mut *any {
+                AnyTrainer::F32(trainer) => {
+                    let extra = compute(py, || trainer.restore(&path))?;
+                    model.put(py, trainer.model.layers());
+                    extra
+                }
+                AnyTrainer::F64(trainer) => {
+                    let extra = compute(py, || trainer.restore(&path))?;
+                    model.put(py, trainer.model.layers());
+                    extra
+                }
+                AnyTrainer::Gpu(on) => {
+                    let (trainer, extra) = compute(py, || {
+                        let mut trainer = locked(&on.trainer).to_cpu()?;
+                        let extra = trainer.restore(&path)?;
+                        Ok((trainer, extra))
+                    })?;
+                    let layers = trainer.model.layers().to_vec();
+                    let number = on.number;
+                    *on = OnGpu::new(py, number, trainer)?;
+                    model.put(py, &layers);
+                    extra
+                }
+            };
+            Ok(extra.to_string())
         })
     }
 }

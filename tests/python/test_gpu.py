@@ -1,0 +1,401 @@
+"""Layers, models and training on a GPU: what the CPU and the reference give, and nothing silent.
+
+Without an adapter, of software too, these tests say so; with SEQRS_REQUIRE_GPU=1 they fail.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import seqrs
+import tolerances
+from cases import CELLS, LIVE, Given, everything, flat, live_for, make, python
+from test_package_against_reference import check
+from tolerances import assert_close, assert_same_bits
+
+GPU = "gpu"
+
+
+def _missing() -> str:
+    """Why nothing can run on a GPU here; empty if it can."""
+    try:
+        seqrs.GRU(1, 1).to(GPU)
+    except seqrs.NoDeviceError as error:
+        if os.environ.get("SEQRS_REQUIRE_GPU") == "1":
+            raise
+        return str(error)
+    return ""
+
+
+MISSING = _missing()
+gpu = pytest.mark.skipif(bool(MISSING), reason=f"no GPU: {MISSING}")
+
+
+@gpu
+class TestLayers:
+    @pytest.mark.parametrize("live", LIVE)
+    @pytest.mark.parametrize("bidirectional", [False, True], ids=["forward", "bidirectional"])
+    @pytest.mark.parametrize("num_layers", [1, 2])
+    @pytest.mark.parametrize("cell", CELLS)
+    def test_they_are_the_reference(
+        self, cell: str, num_layers: int, bidirectional: bool, live: str
+    ) -> None:
+        layer = make(cell, num_layers=num_layers, bidirectional=bidirectional).to(GPU)
+        assert layer.device == "gpu:0"
+        check(layer, Given(layer), live_for(layer, live))
+
+    @pytest.mark.parametrize("size", [(1, 1, 1, 1), (3, 5, 17, 33), (7, 4, 8, 64), (33, 3, 12, 65)])
+    @pytest.mark.parametrize("cell", CELLS)
+    def test_sizes(self, cell: str, size: tuple[int, int, int, int]) -> None:
+        batch, steps, inputs, hidden = size
+        layer = make(cell, inputs=inputs, hidden=max(hidden, 4)).to(GPU)
+        check(layer, Given(layer, batch, steps), {})
+
+    @pytest.mark.parametrize("cell", CELLS)
+    def test_time_first_without_biases(self, cell: str) -> None:
+        layer = make(cell, batch_first=False, bias=False).to(GPU)
+        check(layer, Given(layer), {})
+
+    def test_dropout_is_that_of_the_cpu(self) -> None:
+        layers = [seqrs.LSTM(5, 7, 3, dropout=0.5, seed=3) for _ in range(2)]
+        layers[1].to(GPU)
+        feed = Given(layers[0])
+        want, got = (everything(layer, feed) for layer in layers)
+        for name, array in want.items():
+            assert_close(got[name], array, tolerances.PACKAGE_TO_REFERENCE_F32, name)
+
+    def test_a_step(self) -> None:
+        layer = make("lstm")
+        x = np.linspace(-1, 1, 10, dtype=np.float32).reshape(2, 5)
+        want, state = layer.step(x, None)
+        got, other = layer.to(GPU).step(x, None)
+        assert_close(got, want, tolerances.PACKAGE_TO_REFERENCE_F32)
+        for a, b in zip(flat(other), flat(state), strict=True):
+            assert_close(a, b, tolerances.PACKAGE_TO_REFERENCE_F32)
+
+    def test_nothing_at_all(self) -> None:
+        layer = make("gru-reset-before").to(GPU)
+        for shape in [(0, 3, 5), (2, 0, 5)]:
+            y, _, tape = layer.forward(np.zeros(shape, np.float32))
+            assert y.shape == (*shape[:2], 7)
+            assert layer.backward(tape, y).x.shape == shape
+
+    def test_a_tape_tells_its_size_and_outlives_no_change(self) -> None:
+        layer = make("lstm").to(GPU)
+        feed = Given(layer)
+        y, _, tape = layer.forward(feed.x)
+        assert tape.nbytes > y.nbytes
+        layer.load_state_dict({k: 2 * v for k, v in layer.state_dict().items()})
+        with pytest.raises(seqrs.StateError, match="tape"):
+            layer.backward(tape, feed.dy)
+
+
+def models() -> dict[str, seqrs.Sequential]:
+    """One of every layer, between them."""
+    return {
+        "tagger": seqrs.Sequential(
+            [
+                seqrs.Linear(6, 70),
+                seqrs.LayerNorm(70),
+                seqrs.Activation("tanh"),
+                seqrs.GRU(70, 4, 2, bidirectional=True, dropout=0.3),
+                seqrs.Activation("relu"),
+                seqrs.Linear(8, 6, bias=False),
+                seqrs.Activation("softmax"),
+            ],
+            seed=1,
+        ),
+        "last": seqrs.Sequential(
+            [seqrs.LSTM(6, 5, bidirectional=True), seqrs.Last(), seqrs.Dropout(0.2)], seed=2
+        ),
+        "mean": seqrs.Sequential(
+            [seqrs.RNN(6, 5), seqrs.MeanPool(), seqrs.Activation("sigmoid")], seed=3
+        ),
+        "max": seqrs.Sequential([seqrs.GRU(6, 5), seqrs.MaxPool(), seqrs.Linear(5, 3)], seed=4),
+    }
+
+
+def characters() -> seqrs.Sequential:
+    layers = [seqrs.Embedding(11, 8), seqrs.LSTM(8, 12), seqrs.Linear(12, 11)]
+    return seqrs.Sequential(layers, seed=5)
+
+
+LENGTHS = [7, 3, 0, 5]
+
+
+def feed(seed: int = 0) -> np.ndarray[Any, np.dtype[np.float32]]:
+    return np.random.default_rng(seed).uniform(-1, 1, (4, 7, 6)).astype(np.float32)
+
+
+def letters(seed: int = 0) -> np.ndarray[Any, np.dtype[np.int64]]:
+    return np.random.default_rng(seed).integers(0, 11, (4, 7))
+
+
+def close(got: seqrs.Sequential, want: seqrs.Sequential) -> None:
+    expected = want.state_dict()
+    for name, array in got.state_dict().items():
+        assert_close(array, expected[name], tolerances.TRAINING_TO_PYTORCH, name)
+
+
+@gpu
+class TestModels:
+    @pytest.mark.parametrize("name", models())
+    def test_inference_and_gradients_are_those_of_the_cpu(self, name: str) -> None:
+        here, there = models()[name], models()[name].to(GPU)
+        assert (here.device, there.device) == ("cpu", "gpu:0")
+        assert all(layer.device == "gpu:0" for layer in there)
+        tolerance = tolerances.PACKAGE_TO_REFERENCE_F32
+        assert_close(there(feed(), lengths=LENGTHS)[0], here(feed(), lengths=LENGTHS)[0], tolerance)
+        (y, _, tape), (z, _, other) = (m.forward(feed(), lengths=LENGTHS) for m in (here, there))
+        assert_close(z, y, tolerance)
+        want, got = here.backward(tape, y), there.backward(other, y)
+        assert_close(got.x, want.x, tolerance)
+        for key, array in want.params.items():
+            assert_close(got.params[key], array, tolerance, key)
+
+    def test_it_moves_there_and_back(self) -> None:
+        model = models()["max"]
+        before = model(feed())[0]
+        model.to("gpu:0")(feed())
+        assert model.to("cpu").device == "cpu"
+        assert_same_bits(model(feed())[0], before)
+
+    def test_copies_and_files_are_of_the_cpu_bit_for_bit(self, tmp_path: Path) -> None:
+        model = characters().to(GPU)
+        assert pickle.loads(pickle.dumps(model)) == characters()
+        model.save(tmp_path / "model")
+        assert seqrs.load(tmp_path / "model") == characters()
+
+    def test_layers_on_different_devices_are_refused(self) -> None:
+        model = characters()
+        model[1].to(GPU)
+        with pytest.raises(seqrs.StateError, match="device of layer 1"):
+            model(letters())
+        assert model.to("cpu").device == "cpu"
+
+    def test_many_threads_may_call_one(self) -> None:
+        model = models()["tagger"].to(GPU)
+        want, found = model(feed())[0], []
+
+        def call() -> None:
+            found.extend(model(feed())[0] for _ in range(5))
+
+        threads = [threading.Thread(target=call) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(found) == 20
+        for y in found:
+            assert_same_bits(y, want)
+
+
+OPTIMIZERS = {
+    "sgd": lambda: seqrs.SGD(0.1, momentum=0.9, nesterov=True),
+    "rmsprop": lambda: seqrs.RMSprop(0.01, momentum=0.9),
+    "adam": lambda: seqrs.Adam(0.01),
+    "adamw": lambda: seqrs.AdamW(0.01),
+}
+
+
+@gpu
+class TestTraining:
+    @pytest.mark.parametrize("optimizer", OPTIMIZERS)
+    @pytest.mark.parametrize("bptt", [None, 3])
+    def test_characters(self, optimizer: str, bptt: int | None) -> None:
+        here, there = characters(), characters().to(GPU)
+        trainers = [
+            seqrs.Trainer(model, optimizer=OPTIMIZERS[optimizer](), bptt=bptt)
+            for model in (here, there)
+        ]
+        state: list[Any] = [None, None]
+        for k in range(6):
+            x, y = letters(k), letters(k + 1)
+            done = [
+                t.step(x, y, lengths=LENGTHS, state=s) for t, s in zip(trainers, state, strict=True)
+            ]
+            state = [step.state for step in done]
+            for a, b in (("loss", "loss"), ("grad_norm", "grad_norm")):
+                want, got = getattr(done[0], a), getattr(done[1], b)
+                assert_close([got], [want], tolerances.TRAINING_TO_PYTORCH, a)
+        assert [trainer.steps_done for trainer in trainers] == [6 if bptt is None else 18] * 2
+        close(there, here)
+
+    @pytest.mark.parametrize("name", models())
+    def test_models(self, name: str) -> None:
+        here, there = models()[name], models()[name].to(GPU)
+        trainers = [seqrs.Trainer(model, loss=seqrs.MSE()) for model in (here, there)]
+        for k in range(4):
+            target = np.full_like(here(feed())[0], 0.5)
+            want, got = (t.step(feed(k), target, lengths=LENGTHS).loss for t in trainers)
+            assert_close([got], [want], tolerances.TRAINING_TO_PYTORCH)
+            want, got = (t.evaluate([(feed(k), target)])["loss"] for t in trainers)
+            assert_close([got], [want], tolerances.TRAINING_TO_PYTORCH)
+        close(there, here)
+
+    def test_what_is_learnt_shows_wherever_one_looks(self) -> None:
+        model = characters().to(GPU)
+        trainer = seqrs.Trainer(model)
+        seen = [model.fingerprint]
+        for k in range(3):
+            trainer.step(letters(k), letters(k + 1))
+            seen.append(model[1].fingerprint)
+            assert_close(
+                model(letters())[0], model.to("cpu")(letters())[0], tolerances.FORMULA_F32 * 100
+            )
+            model.to(GPU)
+        assert len(set(seen)) == 4
+
+    def test_a_trainer_follows_its_model(self) -> None:
+        here, there = characters(), characters()
+        trainers = [seqrs.Trainer(model) for model in (here, there)]
+        for k, device in enumerate(["gpu", "gpu", "cpu", "gpu", "cpu"]):
+            there.to(device)
+            want, got = (trainer.step(letters(k), letters(k + 1)) for trainer in trainers)
+            assert_close([got.loss], [want.loss], tolerances.TRAINING_TO_PYTORCH)
+        assert trainers[1].steps_done == 5
+        close(there, here)
+
+    def test_parameters_that_are_put_in_are_taken_up(self) -> None:
+        model = characters().to(GPU)
+        trainer = seqrs.Trainer(model)
+        first = trainer.step(letters(0), letters(1)).loss
+        trainer.step(letters(2), letters(3))
+        model.load_state_dict(characters().state_dict())
+        again = trainer.evaluate([(letters(0), letters(1))])["loss"]
+        assert_close([again], [first], tolerances.FORMULA_F32)
+
+    def test_a_checkpoint_goes_on(self, tmp_path: Path) -> None:
+        def run(steps: range, trainer: seqrs.Trainer) -> list[float]:
+            return [trainer.step(letters(k), letters(k + 1)).loss for k in steps]
+
+        whole = run(range(4), seqrs.Trainer(characters().to(GPU)))
+        trainer = seqrs.Trainer(characters().to(GPU))
+        first = run(range(2), trainer)
+        trainer._handle.checkpoint(tmp_path / "run", "{}")
+        resumed = seqrs.Trainer(characters().to(GPU))
+        resumed._handle.restore(tmp_path / "run")
+        assert resumed.steps_done == 2
+        assert first + run(range(2, 4), resumed) == whole
+
+    def test_fit(self) -> None:
+        model = characters().to(GPU)
+        trainer = seqrs.Trainer(model, optimizer=seqrs.Adam(0.05))
+        ids = np.tile(np.arange(8), (4, 1))
+        data = [(ids[:, :-1], ids[:, 1:])]
+        before = trainer.evaluate(data)["loss"]
+        trainer.fit(data, epochs=20, progress=False)
+        assert trainer.evaluate(data)["loss"] < before / 2
+
+    def test_what_is_not_finite_changes_nothing(self) -> None:
+        model = models()["max"].to(GPU)
+        trainer = seqrs.Trainer(model, loss=seqrs.MSE())
+        before = model.fingerprint
+        with pytest.raises(seqrs.NumericalError, match="loss at step 1"):
+            trainer.step(np.full((4, 7, 6), np.nan, np.float32), np.zeros((4, 3), np.float32))
+        assert (model.fingerprint, trainer.steps_done) == (before, 0)
+
+
+class TestDevices:
+    def test_names(self) -> None:
+        layer = seqrs.GRU(2, 3)
+        assert layer.device == "cpu"
+        assert layer.to("cpu") is layer
+        for name in ("cuda", "gpu:", "gpu:-1", "gpu:x", "CPU", ""):
+            with pytest.raises(ValueError, match="device"):
+                layer.to(name)
+        with pytest.raises(TypeError, match="device: expected a string"):
+            layer.to(0)  # type: ignore[arg-type]
+
+    def test_an_adapter_that_is_not_there(self) -> None:
+        model = characters()
+        with pytest.raises(seqrs.NoDeviceError, match="adapter 99"):
+            model.to("gpu:99")
+        assert model.device == "cpu"
+
+    @gpu
+    def test_float64_is_refused(self) -> None:
+        for thing in (
+            seqrs.LSTM(2, 3, dtype="float64"),
+            seqrs.Sequential([seqrs.LSTM(2, 3, dtype="float64")]),
+        ):
+            with pytest.raises(seqrs.DTypeError, match="float32 on a GPU"):
+                thing.to(GPU)
+            assert thing.device == "cpu"
+        layer = seqrs.Activation("tanh").to(GPU)
+        assert layer(np.ones((2, 3), np.float32))[0].dtype == np.float32
+        with pytest.raises(seqrs.DTypeError, match="float32 on a GPU"):
+            layer(np.ones((2, 3)))
+
+    @gpu
+    def test_adapters_are_told(self) -> None:
+        found = seqrs.gpu.adapters()
+        assert found
+        assert found == seqrs.info(gpu=True)["gpus"]
+        assert set(found[0]) == {"name", "driver", "api", "software", "largest_buffer"}
+        assert found[0]["largest_buffer"] >= 128 << 20
+        assert "gpus" not in seqrs.info()
+
+    @pytest.mark.parametrize(
+        "env",
+        [
+            {"VK_DRIVER_FILES": "/nonexistent.json", "VK_ICD_FILENAMES": "/nonexistent.json"},
+            {"SEQRS_GPU_ALLOW_CPU": None},
+        ],
+        ids=["no-driver", "software"],
+    )
+    def test_there_is_no_silent_fallback(self, env: dict[str, str | None]) -> None:
+        code = """
+import seqrs
+if any(not adapter["software"] for adapter in seqrs.gpu.adapters()):
+    print("refused, had it been software")
+else:
+    layer = seqrs.LSTM(2, 3)
+    try:
+        layer.to("gpu")
+    except seqrs.NoDeviceError as error:
+        assert layer.device == "cpu", layer.device
+        print("refused", error)
+"""
+        found = python(code, env=env)
+        assert found.returncode == 0, found.stderr
+        assert found.stdout.startswith("refused")
+
+    @gpu
+    def test_a_forked_child_is_told(self) -> None:
+        code = """
+import numpy as np, os, seqrs
+model = seqrs.Sequential([seqrs.GRU(2, 3)]).to("gpu")
+x = np.zeros((1, 2, 2), np.float32)
+model(x)
+child = os.fork()
+if child == 0:
+    try:
+        model(x)
+    except seqrs.StateError as error:
+        assert "forked" in str(error), error
+        y, _ = model.to("cpu")(x)
+        os._exit(int(y.shape != (1, 2, 3)))
+    os._exit(2)
+_, status = os.waitpid(child, 0)
+print(os.waitstatus_to_exitcode(status))
+"""
+        found = python(code)
+        assert found.returncode == 0, found.stderr
+        assert found.stdout.strip() == "0", found.stderr
+
+    def test_nothing_of_it_is_touched_before_it_is_asked_for(self) -> None:
+        code = """
+import seqrs, numpy as np
+seqrs.LSTM(2, 3)(np.zeros((1, 2, 2), np.float32))
+print([line for line in open("/proc/self/maps") if "vulkan" in line or "lvp" in line])
+"""
+        found = python(code)
+        assert found.returncode == 0, found.stderr
+        assert found.stdout.strip() == "[]"
