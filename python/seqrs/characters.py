@@ -24,7 +24,6 @@ import numpy as np
 from . import schedules
 from .checkpoints import Checkpoints
 from .data import Batch, Dataset, TextCorpus
-from .errors import NoDeviceError
 from .layers import Embedding, Layer, Linear
 from .losses import CrossEntropy
 from .models import Sequential
@@ -43,7 +42,6 @@ __all__ = [
     "bits_per_character",
     "build",
     "measure",
-    "on_device",
     "plan_path",
 ]
 
@@ -181,21 +179,6 @@ def build(plan: Plan) -> Sequential:
     return Sequential(layers, seed=plan.seed)
 
 
-def on_device(model: Sequential, device: str) -> Sequential:
-    """The model where `device` says.
-
-    Raises:
-        NoDeviceError: there is no such device.
-    """
-    if device == "cpu":
-        return model
-    move = getattr(model, "to", None)
-    if move is None:
-        raise NoDeviceError(f"device: expected 'cpu', all that this build has, got {device!r}")
-    moved: Sequential = move(device)
-    return moved
-
-
 class Rounds(Dataset):
     """A text read round and round, in epochs of any number of batches.
 
@@ -244,7 +227,7 @@ class Run:
     Args:
         texts: to train on and to hold out.
         plan: how.
-        device: where, "cpu".
+        device: where, as `Sequential.to` takes it.
         checkpoint: a directory for checkpoints, or None.
         resume: whether to go on from the checkpoint there.
 
@@ -253,7 +236,8 @@ class Run:
         model: trained in place by `train`.
 
     Raises:
-        ValueError: the text is too short.
+        ValueError: the text is too short, or no device has that name.
+        NoDeviceError: there is no such device.
     """
 
     def __init__(
@@ -285,7 +269,7 @@ class Run:
         plan = plan.fitted(len(texts.train))
         self._corpus = TextCorpus(texts.train, plan.batch, plan.seq)
         self._held_out = _held_out_corpus(texts.held_out, plan)
-        self.model = on_device(build(plan), device)
+        self.model = build(plan).to(device)
         self._per_character = _bytes_per_character(texts.train)
         self._per_held_out_character = _bytes_per_character(texts.held_out)
         if known is not None:

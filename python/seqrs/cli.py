@@ -378,7 +378,7 @@ def _indented(text: str) -> str:
 
 def _load_bytes_model(path: str, device: str) -> Sequential:
     from . import load
-    from .characters import BYTES, on_device
+    from .characters import BYTES
     from .layers import Embedding
     from .models import Sequential
 
@@ -390,7 +390,7 @@ def _load_bytes_model(path: str, device: str) -> Sequential:
     elif model.layers[0].num_embeddings != BYTES or model.output_size != BYTES:
         got = f"{model.layers[0].num_embeddings} ids in and {model.output_size} out"
     else:
-        return on_device(model, device)
+        return model.to(device)
     raise ValueError(f"{path}: expected a model of bytes, {BYTES} ids in and out, got {got}")
 
 
@@ -575,7 +575,9 @@ def _add_out_and_device(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_device(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", default=DEFAULTS["device"], help="where to compute")
+    parser.add_argument(
+        "--device", default=DEFAULTS["device"], help="where to compute: cpu, gpu, gpu:1 and so on"
+    )
 
 
 def _number(text: str, expected: str, fits: Callable[[float], bool]) -> float:

@@ -333,8 +333,8 @@ FAILURES: dict[str, tuple[list[str], str]] = {
     "out a directory": (["train", "--text", "text", "--out", "."], "--out: .*directory"),
     "out nowhere": (["train", "--text", "text", "--out", "no/model"], "--out: .*got no"),
     "another device": (
-        ["train", "--text", "text", "--device", "gpu"],
-        "device: expected .*cpu.*gpu",
+        ["train", "--text", "text", "--device", "tpu"],
+        "device: expected .*cpu.*gpu.*tpu",
     ),
     "no model": (["sample", "missing.safetensors"], "missing.safetensors"),
     "model a text": (["sample", "text"], "text.*expected .*got"),

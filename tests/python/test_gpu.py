@@ -16,6 +16,8 @@ import pytest
 import seqrs
 import tolerances
 from cases import CELLS, LIVE, Given, everything, flat, live_for, make, python
+from seqrs import characters as characters_plan
+from seqrs.demo import LEARNING_RATE
 from test_package_against_reference import check
 from tolerances import assert_close, assert_same_bits
 
@@ -283,6 +285,22 @@ class TestTraining:
         resumed._handle.restore(tmp_path / "run")
         assert resumed.steps_done == 2
         assert first + run(range(2, 4), resumed) == whole
+
+    def test_the_demo_s_model_learns_as_on_the_cpu(self) -> None:
+        text = b"".join(b"def f%d(x):\n    return x + %d\n" % (k, 7 * k) for k in range(300))
+        plan = characters_plan.Plan(
+            updates=50, embedding=16, hidden=24, layers=2, batch=8, seq=16, lr=LEARNING_RATE, seed=1
+        )
+        losses: dict[str, list[float]] = {}
+        for device in ("cpu", GPU):
+            run = characters_plan.Run(characters_plan.Texts(text, text[:600]), plan, device=device)
+            bits: list[float] = []
+            run.train(lambda report: None, bits.append)
+            losses[device] = bits
+        assert len(losses["cpu"]) == 50
+        assert losses["cpu"][-1] < 0.6 * losses["cpu"][0]
+        for got, want in zip(losses[GPU], losses["cpu"], strict=True):
+            assert_close([got], [want], tolerances.DEMO_ON_A_GPU)
 
     def test_fit(self) -> None:
         model = characters().to(GPU)

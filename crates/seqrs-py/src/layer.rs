@@ -253,18 +253,30 @@ impl PyLayer {
             Some(dtype) => dtype == DType::F64,
             None => wide()?,
         };
-        match (f64, self.device()) {
-            (true, Device::Gpu(_)) => Err(errors::dtype(py, "x", "float32 on a GPU", DType::F64)),
-            (true, Device::Cpu) => Ok(AnyNetwork::F64(self.of::<f64>(py, &layer)?)),
-            (false, device) => {
-                let mut network = self.of::<f32>(py, &layer)?;
-                if let Device::Gpu(number) = device {
-                    let resident = device::resident(py, number, &network.model, &self.resident)?;
-                    network.resident = Some(resident);
-                }
-                Ok(AnyNetwork::F32(network))
-            }
+        match f64 {
+            true => Ok(AnyNetwork::F64(self.of::<f64>(py, &layer)?)),
+            false => Ok(AnyNetwork::F32(self.of::<f32>(py, &layer)?)),
         }
+    }
+
+    /// As [`network`](Self::network), to compute on its device.
+    fn placed(
+        &self,
+        py: Python<'_>,
+        wide: impl FnOnce() -> PyResult<bool>,
+    ) -> PyResult<AnyNetwork> {
+        let mut any = self.network(py, wide)?;
+        match (&mut any, self.device()) {
+            (AnyNetwork::F64(_), Device::Gpu(_)) => {
+                return Err(errors::dtype(py, "x", "float32 on a GPU", DType::F64));
+            }
+            (AnyNetwork::F32(network), Device::Gpu(number)) => {
+                let resident = device::resident(py, number, &network.model, &self.resident)?;
+                network.resident = Some(resident);
+            }
+            (_, Device::Cpu) => {}
+        }
+        Ok(any)
     }
 
     fn of<T: Kept>(&self, py: Python<'_>, layer: &AnyLayer) -> PyResult<Network<T>> {
@@ -372,7 +384,7 @@ impl PyLayer {
     ) -> PyResult<(Bound<'py, PyAny>, Py<PyAny>)> {
         guard(x.py(), || {
             let call = Call { x, state, live: Live { lengths, mask }, batch_first };
-            let network = self.network(x.py(), || arrays::is_wide("x", x))?;
+            let network = self.placed(x.py(), || arrays::is_wide("x", x))?;
             with_network!(network, network => network.call(&call))
         })
     }
@@ -390,7 +402,7 @@ impl PyLayer {
     ) -> PyResult<(Bound<'py, PyAny>, Py<PyAny>, Tape)> {
         guard(x.py(), || {
             let call = Call { x, state, live: Live { lengths, mask }, batch_first };
-            let network = self.network(x.py(), || arrays::is_wide("x", x))?;
+            let network = self.placed(x.py(), || arrays::is_wide("x", x))?;
             let dropout = training.then(|| {
                 let seed = self.structure().spec().seed();
                 random::mix(seed, self.draws.fetch_add(1, Ordering::Relaxed))
@@ -410,7 +422,7 @@ impl PyLayer {
     ) -> PyResult<(Py<PyAny>, Py<PyAny>, Bound<'py, PyDict>)> {
         guard(py, || {
             let tape = tape.get();
-            let network = self.network(py, || Ok(matches!(tape.record, AnyTape::F64(_))))?;
+            let network = self.placed(py, || Ok(matches!(tape.record, AnyTape::F64(_))))?;
             with_network!(network, network => network.backward(py, tape, dy, dstate))
         })
     }
@@ -423,7 +435,7 @@ impl PyLayer {
         state: Given<'_, 'py>,
     ) -> PyResult<(Bound<'py, PyAny>, Py<PyAny>)> {
         guard(x_t.py(), || {
-            let network = self.network(x_t.py(), || arrays::is_wide("x_t", x_t))?;
+            let network = self.placed(x_t.py(), || arrays::is_wide("x_t", x_t))?;
             with_network!(network, network => network.step(x_t, state))
         })
     }

@@ -81,17 +81,22 @@ impl PyModel {
         Ok(Network { model, holder: Holder::Model, owner: self.id, resident: None })
     }
 
+    /// The model, to look at; whoever computes takes it where it is [`placed`](Self::placed).
     pub(crate) fn any(&self, py: Python<'_>) -> PyResult<AnyNetwork> {
-        Ok(match (self.dtype, self.device(py)?) {
-            (DType::F64, _) => AnyNetwork::F64(self.network(py)?),
-            (DType::F32, Device::Cpu) => AnyNetwork::F32(self.network(py)?),
-            (DType::F32, Device::Gpu(number)) => {
-                let mut network = self.network(py)?;
-                let resident = device::resident(py, number, &network.model, &self.resident)?;
-                network.resident = Some(resident);
-                AnyNetwork::F32(network)
-            }
+        Ok(match self.dtype {
+            DType::F32 => AnyNetwork::F32(self.network(py)?),
+            DType::F64 => AnyNetwork::F64(self.network(py)?),
         })
+    }
+
+    /// The model, to compute on its device.
+    fn placed(&self, py: Python<'_>) -> PyResult<AnyNetwork> {
+        let device = self.device(py)?;
+        let mut any = self.any(py)?;
+        if let (AnyNetwork::F32(network), Device::Gpu(number)) = (&mut any, device) {
+            network.resident = Some(device::resident(py, number, &network.model, &self.resident)?);
+        }
+        Ok(any)
     }
 
     /// Where all of its layers compute.
@@ -221,7 +226,7 @@ impl PyModel {
     ) -> PyResult<(Bound<'py, PyAny>, Py<PyAny>)> {
         guard(x.py(), || {
             let call = Call { x, state, live: Live { lengths, mask }, batch_first };
-            with_network!(self.any(x.py())?, network => network.call(&call))
+            with_network!(self.placed(x.py())?, network => network.call(&call))
         })
     }
 
@@ -238,7 +243,7 @@ impl PyModel {
     ) -> PyResult<(Bound<'py, PyAny>, Py<PyAny>, Tape)> {
         guard(x.py(), || {
             let call = Call { x, state, live: Live { lengths, mask }, batch_first };
-            with_network!(self.any(x.py())?, network => {
+            with_network!(self.placed(x.py())?, network => {
                 let draw = || network.model.draw(self.draws.fetch_add(1, Ordering::Relaxed));
                 network.forward(&call, training.then(draw))
             })
@@ -256,7 +261,7 @@ impl PyModel {
     ) -> PyResult<(Py<PyAny>, Py<PyAny>, Bound<'py, PyDict>)> {
         guard(
             py,
-            || with_network!(self.any(py)?, network => network.backward(py, tape.get(), dy, dstate)),
+            || with_network!(self.placed(py)?, network => network.backward(py, tape.get(), dy, dstate)),
         )
     }
 
@@ -267,7 +272,10 @@ impl PyModel {
         x_t: &Bound<'py, PyAny>,
         state: Given<'_, 'py>,
     ) -> PyResult<(Bound<'py, PyAny>, Py<PyAny>)> {
-        guard(x_t.py(), || with_network!(self.any(x_t.py())?, network => network.step(x_t, state)))
+        guard(
+            x_t.py(),
+            || with_network!(self.placed(x_t.py())?, network => network.step(x_t, state)),
+        )
     }
 
     /// The zero state.
