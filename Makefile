@@ -10,6 +10,7 @@
 #   make bench-rust      kernels, layers and a training step, from Rust
 #   make bench-rust-peers  compares with burn, candle, tract and rust-lstm (builds them first)
 #   make bench-neighbours  beside a busy process, and from many threads
+#   make bench-gpu       on a GPU, beside PyTorch with cuDNN where it is installed
 #   make clean           removes all that the others made
 #
 # PYTHON=... chooses the interpreter, ARGS=... goes to the command: make demo ARGS="--minutes 3".
@@ -32,7 +33,7 @@ CLEAN_ENV := env -u PYTHONPATH -u SEQRS_NUM_THREADS -u SEQRS_LEVEL -u OMP_NUM_TH
 SOURCES := Cargo.toml Cargo.lock pyproject.toml \
   $(shell find crates python -type f ! -path '*/__pycache__/*' ! -name '*.so')
 
-.PHONY: help demo test bench bench-rust bench-rust-peers bench-neighbours docs wheel lint lint-rust lint-python \
+.PHONY: help demo test bench bench-rust bench-rust-peers bench-neighbours bench-gpu docs wheel lint lint-rust lint-python \
   test-rust test-stubs test-python test-interop clean
 
 help:
@@ -126,6 +127,10 @@ bench-rust-peers:
 
 bench-neighbours: $(VENV)/installed.stamp
 	$(CLEAN_ENV) $(PY) benches/python/neighbours.py $(ARGS)
+
+bench-gpu: $(VENV)/installed.stamp
+	@mkdir -p target/bench
+	$(CLEAN_ENV) $(PY) benches/python/gpu.py --json target/bench/gpu.json $(ARGS)
 
 docs: $(VENV)/installed.stamp
 	cargo doc --workspace --exclude seqrs-benches --features seqrs/gpu --no-deps --locked

@@ -62,10 +62,10 @@ pub(crate) fn backward<C: Cell>(rec: &Recorder, run: Backward<'_, Recorder>) -> 
         let direction = Direction::BOTH[d];
         let record = &run.tape[d];
         let left = |items: usize| Left {
-            d_gates: rec.buffer(items * width),
-            operands: (C::FIRST_GATES < C::GATES).then(|| rec.buffer(items * hidden)),
+            d_gates: rec.blank_buffer(items * width),
+            operands: (C::FIRST_GATES < C::GATES).then(|| rec.blank_buffer(items * hidden)),
             projection: (shape.weight_hr.is_some())
-                .then(|| [rec.buffer(items * state), rec.buffer(items * hidden)]),
+                .then(|| [rec.blank_buffer(items * state), rec.blank_buffer(items * hidden)]),
         };
         let left: Vec<Left> = pieces.iter().map(|piece| left(piece.items.len())).collect();
 

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use seqrs_core::Error;
 
 use crate::executor::Compiled;
+use crate::pool::Pool;
 use crate::program::BufferId;
 use crate::released::Released;
 
@@ -145,6 +146,7 @@ pub struct Gpu {
 #[derive(Default)]
 pub(crate) struct State {
     pub(crate) buffers: HashMap<BufferId, wgpu::Buffer>,
+    pub(crate) pool: Pool,
     /// By the text of the shader.
     pub(crate) compiled: HashMap<String, Arc<Compiled>>,
     /// Of the recorders that were made for it.

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError};
 
 use crate::device::{Gpu, GpuError, State};
+use crate::pool;
 use crate::program::{Access, BufferId, Command, Pipeline, Program};
 use crate::recorder::{Numbers, Recorder};
 
@@ -86,24 +87,15 @@ impl Gpu {
         let made: HashSet<BufferId> = program.buffers.iter().map(|&(id, _)| id).collect();
         let known = |id: &BufferId| made.contains(id) || state.buffers.contains_key(id);
         let known = program.commands.iter().all(|command| match command {
-            Command::Write { to, .. } => known(to),
+            Command::Write { to, .. } => made.contains(to),
             Command::Dispatch { buffers, .. } => buffers.iter().all(known),
         });
         if known { Ok(()) } else { Err(never_made()) }
     }
 
     fn run_checked(&self, state: &mut State, program: &Program) {
-        for &(id, bytes) in &program.buffers {
-            let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
-                label: None,
-                size: bytes,
-                usage: wgpu::BufferUsages::STORAGE
-                    | wgpu::BufferUsages::COPY_SRC
-                    | wgpu::BufferUsages::COPY_DST,
-                mapped_at_creation: false,
-            });
-            state.buffers.insert(id, buffer);
-        }
+        self.make(state, program);
+        self.write_first(state, program);
         let compiled: Vec<_> =
             program.pipelines.iter().map(|pipeline| self.compiled(state, pipeline)).collect();
         let (params, offsets) = self.params(program);
@@ -111,14 +103,11 @@ impl Gpu {
         for (commands, offsets) in
             program.commands.chunks(SUBMISSION).zip(offsets.chunks(SUBMISSION))
         {
-            // What is written is written before the submission, so it is a new one's first.
             let mut encoder = None;
             for (command, &offset) in commands.iter().zip(offsets) {
                 match command {
-                    Command::Write { to, bytes } => {
-                        self.submit(encoder.take());
-                        self.queue.write_buffer(&state.buffers[to], 0, bytes);
-                    }
+                    // It was written before the first of them.
+                    Command::Write { .. } => {}
                     Command::Dispatch { pipeline, buffers, workgroups: [x, y, z], .. } => {
                         let compiled = &compiled[*pipeline];
                         let group = groups
@@ -139,6 +128,52 @@ impl Gpu {
                 }
             }
             self.submit(encoder);
+        }
+    }
+
+    /// Makes the program's buffers, of those that were used before where there are some.
+    fn make(&self, state: &mut State, program: &Program) {
+        let most = self.description().largest_binding;
+        let blank: HashSet<BufferId> = program.blank.iter().copied().collect();
+        let mut clear: Option<wgpu::CommandEncoder> = None;
+        for &(id, bytes) in &program.buffers {
+            let size = pool::rounded(bytes, most);
+            let buffer = match state.pool.take(size) {
+                Some(buffer) => {
+                    if !blank.contains(&id) {
+                        let descriptor = wgpu::CommandEncoderDescriptor::default();
+                        clear
+                            .get_or_insert_with(|| self.device.create_command_encoder(&descriptor))
+                            .clear_buffer(&buffer, 0, None);
+                    }
+                    buffer
+                }
+                // The driver's are full of zeros.
+                None => self.device.create_buffer(&wgpu::BufferDescriptor {
+                    label: None,
+                    size,
+                    usage: wgpu::BufferUsages::STORAGE
+                        | wgpu::BufferUsages::COPY_SRC
+                        | wgpu::BufferUsages::COPY_DST,
+                    mapped_at_creation: false,
+                }),
+            };
+            state.pool.lend(buffer.size());
+            state.buffers.insert(id, buffer);
+        }
+        if let Some(clear) = clear {
+            self.queue.submit([clear.finish()]);
+        }
+    }
+
+    /// Writes what the program writes. That is done before any of its dispatches: it writes to
+    /// buffers of its own, from the start, before it uses them, and so no submission has to end
+    /// for it.
+    fn write_first(&self, state: &State, program: &Program) {
+        for command in &program.commands {
+            if let Command::Write { to, bytes } = command {
+                self.queue.write_buffer(&state.buffers[to], 0, bytes);
+            }
         }
     }
 
@@ -331,8 +366,10 @@ impl Gpu {
 impl State {
     /// Releases what a program says, and what recorders that are gone have left.
     fn release(&mut self, program: &Program) {
-        let Self { buffers, released, .. } = self;
-        let mut remove = |ids: &[BufferId]| ids.iter().for_each(|id| drop(buffers.remove(id)));
+        let Self { buffers, pool, released, .. } = self;
+        let mut remove = |ids: &[BufferId]| {
+            ids.iter().filter_map(|id| buffers.remove(id)).for_each(|buffer| pool.keep(buffer));
+        };
         remove(&program.released);
         released.retain(|released| {
             // A recorder has it, and so has each buffer that is still held.

@@ -54,7 +54,7 @@ pub(crate) fn forward<C: Cell>(rec: &Recorder, run: Forward<'_, Recorder>) -> Re
     let (y, y_at, y_stride) = match run.y.place {
         Place::Packed { start, stride } => (&*run.y.data, start, stride),
         Place::Padded { .. } => {
-            unpacked = rec.buffer(items * width);
+            unpacked = rec.blank_buffer(items * width);
             (&unpacked, 0, width)
         }
     };
@@ -68,11 +68,11 @@ pub(crate) fn forward<C: Cell>(rec: &Recorder, run: Forward<'_, Recorder>) -> Re
         let mut record = run.tape.get_mut(d);
         if let Some(record) = &mut record {
             record.items =
-                pieces.iter().map(|piece| rec.buffer(piece.items.len() * kept)).collect();
+                pieces.iter().map(|piece| rec.blank_buffer(piece.items.len() * kept)).collect();
         }
         // The pieces take turns in it.
         let longest = pieces.iter().map(|piece| piece.items.len()).max().unwrap_or(0);
-        let gx = rec.buffer(longest * columns);
+        let gx = rec.blank_buffer(longest * columns);
         let slot = (run.slot + d) * batch;
         // The state before a step and after it, in turn; with a projection h stays where it is, and
         // what is projected has H numbers a row.

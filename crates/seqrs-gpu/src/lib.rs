@@ -14,6 +14,7 @@ mod forward;
 mod kernels;
 mod params;
 mod pieces;
+mod pool;
 pub mod program;
 mod recorder;
 mod released;

@@ -44,7 +44,7 @@ pub struct Pipeline {
 /// One thing to do.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Command {
-    /// Write to the start of a buffer.
+    /// Write to the start of a buffer of this program, before anything else uses it.
     Write {
         /// Where to.
         to: BufferId,
@@ -69,6 +69,8 @@ pub enum Command {
 pub struct Program {
     /// To be made, with their sizes in bytes, filled with zeros.
     pub buffers: Vec<(BufferId, u64)>,
+    /// Those of them that may hold anything: each number is written before it is read.
+    pub blank: Vec<BufferId>,
     /// All that dispatches refer to.
     pub pipelines: Vec<Pipeline>,
     /// In order.

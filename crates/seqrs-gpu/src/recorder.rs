@@ -165,6 +165,11 @@ impl Recorder {
         Box::new(self.buffer(len))
     }
 
+    /// A buffer of `len` numbers, whatever they are, for who writes each before it is read.
+    pub fn blank_of(&self, len: usize) -> Box<Numbers> {
+        Box::new(self.blank_buffer(len))
+    }
+
     /// All numbers of one buffer to another of the same length.
     pub fn copy_numbers(&self, from: &Numbers, to: &Numbers) {
         debug_assert_eq!(from.len(), to.len());
@@ -177,7 +182,7 @@ impl Recorder {
     }
 
     fn written(&self, bytes: &[u8], len: usize) -> Numbers {
-        let numbers = self.buffer(len);
+        let numbers = self.blank_buffer(len);
         if !bytes.is_empty() {
             let write = Command::Write { to: numbers.id, bytes: bytes.to_vec() };
             locked(&self.recorded).program.commands.push(write);
@@ -191,6 +196,13 @@ impl Recorder {
         let bytes = 4 * len.max(1) as u64;
         locked(&self.recorded).program.buffers.push((id, bytes));
         Numbers { id, len, released: Arc::clone(&self.released) }
+    }
+
+    /// A buffer of `len` numbers, whatever they are: each is written before it is read.
+    pub(crate) fn blank_buffer(&self, len: usize) -> Numbers {
+        let numbers = self.buffer(len);
+        locked(&self.recorded).program.blank.push(numbers.id);
+        numbers
     }
 
     /// Runs `kernel`.
@@ -290,7 +302,7 @@ impl Recorder {
 
     /// Rows one after the other.
     pub(crate) fn packed(&self, from: Rows<'_, Numbers>, steps: &Steps, width: usize) -> Numbers {
-        let mut to = self.buffer(steps.items() * width);
+        let mut to = self.blank_buffer(steps.items() * width);
         self.pack_rows(from, steps, width, &mut to);
         to
     }
@@ -361,11 +373,11 @@ impl Backend for Recorder {
     }
 
     fn blank(&self, len: usize) -> Result<Box<Numbers>, Error> {
-        self.zeros(len)
+        Ok(Box::new(self.blank_buffer(len)))
     }
 
     fn copy(&self, from: &Numbers) -> Result<Box<Numbers>, Error> {
-        let to = self.zeros(from.len())?;
+        let to = self.blank(from.len())?;
         self.copy_rows(1, from.len(), (from, 0, 0), (&to, 0, 0));
         Ok(to)
     }
@@ -391,7 +403,7 @@ impl Backend for Recorder {
     }
 
     fn times(&self, a: &Numbers, b: &Numbers) -> Result<Box<Numbers>, Error> {
-        let product = self.zeros(a.len())?;
+        let product = self.blank(a.len())?;
         let params = params::Times { len: a.len() as u32 };
         let groups = grid(a.len().div_ceil(ELEMENTS));
         self.dispatch(Kernel::Times, &[a, b, &product], params.words(), groups);
@@ -406,7 +418,7 @@ impl Backend for Recorder {
     fn record(&self, shape: &Shape, _: usize, batch: usize) -> Result<Record, Error> {
         Ok(Record {
             items: Vec::new(),
-            last: self.buffer(batch * shape.cell.states() * shape.hidden),
+            last: self.blank_buffer(batch * shape.cell.states() * shape.hidden),
         })
     }
 

@@ -231,8 +231,8 @@ impl Recorder {
         groups: &Groups,
         width: usize,
     ) -> (Box<Numbers>, Numbers) {
-        let to = Box::new(self.buffer(groups.count * width));
-        let sources = self.buffer(groups.count * width);
+        let to = Box::new(self.blank_buffer(groups.count * width));
+        let sources = self.blank_buffer(groups.count * width);
         let params =
             row_kernels::Groups { groups: groups.count as u32, width: width as u32, mean: 0 };
         let buffers = [from, &groups.starts, &groups.members, &*to, &sources];
@@ -265,7 +265,7 @@ impl Recorder {
         parameters: &Numbers,
     ) -> Box<Numbers> {
         let Linear { inputs, outputs, bias } = layer;
-        let y = Box::new(self.buffer(rows * outputs));
+        let y = Box::new(self.blank_buffer(rows * outputs));
         let params = params::Product {
             m: rows as u32,
             n: outputs as u32,
@@ -326,7 +326,7 @@ impl Recorder {
             self.column_sums(d_y, d_parameters, params);
         }
         want_d_x.then(|| {
-            let d_x = Box::new(self.buffer(rows * inputs));
+            let d_x = Box::new(self.blank_buffer(rows * inputs));
             let params = params::Product {
                 m: rows as u32,
                 n: inputs as u32,
@@ -349,7 +349,7 @@ impl Recorder {
 
     /// A function of each number.
     pub fn function(&self, function: Function, x: &Numbers) -> Box<Numbers> {
-        let y = Box::new(self.buffer(x.len()));
+        let y = Box::new(self.blank_buffer(x.len()));
         let params = row_kernels::Numbers_ { len: x.len() as u32 };
         let kernel = RowKernel::Pointwise(function);
         self.rows(kernel, &[x, &y], params.words(), by_number(x.len()));
@@ -358,7 +358,7 @@ impl Recorder {
 
     /// Its way back, from its value.
     pub fn function_back(&self, function: Function, y: &Numbers, d_y: &Numbers) -> Box<Numbers> {
-        let d_x = Box::new(self.buffer(y.len()));
+        let d_x = Box::new(self.blank_buffer(y.len()));
         let params = row_kernels::Numbers_ { len: y.len() as u32 };
         let kernel = RowKernel::PointwiseBack(function);
         self.rows(kernel, &[y, d_y, &d_x], params.words(), by_number(y.len()));
@@ -367,7 +367,7 @@ impl Recorder {
 
     /// softmax over rows of `width` numbers.
     pub fn softmax(&self, x: &Numbers, width: usize) -> Box<Numbers> {
-        let y = Box::new(self.buffer(x.len()));
+        let y = Box::new(self.blank_buffer(x.len()));
         let rows = x.len() / width.max(1);
         let params = row_kernels::Rows { rows: rows as u32, width: width as u32 };
         self.rows(RowKernel::Softmax, &[x, &y], params.words(), grid(rows));
@@ -376,7 +376,7 @@ impl Recorder {
 
     /// Its way back, from its value.
     pub fn softmax_back(&self, y: &Numbers, d_y: &Numbers, width: usize) -> Box<Numbers> {
-        let d_x = Box::new(self.buffer(y.len()));
+        let d_x = Box::new(self.blank_buffer(y.len()));
         let rows = y.len() / width.max(1);
         let params = row_kernels::Rows { rows: rows as u32, width: width as u32 };
         self.rows(RowKernel::SoftmaxBack, &[y, d_y, &d_x], params.words(), grid(rows));
@@ -392,8 +392,9 @@ impl Recorder {
         parameters: &Numbers,
     ) -> (Box<Numbers>, Normal) {
         let rows = x.len() / width;
-        let y = Box::new(self.buffer(x.len()));
-        let kept = Normal { normals: self.buffer(x.len()), inverses: self.buffer(rows) };
+        let y = Box::new(self.blank_buffer(x.len()));
+        let kept =
+            Normal { normals: self.blank_buffer(x.len()), inverses: self.blank_buffer(rows) };
         let params =
             row_kernels::LayerNorm { rows: rows as u32, width: width as u32, eps: eps.to_bits() };
         let buffers = [x, parameters, &*y, &kept.normals, &kept.inverses];
@@ -422,7 +423,7 @@ impl Recorder {
             to_at: width as u32,
         };
         self.column_sums(d_y, d_parameters, sums);
-        let d_x = Box::new(self.buffer(d_y.len()));
+        let d_x = Box::new(self.blank_buffer(d_y.len()));
         let params = row_kernels::LayerNorm { rows: rows as u32, width: width as u32, eps: 0 };
         let buffers = [d_y, parameters, &kept.normals, &kept.inverses, &*d_x];
         self.rows(RowKernel::LayerNormBack, &buffers, params.words(), grid(rows));
@@ -437,7 +438,8 @@ impl Recorder {
         classes: &[u32],
         scale: f32,
     ) -> (Numbers, Box<Numbers>) {
-        let (losses, d_x) = (self.buffer(classes.len()), Box::new(self.buffer(x.len())));
+        let (losses, d_x) =
+            (self.blank_buffer(classes.len()), Box::new(self.blank_buffer(x.len())));
         let params = row_kernels::Loss {
             rows: classes.len() as u32,
             width: width as u32,
@@ -460,7 +462,7 @@ impl Recorder {
         delta: f32,
         scale: f32,
     ) -> (Numbers, Box<Numbers>) {
-        let (losses, d_x) = (self.buffer(x.len()), Box::new(self.buffer(x.len())));
+        let (losses, d_x) = (self.blank_buffer(x.len()), Box::new(self.blank_buffer(x.len())));
         let params = row_kernels::Loss {
             rows: 0,
             width: 0,
@@ -477,7 +479,7 @@ impl Recorder {
     pub fn reduce(&self, from: &[&Numbers], norm: bool, to: &Numbers, at: usize) {
         let segments = |len: usize| len.div_ceil(SEGMENT);
         let count = from.iter().map(|numbers| segments(numbers.len())).sum();
-        let partial = self.buffer(count);
+        let partial = self.blank_buffer(count);
         let mut first = 0;
         for numbers in from {
             let params = row_kernels::Sum {

@@ -308,7 +308,7 @@ impl GpuModel {
         let x = Rows { data: tape.input(k)?, place };
         let weights = &self.weights[k];
         if !recorded {
-            let mut y = self.recorder.zeros_of(steps.items() * stack.output_size());
+            let mut y = self.recorder.blank_of(steps.items() * stack.output_size());
             let to = RowsMut { data: &mut *y, place: Place::packed(stack.output_size()) };
             sequence::infer(&self.recorder, stack, weights, x, steps, state, to)?;
             return Ok(Record::Rows { y });
