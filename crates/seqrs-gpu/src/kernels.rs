@@ -6,7 +6,7 @@
 
 use std::fmt::Write;
 
-use seqrs_core::cell::{Bundle, Cell, CellKind};
+use seqrs_core::cell::{Bundle, Cell, CellKind, MAX_BUNDLE};
 use seqrs_core::with_cell;
 
 use crate::params;
@@ -62,6 +62,12 @@ pub(crate) const ELEMENTS: usize = 64;
 pub(crate) const UNITS: usize = 16;
 pub(crate) const ROWS: usize = 16;
 const CHUNK: usize = 16;
+
+// wgpu does not compare the memory of a workgroup with what a device has.
+const _: () = assert!(
+    4 * CHUNK * (ROWS + MAX_BUNDLE * UNITS) <= 16 << 10,
+    "every device has 16 KiB for a workgroup"
+);
 
 const MATH: &str = include_str!("shaders/math.wgsl");
 const CONTRACT: &str = include_str!("shaders/contract.wgsl");
