@@ -24,6 +24,7 @@ use crate::kernels::{Kernel, Projected};
 use crate::params::{self, NONE};
 use crate::pieces;
 use crate::recorder::{Numbers, Recorder};
+use crate::row_kernels;
 
 /// What the steps of a piece leave for the products over its items.
 struct Left {
@@ -236,7 +237,7 @@ impl Sums<'_> {
     /// d_b += the sums of the columns of d.
     fn biases(&self, d: Columns<'_>, columns: usize, to: &Option<Range<usize>>) {
         let Some(to) = to else { return };
-        let params = params::ColumnSums {
+        let params = row_kernels::ColumnSums {
             rows: self.items as u32,
             columns: columns as u32,
             from_at: d.at as u32,

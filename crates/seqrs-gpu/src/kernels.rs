@@ -17,9 +17,6 @@ use crate::row_kernels::RowKernel;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Kernel {
     Product,
-    CopyRows,
-    ColumnSums,
-    Times,
     /// The first product of a cell with two, and what it opens.
     Open(CellKind),
     /// The step of a cell.
@@ -55,9 +52,6 @@ pub(crate) enum Projected {
 /// Rows and columns of c that a workgroup of the product computes.
 pub(crate) const PRODUCT_TILE: usize = 64;
 
-/// Threads of the shaders that go element by element.
-pub(crate) const ELEMENTS: usize = 64;
-
 /// Units and rows of a workgroup of a step, and terms that lie in its memory at a time.
 pub(crate) const UNITS: usize = 16;
 pub(crate) const ROWS: usize = 16;
@@ -77,29 +71,11 @@ impl Kernel {
     /// Its text and what it binds.
     pub(crate) fn pipeline(self) -> Pipeline {
         match self {
-            Self::Product => plain(
+            Self::Product => pipeline(
                 "product",
                 params::Product::WGSL,
-                include_str!("shaders/product.wgsl"),
                 &[read("a"), read("b"), read("bias"), write("c")],
-            ),
-            Self::CopyRows => plain(
-                "copy of rows",
-                params::CopyRows::WGSL,
-                include_str!("shaders/copy_rows.wgsl"),
-                &[read("from_"), table("places"), write("to")],
-            ),
-            Self::ColumnSums => plain(
-                "sums of columns",
-                params::ColumnSums::WGSL,
-                include_str!("shaders/column_sums.wgsl"),
-                &[read("from_"), write("to")],
-            ),
-            Self::Times => plain(
-                "element-wise product",
-                params::Times::WGSL,
-                include_str!("shaders/times.wgsl"),
-                &[read("a"), read("b"), write("product")],
+                &[include_str!("shaders/product.wgsl")],
             ),
             Self::Rows(kernel) => kernel.pipeline(),
             Self::Open(kind) => Text::of(kind).open(),
@@ -161,10 +137,6 @@ pub(crate) fn pipeline(
     let declarations = Pipeline::declarations(bindings);
     let all = [&[params, &none, &declarations], parts].concat();
     Pipeline { label: label.to_owned(), source: all.join("\n"), bindings: bindings.to_vec() }
-}
-
-fn plain(label: &str, params: &str, body: &str, bindings: &[Binding]) -> Pipeline {
-    pipeline(label, params, bindings, &[body])
 }
 
 /// With one sum for each row and unit; `units_first` where neighbouring units' weights are
@@ -590,9 +562,6 @@ mod tests {
     fn all() -> Vec<Kernel> {
         let mut all = vec![
             Kernel::Product,
-            Kernel::CopyRows,
-            Kernel::ColumnSums,
-            Kernel::Times,
             Kernel::LastBack,
             Kernel::Project,
             Kernel::ProjectBack,

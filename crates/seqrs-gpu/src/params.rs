@@ -40,28 +40,6 @@ params! {
 }
 
 params! {
-    /// Rows from one place to another.
-    CopyRows {
-        rows, width,
-        from_at,
-        /// From row to row, or [`NONE`] where a table has the places.
-        from_stride,
-        to_at,
-        to_stride,
-    }
-}
-
-params! {
-    /// Sums of columns.
-    ColumnSums { rows, columns, from_at, stride, to_at }
-}
-
-params! {
-    /// Element by element.
-    Times { len }
-}
-
-params! {
     /// A step forwards.
     Step {
         /// B, and H; P in a projection.

@@ -11,15 +11,13 @@ use seqrs_core::spec::Shape;
 use seqrs_core::steps::Steps;
 use seqrs_core::with_cell;
 
-use crate::kernels::{ELEMENTS, Kernel, PRODUCT_TILE};
+use crate::kernels::{Kernel, PRODUCT_TILE};
 use crate::params::{self, NONE};
 use crate::pieces::{self, Piece};
 use crate::program::{BufferId, Command, Program};
 use crate::released::Released;
+use crate::row_kernels::{self, RowKernel, by_column, by_number};
 use crate::{backward, forward};
-
-/// Workgroups along the first axis where a shader goes element by element.
-const GROUPS_IN_A_ROW: usize = 32768;
 
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
@@ -277,7 +275,7 @@ impl Recorder {
     ) {
         let (from, from_at, from_stride) = from;
         let (to, to_at, to_stride) = to;
-        let params = params::CopyRows {
+        let params = row_kernels::CopyRows {
             rows: rows as u32,
             width: width as u32,
             from_at: from_at as u32,
@@ -293,11 +291,10 @@ impl Recorder {
         from: &Numbers,
         places: &Numbers,
         to: &Numbers,
-        params: params::CopyRows,
+        params: row_kernels::CopyRows,
     ) {
-        let blocks = (params.width as usize).div_ceil(ELEMENTS);
-        let groups = grid(params.rows as usize * blocks);
-        self.dispatch(Kernel::CopyRows, &[from, places, to], params.words(), groups);
+        let groups = by_column(params.rows as usize, params.width as usize);
+        self.rows(RowKernel::CopyRows, &[from, places, to], params.words(), groups);
     }
 
     /// Rows one after the other.
@@ -316,7 +313,7 @@ impl Recorder {
         to: &Numbers,
         place: Place,
     ) {
-        let params = params::CopyRows {
+        let params = row_kernels::CopyRows {
             rows: steps.items() as u32,
             width: width as u32,
             from_at: 0,
@@ -343,9 +340,14 @@ impl Recorder {
     }
 
     /// to[j] += the sum of column j.
-    pub(crate) fn column_sums(&self, from: &Numbers, to: &Numbers, params: params::ColumnSums) {
-        let groups = [(params.columns as usize).div_ceil(ELEMENTS), 1, 1];
-        self.dispatch(Kernel::ColumnSums, &[from, to], params.words(), groups);
+    pub(crate) fn column_sums(
+        &self,
+        from: &Numbers,
+        to: &Numbers,
+        params: row_kernels::ColumnSums,
+    ) {
+        let groups = by_number(params.columns as usize);
+        self.rows(RowKernel::ColumnSums, &[from, to], params.words(), groups);
     }
 }
 
@@ -353,11 +355,6 @@ impl Drop for Recorder {
     fn drop(&mut self) {
         self.released.abandon();
     }
-}
-
-/// Workgroups for so many, in rows of [`GROUPS_IN_A_ROW`].
-fn grid(groups: usize) -> [usize; 3] {
-    [groups.min(GROUPS_IN_A_ROW), groups.div_ceil(GROUPS_IN_A_ROW), 1]
 }
 
 impl Backend for Recorder {
@@ -383,7 +380,7 @@ impl Backend for Recorder {
     }
 
     fn pack_rows(&self, from: Rows<'_, Numbers>, steps: &Steps, width: usize, to: &mut Numbers) {
-        let mut params = params::CopyRows {
+        let mut params = row_kernels::CopyRows {
             rows: steps.items() as u32,
             width: width as u32,
             to_stride: width as u32,
@@ -404,9 +401,8 @@ impl Backend for Recorder {
 
     fn times(&self, a: &Numbers, b: &Numbers) -> Result<Box<Numbers>, Error> {
         let product = self.blank(a.len())?;
-        let params = params::Times { len: a.len() as u32 };
-        let groups = grid(a.len().div_ceil(ELEMENTS));
-        self.dispatch(Kernel::Times, &[a, b, &product], params.words(), groups);
+        let params = row_kernels::Elements { len: a.len() as u32 };
+        self.rows(RowKernel::Times, &[a, b, &product], params.words(), by_number(a.len()));
         Ok(product)
     }
 

@@ -8,12 +8,30 @@ use crate::program::{Access, Binding, Pipeline};
 /// Threads of a workgroup.
 pub(crate) const THREADS: usize = 64;
 
-/// Workgroups along the first axis.
-pub(crate) const GROUPS_IN_A_ROW: usize = 32768;
+/// Workgroups along the first axis; further ones go to the second.
+const GROUPS_IN_A_ROW: usize = 32768;
+
+/// So many workgroups.
+pub(crate) fn grid(groups: usize) -> [usize; 3] {
+    [groups.min(GROUPS_IN_A_ROW), groups.div_ceil(GROUPS_IN_A_ROW), 1]
+}
+
+/// A thread for each of so many numbers.
+pub(crate) fn by_number(len: usize) -> [usize; 3] {
+    grid(len.div_ceil(THREADS))
+}
+
+/// A thread for each column of so many rows.
+pub(crate) fn by_column(rows: usize, width: usize) -> [usize; 3] {
+    grid(rows * width.div_ceil(THREADS))
+}
 
 /// A shader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum RowKernel {
+    CopyRows,
+    ColumnSums,
+    Times,
     Pointwise(Function),
     PointwiseBack(Function),
     Softmax,
@@ -120,13 +138,30 @@ impl UpdateKind {
 }
 
 params! {
+    /// Rows from one place to another.
+    CopyRows {
+        rows, width,
+        from_at,
+        /// From row to row, or [`NONE`] where a table has the places.
+        from_stride,
+        to_at,
+        to_stride,
+    }
+}
+
+params! {
+    /// Sums of columns.
+    ColumnSums { rows, columns, from_at, stride, to_at }
+}
+
+params! {
     /// Rows of so many numbers.
     Rows { rows, width }
 }
 
 params! {
     /// So many numbers.
-    Numbers_ { len }
+    Elements { len }
 }
 
 params! {
@@ -180,6 +215,20 @@ impl RowKernel {
         let (dx, dy) = (write("d_x"), read("d_y"));
         let by_groups = [table("groups"), table("members")];
         match self {
+            Self::CopyRows => {
+                let body = include_str!("shaders/rows/copy_rows.wgsl");
+                let bindings = [read("from_"), table("places"), write("to")];
+                rows("copy of rows", CopyRows::WGSL, &bindings, &[body])
+            }
+            Self::ColumnSums => {
+                let body = include_str!("shaders/rows/column_sums.wgsl");
+                rows("sums of columns", ColumnSums::WGSL, &[read("from_"), write("to")], &[body])
+            }
+            Self::Times => {
+                let body = include_str!("shaders/rows/times.wgsl");
+                let bindings = [read("a"), read("b"), write("product")];
+                rows("element-wise product", Elements::WGSL, &bindings, &[body])
+            }
             Self::Pointwise(function) => {
                 let value = match function {
                     Function::Tanh => "hyperbolic_tangent",
@@ -188,7 +237,7 @@ impl RowKernel {
                 };
                 let body = include_str!("shaders/rows/pointwise.wgsl").replace("VALUE", value);
                 let bindings = [read("x"), write("y")];
-                rows("function", Numbers_::WGSL, &bindings, &[MATH, &body])
+                rows("function", Elements::WGSL, &bindings, &[MATH, &body])
             }
             Self::PointwiseBack(function) => {
                 let slope = match function {
@@ -199,7 +248,7 @@ impl RowKernel {
                 let body = include_str!("shaders/rows/pointwise_back.wgsl").replace("SLOPE", slope);
                 let functions = include_str!("shaders/rows/functions.wgsl");
                 let bindings = [read("y"), dy, dx];
-                rows("slope", Numbers_::WGSL, &bindings, &[MATH, functions, &body])
+                rows("slope", Elements::WGSL, &bindings, &[MATH, functions, &body])
             }
             Self::Softmax => {
                 let body = include_str!("shaders/rows/softmax.wgsl");
@@ -287,10 +336,14 @@ impl RowKernel {
 #[cfg(test)]
 pub(crate) fn all() -> Vec<RowKernel> {
     use RowKernel::{
-        ColumnDots, CrossEntropy, LargestRows, LargestRowsBack, LayerNorm, LayerNormBack, Loss,
-        Pointwise, PointwiseBack, Softmax, SoftmaxBack, SpreadMean, Sum, SumRows, Update,
+        ColumnDots, ColumnSums, CopyRows, CrossEntropy, LargestRows, LargestRowsBack, LayerNorm,
+        LayerNormBack, Loss, Pointwise, PointwiseBack, Softmax, SoftmaxBack, SpreadMean, Sum,
+        SumRows, Times, Update,
     };
     let mut all = vec![
+        CopyRows,
+        ColumnSums,
+        Times,
         Softmax,
         SoftmaxBack,
         LayerNorm,

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::kernels::{ELEMENTS, Kernel};
+use crate::kernels::Kernel;
 use crate::params::{self, NONE};
 use crate::recorder::{Numbers, Recorder};
-use crate::row_kernels::{self, Function, GROUPS_IN_A_ROW, RowKernel, THREADS, Term, UpdateKind};
+use crate::row_kernels::{self, Function, RowKernel, Term, UpdateKind, by_column, by_number, grid};
 
 /// Numbers that one workgroup sums.
 const SEGMENT: usize = 1 << 14;
@@ -100,20 +100,8 @@ pub struct Clip {
     pub value: f32,
 }
 
-fn grid(groups: usize) -> [usize; 3] {
-    [groups.min(GROUPS_IN_A_ROW), groups.div_ceil(GROUPS_IN_A_ROW), 1]
-}
-
-fn by_number(len: usize) -> [usize; 3] {
-    grid(len.div_ceil(THREADS))
-}
-
-fn by_column(groups: usize, width: usize) -> [usize; 3] {
-    grid(groups * width.div_ceil(THREADS))
-}
-
 impl Recorder {
-    fn rows(
+    pub(crate) fn rows(
         &self,
         kernel: RowKernel,
         buffers: &[&Numbers],
@@ -142,7 +130,7 @@ impl Recorder {
         let place =
             |row: &Option<usize>| row.map_or(NONE, |row| (row * width + columns.start) as u32);
         let places = self.table(&rows.iter().map(place).collect::<Vec<_>>());
-        let params = params::CopyRows {
+        let params = row_kernels::CopyRows {
             rows: rows.len() as u32,
             width: columns.len() as u32,
             from_at: 0,
@@ -167,7 +155,7 @@ impl Recorder {
         let place =
             |row: &Option<usize>| row.map_or(NONE, |row| (row * width + columns.start) as u32);
         let places = self.table(&rows.iter().map(place).collect::<Vec<_>>());
-        let params = params::CopyRows {
+        let params = row_kernels::CopyRows {
             rows: rows.len() as u32,
             width: columns.len() as u32,
             from_at: columns.start as u32,
@@ -316,7 +304,7 @@ impl Recorder {
         };
         self.product(d_y, x, x, d_parameters, params);
         if bias {
-            let params = params::ColumnSums {
+            let params = row_kernels::ColumnSums {
                 rows: rows as u32,
                 columns: outputs as u32,
                 from_at: 0,
@@ -350,7 +338,7 @@ impl Recorder {
     /// A function of each number.
     pub fn function(&self, function: Function, x: &Numbers) -> Box<Numbers> {
         let y = Box::new(self.blank_buffer(x.len()));
-        let params = row_kernels::Numbers_ { len: x.len() as u32 };
+        let params = row_kernels::Elements { len: x.len() as u32 };
         let kernel = RowKernel::Pointwise(function);
         self.rows(kernel, &[x, &y], params.words(), by_number(x.len()));
         y
@@ -359,7 +347,7 @@ impl Recorder {
     /// Its way back, from its value.
     pub fn function_back(&self, function: Function, y: &Numbers, d_y: &Numbers) -> Box<Numbers> {
         let d_x = Box::new(self.blank_buffer(y.len()));
-        let params = row_kernels::Numbers_ { len: y.len() as u32 };
+        let params = row_kernels::Elements { len: y.len() as u32 };
         let kernel = RowKernel::PointwiseBack(function);
         self.rows(kernel, &[y, d_y, &d_x], params.words(), by_number(y.len()));
         d_x
@@ -415,7 +403,7 @@ impl Recorder {
         let dots = row_kernels::Rows { rows: rows as u32, width: width as u32 };
         let buffers = [&kept.normals, d_y, d_parameters];
         self.rows(RowKernel::ColumnDots, &buffers, dots.words(), by_number(width));
-        let sums = params::ColumnSums {
+        let sums = row_kernels::ColumnSums {
             rows: rows as u32,
             columns: width as u32,
             from_at: 0,
@@ -550,5 +538,3 @@ impl Recorder {
         self.rows(kernel, &buffers, params.words(), by_number(numbers.len()));
     }
 }
-
-const _: () = assert!(ELEMENTS == THREADS);

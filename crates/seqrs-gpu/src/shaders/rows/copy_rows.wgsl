@@ -1,13 +1,11 @@
 // Copies rows of `width` numbers from one stride to another, or by a table of where each begins;
 // a row whose place is NONE is left out.
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
-    // Workgroups run along the width, as many in a row of them as fit.
-    let blocks = (p.width + 63u) / 64u;
-    let number = group.y * 32768u + group.x;
-    let row = number / blocks;
-    let column = number % blocks * 64u + local.x;
+    let blocks = (p.width + THREADS - 1u) / THREADS;
+    let row = number_of(group) / blocks;
+    let column = number_of(group) % blocks * THREADS + local.x;
     if (row >= p.rows || column >= p.width) {
         return;
     }
