@@ -254,6 +254,25 @@ class TestTraining:
             model.to(GPU)
         assert len(set(seen)) == 4
 
+    def test_others_may_look_while_it_trains(self) -> None:
+        model = characters().to(GPU)
+        trainer = seqrs.Trainer(model)
+
+        def train() -> None:
+            for k in range(15):
+                trainer.step(letters(k), letters(k + 1))
+
+        thread = threading.Thread(target=train, daemon=True)
+        thread.start()
+        seen = set()
+        while thread.is_alive():
+            assert np.isfinite(model(letters())[0]).all()
+            seen.add(model.fingerprint)
+        thread.join(60)
+        assert trainer.steps_done == 15
+        assert model.fingerprint not in (characters().fingerprint, None)
+        assert seen
+
     def test_a_trainer_follows_its_model(self) -> None:
         here, there = characters(), characters()
         trainers = [seqrs.Trainer(model) for model in (here, there)]
