@@ -1,11 +1,10 @@
 """Layers, models and training on a GPU: what the CPU and the reference give, and nothing silent.
 
-Without an adapter, of software too, these tests say so; with SEQRS_REQUIRE_GPU=1 they fail.
+That every recurrent layer there is the reference, `test_package_against_reference.py` shows.
 """
 
 from __future__ import annotations
 
-import os
 import pickle
 import threading
 from pathlib import Path
@@ -15,50 +14,16 @@ import numpy as np
 import pytest
 import seqrs
 import tolerances
-from cases import CELLS, LIVE, Given, everything, flat, live_for, make, python
+from adapter import GPU, gpu
+from cases import CELLS, Given, everything, flat, make, python
 from seqrs import characters as characters_plan
 from seqrs.demo import LEARNING_RATE
 from test_package_against_reference import check
 from tolerances import assert_close, assert_same_bits
 
-GPU = "gpu"
-
-
-def _missing() -> str:
-    """Why nothing can run on a GPU here; empty if it can."""
-    try:
-        seqrs.GRU(1, 1).to(GPU)
-    except seqrs.NoDeviceError as error:
-        if os.environ.get("SEQRS_REQUIRE_GPU") == "1":
-            raise
-        return str(error)
-    return ""
-
-
-MISSING = _missing()
-gpu = pytest.mark.skipif(bool(MISSING), reason=f"no GPU: {MISSING}")
-
 
 @gpu
 class TestLayers:
-    @pytest.mark.parametrize("live", LIVE)
-    @pytest.mark.parametrize("bidirectional", [False, True], ids=["forward", "bidirectional"])
-    @pytest.mark.parametrize("num_layers", [1, 2])
-    @pytest.mark.parametrize("cell", CELLS)
-    def test_they_are_the_reference(
-        self, cell: str, num_layers: int, bidirectional: bool, live: str
-    ) -> None:
-        layer = make(cell, num_layers=num_layers, bidirectional=bidirectional).to(GPU)
-        assert layer.device == "gpu:0"
-        check(layer, Given(layer), live_for(layer, live))
-
-    @pytest.mark.parametrize("size", [(1, 1, 1, 1), (3, 5, 17, 33), (7, 4, 8, 64), (33, 3, 12, 65)])
-    @pytest.mark.parametrize("cell", CELLS)
-    def test_sizes(self, cell: str, size: tuple[int, int, int, int]) -> None:
-        batch, steps, inputs, hidden = size
-        layer = make(cell, inputs=inputs, hidden=max(hidden, 4)).to(GPU)
-        check(layer, Given(layer, batch, steps), {})
-
     @pytest.mark.parametrize("cell", CELLS)
     def test_time_first_without_biases(self, cell: str) -> None:
         layer = make(cell, batch_first=False, bias=False).to(GPU)

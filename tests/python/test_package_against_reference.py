@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import seqrs
 import tolerances
+from adapter import PLACES
 from cases import (
     CELLS,
     DTYPES,
@@ -39,7 +40,7 @@ from tolerances import assert_close, assert_same_bits
 GOLDENS = sorted((GOLDEN / "layers").glob("*.npz"))
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("dtype", "device"), PLACES)
 @pytest.mark.parametrize("live", LIVE)
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "no-bias"])
 @pytest.mark.parametrize("bidirectional", [False, True], ids=["forward", "bidirectional"])
@@ -47,9 +48,17 @@ GOLDENS = sorted((GOLDEN / "layers").glob("*.npz"))
 @pytest.mark.parametrize("cell", CELLS)
 class TestEveryConfiguration:
     def test_outputs_states_and_gradients(
-        self, cell: str, num_layers: int, bidirectional: bool, bias: bool, live: str, dtype: str
+        self,
+        cell: str,
+        num_layers: int,
+        bidirectional: bool,
+        bias: bool,
+        live: str,
+        dtype: str,
+        device: str,
     ) -> None:
         layer = make(cell, dtype, num_layers=num_layers, bidirectional=bidirectional, bias=bias)
+        layer.to(device)
         check(layer, Given(layer), live_for(layer, live))
 
 
@@ -67,17 +76,17 @@ SIZES = [
 ]
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("dtype", "device"), PLACES)
 @pytest.mark.parametrize("size", SIZES, ids=["x".join(map(str, size)) for size in SIZES])
 @pytest.mark.parametrize("cell", CELLS)
 class TestSizes:
     def test_outputs_states_and_gradients(
-        self, cell: str, size: tuple[int, int, int, int], dtype: str
+        self, cell: str, size: tuple[int, int, int, int], dtype: str, device: str
     ) -> None:
         batch, steps, inputs, hidden = size
         if cell == "lstm-projected" and hidden <= 3:
             hidden = 4
-        layer = make(cell, dtype, inputs, hidden, bidirectional=True)
+        layer = make(cell, dtype, inputs, hidden, bidirectional=True).to(device)
         check(layer, Given(layer, batch, steps), {})
         lengths = np.arange(batch) * 7 % (steps + 1)
         check(layer, Given(layer, batch, steps), {"lengths": lengths})
