@@ -36,7 +36,8 @@ impl Class {
 
     /// An exception of this class.
     pub(crate) fn raise(self, py: Python<'_>, message: String) -> PyErr {
-        static CLASSES: [PyOnceLock<Py<PyType>>; 6] = [const { PyOnceLock::new() }; 6];
+        const COUNT: usize = Class::Internal as usize + 1;
+        static CLASSES: [PyOnceLock<Py<PyType>>; COUNT] = [const { PyOnceLock::new() }; COUNT];
         match CLASSES[self as usize].import(py, "seqrs.errors", self.name()) {
             Ok(class) => PyErr::from_type(class.clone(), message),
             Err(error) => error,
