@@ -47,7 +47,7 @@ from .recurrent import GRU, LSTM, RNN
 from .threads import get_num_threads, info, num_threads, set_num_threads
 
 if TYPE_CHECKING:
-    from . import callbacks, checkpoints, data, gpu, reference, schedules
+    from . import callbacks, checkpoints, data, gpu, reference, schedules, wgpu
     from .callbacks import CSVLogger, EarlyStopping, ModelCheckpoint
     from .generation import generate
     from .training import Trainer, TrainStep
@@ -106,6 +106,7 @@ __all__ = [
     "reference",
     "schedules",
     "set_num_threads",
+    "wgpu",
 ]
 
 # Loaded when they are first used, so that a program that only infers does not wait for them.
@@ -122,6 +123,7 @@ _LATER = {
     "gpu": "",
     "reference": "",
     "schedules": "",
+    "wgpu": "",
 }
 
 

@@ -72,6 +72,16 @@ class Layer:
         self, tape: Tape, dy: npt.ArrayLike | None, dstate: Any
     ) -> tuple[_Array | None, Any, dict[str, _Array]]: ...
     def step(self, x_t: npt.ArrayLike, state: Any) -> tuple[_Array, Any]: ...
+    def plan(
+        self,
+        batch: int,
+        time: int,
+        lengths: npt.ArrayLike | None,
+        mask: npt.ArrayLike | None,
+        batch_first: bool,
+        gradients: bool,
+        largest_buffer: int,
+    ) -> dict[str, Any]: ...
     def initial_state(self, batch: int) -> Any: ...
     def state_dict(self) -> dict[str, _Array]: ...
     def load_state_dict(

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import seqrs
 from cases import character_model, id_batches, python
+from test_wgpu import device_or_skip
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [*sorted(ROOT.glob("README.md")), *sorted((ROOT / "docs").glob("**/*.md"))]
@@ -81,6 +82,8 @@ def names_of_examples(module: str) -> dict[str, Any]:
         (x, y), *_ = id_batches(1)
         names |= {"x": x, "y": y, "model": character_model()}
         names |= {"train": id_batches(2), "held_out": id_batches(1)}
+    if module == "seqrs.wgpu":
+        names["device"] = device_or_skip()
     return names
 
 

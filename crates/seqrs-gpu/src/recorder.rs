@@ -305,7 +305,7 @@ impl Recorder {
     }
 
     /// From packed rows to their places.
-    pub(crate) fn unpack_rows(
+    pub fn unpack_rows(
         &self,
         from: &Numbers,
         steps: &Steps,

@@ -6,16 +6,19 @@ use std::sync::{Arc, Mutex};
 
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
+use seqrs::gpu::Plan;
 use seqrs::number::{DType, Number};
 use seqrs::{Layer, LayerSpec, Sequential, random};
 use seqrs_core::Error;
+use seqrs_core::rows::Place;
 
 use crate::arrays;
-use crate::batch::Live;
+use crate::batch::{self, Axes, Layout, Live};
 use crate::device::{self, Device, Late, Resident, locked};
 use crate::entry::{compute, guard};
 use crate::errors;
 use crate::network::{Call, Network};
+use crate::plan;
 use crate::state::Holder;
 use crate::tape::{AnyTape, Tape};
 use crate::weights;
@@ -437,6 +440,37 @@ impl PyLayer {
         guard(x_t.py(), || {
             let network = self.placed(x_t.py(), || arrays::is_wide("x_t", x_t))?;
             with_network!(network, network => network.step(x_t, state))
+        })
+    }
+
+    /// The programs of a recurrent layer on a GPU of the caller's, for a batch of one shape.
+    #[expect(clippy::too_many_arguments, reason = "each is an argument in Python")]
+    #[pyo3(signature = (batch, time, lengths, mask, batch_first, gradients, largest_buffer))]
+    fn plan<'py>(
+        &self,
+        py: Python<'py>,
+        batch: usize,
+        time: usize,
+        lengths: Given<'_, 'py>,
+        mask: Given<'_, 'py>,
+        batch_first: bool,
+        gradients: bool,
+        largest_buffer: u64,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        guard(py, || {
+            self.check_device(py, "dtype", Device::Gpu(0))?;
+            let AnyLayer::F32(Layer::Recurrent(layer)) = self.structure() else {
+                unreachable!("Python passes recurrent layers alone");
+            };
+            let layout = Layout { axes: Axes::of_sequence(batch_first), time, batch };
+            let steps = batch::read_live(py, Live { lengths, mask }, layout)?;
+            let place = |width| match layout.is_packed(&steps) {
+                true => Place::packed(width),
+                false => layout.place(width),
+            };
+            let stack = layer.stack();
+            let plan = compute(py, || Plan::new(stack, &steps, place, gradients, largest_buffer))?;
+            plan::write(py, &plan)
         })
     }
 

@@ -18,6 +18,7 @@ mod layer;
 mod loss;
 mod model;
 mod network;
+mod plan;
 mod ranges;
 mod state;
 mod tape;

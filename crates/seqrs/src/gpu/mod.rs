@@ -16,8 +16,11 @@
 //! ```
 
 mod model;
+mod plan;
 mod trainer;
 
 pub use model::{GpuModel, GpuTape};
+pub use plan::{Named, Plan};
 pub use seqrs_gpu::device::{Description, Gpu, GpuError, adapters};
+pub use seqrs_gpu::program;
 pub use trainer::GpuTrainer;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use seqrs_core::backend::State;
 use seqrs_core::rows::{Place, Rows, RowsMut};
 use seqrs_core::sequence::{self, BackendTape, StackWeights};
+use seqrs_core::spec::Spec;
 use seqrs_core::steps::Direction;
 use seqrs_core::{Error, Steps, memory};
 use seqrs_cpu::Cpu;
@@ -595,8 +596,14 @@ fn recurrent_numbers(tape: &BackendTape<Recorder>) -> usize {
 }
 
 fn weights_of(layer: &Layer<f32>, numbers: &Arc<Numbers>) -> StackWeights<Recorder> {
-    let Layer::Recurrent(layer) = layer else { return Vec::new() };
-    let stack = layer.stack();
+    match layer {
+        Layer::Recurrent(layer) => stack_weights(layer.stack(), numbers),
+        _ => Vec::new(),
+    }
+}
+
+/// The parameters of each layer and direction, all in one buffer.
+pub(super) fn stack_weights(stack: &Spec, numbers: &Arc<Numbers>) -> StackWeights<Recorder> {
     let of_layer = |l: usize| {
         let directions = 0..stack.directions().len();
         directions

@@ -1,0 +1,330 @@
+"""A layer on a device of wgpu-py: what the CPU gives, in the caller's buffers, between shaders.
+
+Without the package or an adapter these tests say so; with SEQRS_REQUIRE_GPU=1 they fail.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+import pytest
+import seqrs
+import tolerances
+from cases import (
+    CELLS,
+    LIVE,
+    Array,
+    B,
+    Given,
+    H,
+    I,
+    T,
+    assert_same,
+    everything,
+    live_for,
+    make,
+    parts,
+    python,
+)
+from tolerances import assert_close, assert_same_bits
+
+
+def device_or_skip() -> Any:
+    """A device of wgpu-py. The drivers are looked for when it is first asked for."""
+    try:
+        import wgpu
+
+        adapter = wgpu.gpu.request_adapter_sync(power_preference="high-performance")
+    except (ImportError, RuntimeError) as error:
+        if os.environ.get("SEQRS_REQUIRE_GPU") == "1":
+            raise
+        pytest.skip(f"no device of wgpu-py: {error}")
+    return adapter.request_device_sync()
+
+
+@pytest.fixture(scope="module")
+def executor() -> seqrs.wgpu.Executor:
+    return seqrs.wgpu.Executor(device_or_skip())
+
+
+def on_device(there: seqrs.wgpu.LayerOnDevice, given: Given) -> dict[str, Array]:
+    """Outputs, final states and all gradients by name, as `everything` gives them for a layer."""
+    there.write("x", given.x)
+    there.write("d_y", given.dy)
+    letters = "hc"[: len(parts(given.state))]
+    for letter, state, gradient in zip(
+        letters, parts(given.state), parts(given.dstate), strict=True
+    ):
+        there.write(letter, state)
+        there.write(f"d_{letter}", gradient)
+    there.forward()
+    found = {name: there.read(name) for name in ("y", *letters)}
+    there.backward()
+    found["d_x"] = there.read("d_x")
+    found |= {f"d_{letter}0": there.read(f"d_{letter}") for letter in letters}
+    gradients = there.split(there.read("d_parameters"))
+    return found | {f"d_{name}": array for name, array in gradients.items()}
+
+
+def check(layer: Any, executor: seqrs.wgpu.Executor, options: dict[str, Any]) -> None:
+    """Both programs, recorded and not, against the layer on the CPU."""
+    given = Given(layer)
+    there = seqrs.wgpu.LayerOnDevice(layer, executor, B, T, **options, gradients=True)
+    want, got = everything(layer, given, **options), on_device(there, given)
+    assert list(got) == list(want)
+    for name, array in want.items():
+        assert_close(got[name], array, tolerances.PACKAGE_TO_REFERENCE_F32, name)
+    assert_same(on_device(there, given), got)
+    plain = seqrs.wgpu.LayerOnDevice(layer, executor, B, T, **options)
+    plain.write("x", given.x)
+    for letter, state in zip("hc", parts(given.state), strict=False):
+        plain.write(letter, state)
+    plain.forward()
+    for name in ("y", *"hc"[: len(parts(given.state))]):
+        assert_close(plain.read(name), want[name], tolerances.PACKAGE_TO_REFERENCE_F32, name)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+class TestLayers:
+    @pytest.mark.parametrize("live", LIVE)
+    @pytest.mark.parametrize("bidirectional", [False, True], ids=["forward", "bidirectional"])
+    @pytest.mark.parametrize("num_layers", [1, 2])
+    def test_they_are_those_of_the_cpu_twice_with_the_same_bits(
+        self,
+        executor: seqrs.wgpu.Executor,
+        cell: str,
+        num_layers: int,
+        bidirectional: bool,
+        live: str,
+    ) -> None:
+        layer = make(cell, num_layers=num_layers, bidirectional=bidirectional)
+        check(layer, executor, live_for(layer, live))
+
+    @pytest.mark.parametrize("live", LIVE)
+    def test_time_first_without_biases(
+        self, executor: seqrs.wgpu.Executor, cell: str, live: str
+    ) -> None:
+        layer = make(cell, batch_first=False, bias=False)
+        check(layer, executor, live_for(layer, live))
+
+    def test_the_state_goes_on(self, executor: seqrs.wgpu.Executor, cell: str) -> None:
+        layer = make(cell)
+        given = Given(layer, steps=2 * T)
+        want, state = layer(given.x)
+        there = seqrs.wgpu.LayerOnDevice(layer, executor, B, T)
+        for half in (slice(T), slice(T, None)):
+            there.write("x", given.x[:, half])
+            there.forward()
+            assert_close(there.read("y"), want[:, half], tolerances.PACKAGE_TO_REFERENCE_F32)
+        assert_close(there.read("h"), parts(state)[0], tolerances.PACKAGE_TO_REFERENCE_F32)
+
+
+def test_nothing_is_live(executor: seqrs.wgpu.Executor) -> None:
+    layer = make("lstm")
+    given = Given(layer)
+    there = seqrs.wgpu.LayerOnDevice(layer, executor, B, T, lengths=[0] * B, gradients=True)
+    want = everything(layer, given, lengths=[0] * B)
+    for name, array in on_device(there, given).items():
+        assert_same_bits(array, want[name], name)
+
+
+def test_what_lies_in_the_padding_is_never_read(executor: seqrs.wgpu.Executor) -> None:
+    layer = make("gru-reset-before")
+    given = Given(layer)
+    there = seqrs.wgpu.LayerOnDevice(layer, executor, B, T, lengths=[2] * B, gradients=True)
+    want = on_device(there, given)
+    given.x[:, 2:] = given.dy[:, 2:] = np.nan
+    assert_same(on_device(there, given), want)
+
+
+def test_buffers_as_large_as_the_device_has_are_cut_with_the_same_bits(
+    executor: seqrs.wgpu.Executor,
+) -> None:
+    class Small(seqrs.wgpu.Executor):
+        # Two steps fit, and the parameters.
+        _largest_buffer = 4 * 12 * H * 2 * B
+
+    layer = make("lstm")
+    given = Given(layer)
+    whole = seqrs.wgpu.LayerOnDevice(layer, executor, B, T, gradients=True)
+    cut = seqrs.wgpu.LayerOnDevice(layer, Small(executor.device), B, T, gradients=True)
+    assert len(cut._forward.dispatches) > len(whole._forward.dispatches)
+    assert_same(on_device(cut, given), on_device(whole, given))
+
+
+FILL = """
+@group(0) @binding(0) var<storage, read_write> to: array<f32>;
+@compute @workgroup_size(64) fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+    if (id.x < arrayLength(&to)) { to[id.x] = f32(id.x % 17u) / 16.0 - 0.5; }
+}
+"""
+DOUBLE = """
+@group(0) @binding(0) var<storage, read> from_: array<f32>;
+@group(0) @binding(1) var<storage, read_write> to: array<f32>;
+@compute @workgroup_size(64) fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+    if (id.x < arrayLength(&to)) { to[id.x] = 2.0 * from_[id.x]; }
+}
+"""
+
+
+def shader(device: Any, encoder: Any, code: str, *buffers: Any) -> None:
+    """Runs a shader of the caller's over buffers of equal size."""
+    pipeline = device.create_compute_pipeline(
+        layout="auto", compute={"module": device.create_shader_module(code=code)}
+    )
+    entries = [{"binding": k, "resource": {"buffer": each}} for k, each in enumerate(buffers)]
+    group = device.create_bind_group(layout=pipeline.get_bind_group_layout(0), entries=entries)
+    compute = encoder.begin_compute_pass()
+    compute.set_pipeline(pipeline)
+    compute.set_bind_group(0, group)
+    compute.dispatch_workgroups(-(-buffers[0].size // 256))
+    compute.end()
+
+
+def storage(device: Any, count: int, *more: str) -> Any:
+    """A buffer of the caller's for so many numbers."""
+    import wgpu
+
+    usage = wgpu.BufferUsage.STORAGE
+    for name in more:
+        usage |= wgpu.BufferUsage[name]
+    return device.create_buffer(size=4 * count, usage=usage)
+
+
+class TestTheCallersOwn:
+    def test_shaders_before_and_after_in_one_submission(
+        self, executor: seqrs.wgpu.Executor
+    ) -> None:
+        device, layer = executor.device, make("lstm")
+        x = storage(device, B * T * I)
+        there = seqrs.wgpu.LayerOnDevice(layer, executor, B, T, buffers={"x": x})
+        assert there.x is x
+        twice = storage(device, B * T * H, "COPY_SRC")
+        encoder = device.create_command_encoder()
+        shader(device, encoder, FILL, x)
+        there.forward(encoder)
+        shader(device, encoder, DOUBLE, there.y, twice)
+        device.queue.submit([encoder.finish()])
+        numbers = (np.arange(B * T * I) % 17 / 16 - 0.5).astype(np.float32)
+        want, _ = layer(numbers.reshape(B, T, I))
+        got = np.frombuffer(device.queue.read_buffer(twice), np.float32).reshape(want.shape)
+        assert_same_bits(got, 2 * there.read("y"))
+        assert_close(got, 2 * want, tolerances.PACKAGE_TO_REFERENCE_F32)
+
+    def test_every_buffer(self, executor: seqrs.wgpu.Executor) -> None:
+        layer = make("lstm", num_layers=2, bidirectional=True)
+        given, lengths = Given(layer), LIVE["lengths"]["lengths"]
+        options: dict[str, Any] = {"lengths": lengths, "gradients": True}
+        own = seqrs.wgpu.LayerOnDevice(layer, executor, B, T, **options)
+        # Larger than needed, and full of what was there before.
+        mine = {}
+        for name, shape in own.shapes.items():
+            count = int(np.prod(shape)) + 5
+            mine[name] = storage(executor.device, count, "COPY_SRC", "COPY_DST")
+            executor.device.queue.write_buffer(mine[name], 0, np.full(count, np.nan, np.float32))
+        there = seqrs.wgpu.LayerOnDevice(layer, executor, B, T, **options, buffers=mine)
+        assert all(getattr(there, name) is buffer for name, buffer in mine.items())
+        there.write("parameters", own.read("parameters"))
+        assert_same(on_device(there, given), on_device(own, given))
+        for buffer in mine.values():
+            tail = executor.device.queue.read_buffer(buffer, buffer.size - 20)
+            assert np.isnan(np.frombuffer(tail, np.float32)).all()
+
+    def test_parameters_serve_several_shapes(self, executor: seqrs.wgpu.Executor) -> None:
+        layer = make("gru-reset-after")
+        given = Given(layer)
+        first = seqrs.wgpu.LayerOnDevice(layer, executor, B, T)
+        shared = {"parameters": first.parameters}
+        step = seqrs.wgpu.LayerOnDevice(layer, executor, B, 1, buffers=shared | {"h": first.h})
+        first.write("x", given.x)
+        first.forward()
+        step.write("x", given.x[:, :1])
+        step.forward()
+        want, _ = layer(np.concatenate([given.x, given.x[:, :1]], axis=1))
+        assert_close(step.read("y"), want[:, -1:], tolerances.PACKAGE_TO_REFERENCE_F32)
+
+    def test_parameters_go_back_into_a_layer(self, executor: seqrs.wgpu.Executor) -> None:
+        layer, other = make("lstm-projected", num_layers=2), make("lstm-projected", num_layers=2)
+        there = seqrs.wgpu.LayerOnDevice(layer, executor, B, T)
+        there.write("parameters", 2 * there.read("parameters"))
+        other.load_state_dict(there.split(there.read("parameters")))
+        for name, array in layer.state_dict().items():
+            assert_same_bits(other.state_dict()[name], 2 * array, name)
+
+
+class TestErrors:
+    def test_what_is_no_layer_or_device(self, executor: seqrs.wgpu.Executor) -> None:
+        with pytest.raises(seqrs.DTypeError, match="float32 on a GPU"):
+            seqrs.wgpu.LayerOnDevice(seqrs.LSTM(2, 3, dtype="float64"), executor, 1, 1)
+        with pytest.raises(TypeError, match="layer: expected an RNN, LSTM or GRU"):
+            seqrs.wgpu.LayerOnDevice(seqrs.Linear(2, 3), executor, 1, 1)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="executor: expected an Executor"):
+            seqrs.wgpu.LayerOnDevice(seqrs.LSTM(2, 3), executor.device, 1, 1)
+        with pytest.raises(TypeError, match=r"device: expected a wgpu.GPUDevice, got 'gpu'"):
+            seqrs.wgpu.Executor("gpu")
+
+    def test_batches(self, executor: seqrs.wgpu.Executor) -> None:
+        layer = make("lstm")
+        for batch, steps in [(0, 1), (1, 0)]:
+            with pytest.raises(seqrs.ShapeError, match="at least 1, got 0"):
+                seqrs.wgpu.LayerOnDevice(layer, executor, batch, steps)
+        with pytest.raises(seqrs.ShapeError, match=r"lengths\[1\]: expected an integer in 0..=3"):
+            seqrs.wgpu.LayerOnDevice(layer, executor, 2, 3, lengths=[1, 4])
+        with pytest.raises(seqrs.ShapeError, match=r"mask: expected shape \(2, 3\)"):
+            seqrs.wgpu.LayerOnDevice(layer, executor, 2, 3, mask=np.ones((3, 2), bool))
+        with pytest.raises(seqrs.ShapeError, match="x: expected at most"):
+            seqrs.wgpu.LayerOnDevice(layer, executor, 1 << 20, 1 << 12)
+
+    def test_buffers(self, executor: seqrs.wgpu.Executor) -> None:
+        device, layer = executor.device, make("lstm")
+        y = storage(device, B * T * H)
+
+        def given(**buffers: Any) -> None:
+            seqrs.wgpu.LayerOnDevice(layer, executor, B, T, buffers=buffers)
+
+        small = storage(device, B * T * I - 1)
+        with pytest.raises(seqrs.ShapeError, match=r"buffers\['x'\]: expected at least 480 bytes"):
+            given(x=small)
+        with pytest.raises(seqrs.ShapeError, match="buffers: expected names of x, y"):
+            given(d_x=y)
+        with pytest.raises(TypeError, match=r"buffers\['x'\]: expected a wgpu.GPUBuffer"):
+            given(x=np.zeros(B * T * I, np.float32))
+        with pytest.raises(ValueError, match=r"buffers\['y'\]: expected usage 0x88, got 0x80"):
+            given(y=y)
+        both = storage(device, B * T * H, "COPY_DST")
+        with pytest.raises(ValueError, match=r"buffers\['y'\]: .* of its own, got that of 'x'"):
+            given(x=both, y=both)
+
+    def test_reading_and_writing(self, executor: seqrs.wgpu.Executor) -> None:
+        there = seqrs.wgpu.LayerOnDevice(make("gru-reset-before"), executor, B, T)
+        assert (there.c, there.d_x, there.d_parameters) == (None, None, None)
+        with pytest.raises(seqrs.ShapeError, match="name: expected one of x, y, parameters, h"):
+            there.read("c")
+        with pytest.raises(seqrs.ShapeError, match=r"x: expected shape \(4, 6, 5\), got \(4, 6\)"):
+            there.write("x", np.zeros((B, T)))
+        with pytest.raises(seqrs.ShapeError, match="flat: expected shape"):
+            there.split(np.zeros(3, np.float32))
+        with pytest.raises(seqrs.StateError, match="expected gradients=True"):
+            there.backward()
+
+    def test_without_the_package(self) -> None:
+        code = """
+import sys
+sys.modules["wgpu"] = None
+import seqrs
+try:
+    seqrs.wgpu.Executor(None)
+except ModuleNotFoundError as error:
+    assert error.name == "wgpu"
+    print(error)
+"""
+        found = python(code)
+        assert found.returncode == 0, found.stderr
+        assert "pip install 'seqrs[wgpu]'" in found.stdout
+
+    def test_the_package_is_loaded_by_what_needs_it_alone(self) -> None:
+        code = "import sys, seqrs; seqrs.wgpu; print('wgpu' in sys.modules)"
+        found = python(code)
+        assert (found.returncode, found.stdout.strip()) == (0, "False"), found.stderr
