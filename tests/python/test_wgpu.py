@@ -40,7 +40,7 @@ def device_or_skip() -> Any:
     except (ImportError, RuntimeError) as error:
         if os.environ.get("SEQRS_REQUIRE_GPU") == "1":
             raise
-        pytest.skip(f"no device of wgpu-py: {error}")
+        pytest.skip(f"no device of wgpu-py: {str(error).splitlines()[0]}")
     return adapter.request_device_sync()
 
 

@@ -119,3 +119,62 @@ impl Plan {
         Ok(Self { buffers, forward, backward: Some(rec.program()) })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use seqrs_core::cell::CellKind;
+    use seqrs_core::spec::Options;
+    use seqrs_gpu::program::{Access, Command};
+
+    use super::*;
+
+    fn plan(cell: CellKind, gradients: bool, largest: u64) -> Result<Plan, Error> {
+        let spec = Spec::new(Options { num_layers: 2, ..Options::new(cell, 3, 4) }).unwrap();
+        let steps = Steps::from_lengths(5, &[5, 0, 2]).unwrap();
+        Plan::new(&spec, &steps, |width| Place::batch_first(5, width), gradients, largest)
+    }
+
+    /// So that whoever runs a program again need not write them again.
+    #[test]
+    fn what_is_written_is_read_alone() {
+        for cell in CellKind::ALL {
+            let plan = plan(cell, true, 1 << 20).unwrap();
+            for program in [&plan.forward, plan.backward.as_ref().unwrap()] {
+                let (mut written, mut changed) = (HashSet::new(), HashSet::new());
+                for command in &program.commands {
+                    match command {
+                        Command::Write { to, .. } => assert!(written.insert(*to)),
+                        Command::Dispatch { pipeline, buffers, .. } => {
+                            let bindings = &program.pipelines[*pipeline].bindings;
+                            let bound = bindings.iter().zip(buffers);
+                            let bound = bound.filter(|(each, _)| each.access == Access::Write);
+                            changed.extend(bound.map(|(_, id)| *id));
+                        }
+                    }
+                }
+                assert!(!written.is_empty() && written.is_disjoint(&changed), "{cell:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_has_a_name_is_made_by_the_program_that_first_needs_it() {
+        for cell in CellKind::ALL {
+            let plan = plan(cell, true, 1 << 20).unwrap();
+            let backward = plan.backward.unwrap();
+            for Named { name, id, len } in plan.buffers {
+                let program = if name.starts_with("d_") { &backward } else { &plan.forward };
+                assert!(program.buffers.contains(&(id, 4 * len as u64)), "{cell:?} {name}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_by_name() {
+        let message = plan(CellKind::Lstm, false, 4 * 44).unwrap_err().to_string();
+        let expected = "at most 44 numbers, which a buffer of the device has";
+        assert_eq!(message, format!("x: expected {expected}, got 45"));
+    }
+}
