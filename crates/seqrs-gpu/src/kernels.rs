@@ -66,6 +66,8 @@ const _: () = assert!(
 const MATH: &str = include_str!("shaders/math.wgsl");
 const CONTRACT: &str = include_str!("shaders/contract.wgsl");
 const TILE_SUMS: &str = include_str!("shaders/tile_sums.wgsl");
+const START_FROM_BIASES: &str = include_str!("shaders/start_from_biases.wgsl");
+const START_FROM_ZERO: &str = include_str!("shaders/start_from_zero.wgsl");
 
 impl Kernel {
     /// Its text and what it binds.
@@ -148,7 +150,12 @@ fn summed(
     body: &str,
     bindings: &[Binding],
 ) -> Pipeline {
-    pipeline(label, params, bindings, &[&tile_sizes(1, units_first), TILE_SUMS, body])
+    pipeline(
+        label,
+        params,
+        bindings,
+        &[&tile_sizes(1, units_first), START_FROM_ZERO, TILE_SUMS, body],
+    )
 }
 
 fn tile_sizes(products: usize, units_first: bool) -> String {
@@ -218,7 +225,7 @@ impl Text {
         let bindings = [table("items"), read("gx"), read("parameters"), read("h"), write("opened")];
         let sizes = tile_sizes(self.first_gates, false);
         let glue = [
-            self.biases(),
+            START_FROM_BIASES.to_owned(),
             self.gates_from_input(),
             self.gates_from_state(0, self.first_gates),
             self.state_before(),
@@ -248,7 +255,7 @@ impl Text {
         let first = if self.two_products() { self.first_gates } else { 0 };
         let sizes = tile_sizes(self.gates.len() - first, false);
         let glue = [
-            self.biases(),
+            START_FROM_BIASES.to_owned(),
             self.gates_from_input(),
             self.gates_from_state(first, self.gates.len()),
             self.state_before(),
@@ -280,7 +287,7 @@ impl Text {
         let sizes = tile_sizes(1, true);
         let glue = [self.recorded(), self.running(), self.pass_on(), self.leave()].concat();
         let body = include_str!("shaders/step_back.wgsl");
-        let parts = [&sizes, TILE_SUMS, &glue, body];
+        let parts = [&sizes, START_FROM_ZERO, TILE_SUMS, &glue, body];
         self.pipeline("step back", params::StepBack::WGSL, &bindings, &parts)
     }
 
@@ -298,7 +305,7 @@ impl Text {
         let sizes = tile_sizes(1, true);
         let glue = [self.recorded(), self.running(), self.leave()].concat();
         let body = include_str!("shaders/step_back_projected.wgsl");
-        let parts = [&sizes, TILE_SUMS, &glue, body];
+        let parts = [&sizes, START_FROM_ZERO, TILE_SUMS, &glue, body];
         self.pipeline("step back of a projected", params::StepBack::WGSL, &bindings, &parts)
     }
 
@@ -315,25 +322,11 @@ impl Text {
         let sizes = tile_sizes(1, true);
         let glue = [self.recorded(), self.leave_closed()].concat();
         let body = include_str!("shaders/close.wgsl");
-        let parts = [&sizes, TILE_SUMS, &glue, body];
+        let parts = [&sizes, START_FROM_ZERO, TILE_SUMS, &glue, body];
         self.pipeline("second step back", params::StepBack::WGSL, &bindings, &parts)
     }
 
     // --- loads and stores
-
-    fn biases(&self) -> String {
-        "fn biases(u: u32) -> array<f32, PRODUCTS> {
-    var start = array<f32, PRODUCTS>();
-    if (p.bias_at != NONE && u < p.units) {
-        for (var q = 0u; q < PRODUCTS; q++) {
-            start[q] = parameters[p.bias_at + q * p.hidden + u];
-        }
-    }
-    return start;
-}
-"
-        .to_owned()
-    }
 
     fn gates_from_input(&self) -> String {
         let gates = self.gates.len();

@@ -11,14 +11,7 @@ fn weight_at(gate: u32, unit: u32, k: u32) -> f32 {
     return parameters[p.weight_at + k * p.units + unit];
 }
 
-@compute @workgroup_size(UNITS, ROWS)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
-    let u = group.x * UNITS + local.x;
-    let b = group.y * ROWS + local.y;
-    let sums = tile_sums(array<f32, 1>(0.0), group, local, p.depth);
-    if (u >= p.units || b >= p.rows) {
-        return;
-    }
+fn finish(b: u32, u: u32, sums: array<f32, PRODUCTS>) {
     let item = items[p.items_at + b];
     if (item == NONE) {
         return;

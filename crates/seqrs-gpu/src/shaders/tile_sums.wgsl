@@ -1,8 +1,10 @@
-// Sums of a step: for ROWS rows and UNITS units, PRODUCTS sums each over `depth` terms,
+// A thread for each unit of each row: PRODUCTS sums over `depth` terms, and what is done with them.
 //
-//     sums[p] = start[p] + operand(row, 0) weight(p, unit, 0) + operand(row, 1) weight(p, unit, 1) ...
+//     sums[q] = start[q] + operand(row, 0) weight(q, unit, 0) + operand(row, 1) weight(q, unit, 1) ...
+//     finish(row, unit, sums)
 //
-// CHUNK terms at a time lie in workgroup memory. Each sum is one chain, ascending, so a row's
+// What these are, says the shader that this text is put into. A workgroup has ROWS rows and UNITS
+// units; CHUNK terms at a time lie in its memory. Each sum is one chain, ascending, so a row's
 // numbers do not depend on which rows share its workgroup.
 
 const THREADS = UNITS * ROWS;
@@ -11,12 +13,12 @@ var<workgroup> operand_tile: array<f32, ROWS * CHUNK>;
 var<workgroup> weight_tile: array<f32, PRODUCTS * UNITS * CHUNK>;
 
 fn tile_sums(
-    start: array<f32, PRODUCTS>,
+    first: array<f32, PRODUCTS>,
     group: vec3<u32>,
     local: vec3<u32>,
     depth: u32,
 ) -> array<f32, PRODUCTS> {
-    var sums = start;
+    var sums = first;
     let thread = local.y * UNITS + local.x;
     for (var k0 = 0u; k0 < depth; k0 += CHUNK) {
         for (var e = thread; e < ROWS * CHUNK; e += THREADS) {
@@ -54,4 +56,15 @@ fn tile_sums(
         workgroupBarrier();
     }
     return sums;
+}
+
+@compute @workgroup_size(UNITS, ROWS)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
+    let u = group.x * UNITS + local.x;
+    let b = group.y * ROWS + local.y;
+    // All threads of a workgroup fill its memory, those too that have no sums of their own.
+    let sums = tile_sums(start(u), group, local, p.depth);
+    if (u < p.units && b < p.rows) {
+        finish(b, u, sums);
+    }
 }
