@@ -28,8 +28,8 @@ def generate(
 
     The model reads the prompt, then every id it has drawn. Of logits z, id k is drawn with
     probability proportional to exp(z_k / temperature), among the ids that are left by `top_k` and
-    then `top_p`. All of it is one call into compiled code, without the GIL, and on the CPU wherever
-    the model is: a single step of one row is too little work for a GPU.
+    then `top_p`. All of it is one call into compiled code, without the GIL, and on the CPU,
+    wherever the model is.
 
     Args:
         model: its input are ids (B, T), its output logits (B, T, C), over the same ids.

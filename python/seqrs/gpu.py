@@ -2,8 +2,9 @@
 
 `model.to("gpu")` takes a model there: calling it, `forward` and `backward`, and a `Trainer` of it
 then compute on the device, in float32, with the results of the CPU within the rounding of float32.
-Parameters come back when they are asked for (`state_dict`, `save`, `to("cpu")`). There is never a
-silent fallback: without an adapter `to` raises NoDeviceError.
+Parameters come back when they are asked for (`state_dict`, `save`, `to("cpu")`). Ctrl-C is heard
+when the device is done with a call. There is never a silent fallback: without an adapter `to`
+raises NoDeviceError.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 //! Runs programs on a device of the `wgpu` crate.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use crate::device::{Gpu, GpuError, State};
 use crate::pool;
 use crate::program::{Access, BufferId, Command, Pipeline, Program};
-use crate::recorder::{Numbers, Recorder};
+use crate::recorder::{Numbers, Recorder, locked};
 
 /// Dispatches of a submission: while the device does these, the next are recorded.
 const SUBMISSION: usize = 256;
@@ -22,7 +22,7 @@ impl Gpu {
     /// that did not run may be refused, since their buffers go with it.
     pub fn recorder(&self) -> Recorder {
         let recorder = Recorder::with_largest_buffer(self.description().largest_binding);
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = locked(&self.state);
         state.released.push(recorder.released());
         recorder
     }
@@ -34,7 +34,7 @@ impl Gpu {
     /// [`GpuError`]; the buffers then have any contents.
     pub fn run(&self, program: &Program) -> Result<(), GpuError> {
         self.check()?;
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = locked(&self.state);
         self.run_locked(&mut state, program)
     }
 
@@ -45,7 +45,7 @@ impl Gpu {
     /// As [`run`](Self::run).
     pub fn run_recorded(&self, recorder: &Recorder) -> Result<(), GpuError> {
         self.check()?;
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = locked(&self.state);
         let program = recorder.program();
         self.run_locked(&mut state, &program)
     }
@@ -336,7 +336,7 @@ impl Gpu {
         let mut encoder =
             self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         {
-            let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            let state = locked(&self.state);
             for (numbers, end) in
                 wanted.iter().zip(&ends).filter(|(numbers, _)| !numbers.is_empty())
             {

@@ -1,7 +1,7 @@
 //! Buffers of a device that are used again.
 //!
-//! To make a buffer takes a driver some microseconds, and its first use the time to clear it. A
-//! training step needs dozens, of the same sizes as the step before. So what is released is kept
+//! A new buffer is work for the driver, and is cleared before its first use. A training step needs
+//! dozens, of the same sizes as the step before. So what is released is kept
 //! for the next who asks for about as much; what is kept and what is in use are together at most
 //! one and a half times what was once in use at the same time.
 

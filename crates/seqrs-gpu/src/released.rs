@@ -1,9 +1,10 @@
 //! Buffers that nobody needs any more, on their way to the device that has them.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use crate::program::BufferId;
+use crate::recorder::locked;
 
 /// Those of one recorder. Its next program takes them along; when it is gone, the device that it
 /// was for takes them itself.
@@ -15,11 +16,11 @@ pub(crate) struct Released {
 
 impl Released {
     pub(crate) fn push(&self, id: BufferId) {
-        self.ids.lock().unwrap_or_else(PoisonError::into_inner).push(id);
+        locked(&self.ids).push(id);
     }
 
     pub(crate) fn take(&self) -> Vec<BufferId> {
-        std::mem::take(&mut *self.ids.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *locked(&self.ids))
     }
 
     /// The recorder is gone.

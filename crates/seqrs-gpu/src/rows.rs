@@ -111,6 +111,12 @@ impl Recorder {
         self.dispatch(Kernel::Rows(kernel), buffers, params, workgroups);
     }
 
+    /// Where column `first` of each row of a list lies, or [`NONE`].
+    fn places_of(&self, rows: &[Option<usize>], width: usize, first: usize) -> Numbers {
+        let place = |row: &Option<usize>| row.map_or(NONE, |row| (row * width + first) as u32);
+        self.table(&rows.iter().map(place).collect::<Vec<_>>())
+    }
+
     /// Rows of `from` at the places of a list: an embedding, or the last live step of each
     /// sequence. Where the list has none, the row is zeros.
     pub fn rows_at(&self, from: &Numbers, rows: &[Option<usize>], width: usize) -> Box<Numbers> {
@@ -127,9 +133,7 @@ impl Recorder {
         to: Option<Box<Numbers>>,
     ) -> Box<Numbers> {
         let to = to.unwrap_or_else(|| Box::new(self.buffer(rows.len() * width)));
-        let place =
-            |row: &Option<usize>| row.map_or(NONE, |row| (row * width + columns.start) as u32);
-        let places = self.table(&rows.iter().map(place).collect::<Vec<_>>());
+        let places = self.places_of(rows, width, columns.start);
         let params = row_kernels::CopyRows {
             rows: rows.len() as u32,
             width: columns.len() as u32,
@@ -152,9 +156,7 @@ impl Recorder {
         width: usize,
         to: &Numbers,
     ) {
-        let place =
-            |row: &Option<usize>| row.map_or(NONE, |row| (row * width + columns.start) as u32);
-        let places = self.table(&rows.iter().map(place).collect::<Vec<_>>());
+        let places = self.places_of(rows, width, columns.start);
         let params = row_kernels::CopyRows {
             rows: rows.len() as u32,
             width: columns.len() as u32,

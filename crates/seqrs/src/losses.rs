@@ -201,10 +201,7 @@ impl Loss {
         target: Packed<'_, T>,
     ) -> Result<(f64, Vec<T>), Error> {
         let terms = self.check_sizes(output, width, target)?;
-        let scale = match self.reduction() {
-            Reduction::Mean => 1.0 / terms as f64,
-            Reduction::Sum => 1.0,
-        };
+        let scale = self.scale(terms);
         let mut gradient = memory::zeros("gradient of the loss", output.len())?;
         let total = self.run(cpu, output, width, target, Some((&mut gradient, scale)))?;
         Ok((total, gradient))
@@ -213,6 +210,14 @@ impl Loss {
     /// What a mean over `numbers` numbers in rows of `width` divides by.
     pub(crate) fn terms(&self, numbers: usize, width: usize) -> usize {
         if self.wants_classes() { numbers / width } else { numbers }
+    }
+
+    /// What the gradient of each of so many terms is multiplied with.
+    pub(crate) fn scale(&self, terms: usize) -> f64 {
+        match self.reduction() {
+            Reduction::Mean => 1.0 / terms as f64,
+            Reduction::Sum => 1.0,
+        }
     }
 
     /// A sum over `terms` terms, reduced.
@@ -255,6 +260,20 @@ impl Loss {
         if expected != got {
             return Err(Error::shape("target", format!("{expected} numbers, as the output"), got));
         }
+        self.check_range(width, target)?;
+        Ok(self.terms(output.len(), width))
+    }
+
+    /// Whether the targets are where this loss has them.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for a class that is not in `0..width`, and for a target of
+    /// [`BinaryCrossEntropy`] that is not in [0, 1].
+    pub(crate) fn check_range<T: Number>(
+        &self,
+        width: usize,
+        target: Packed<'_, T>,
+    ) -> Result<(), Error> {
         match (self, target) {
             (_, Packed::Ids(ids)) => {
                 let outside = |id: &i64| usize::try_from(*id).map_or(true, |id| id >= width);
@@ -271,7 +290,7 @@ impl Loss {
             }
             _ => {}
         }
-        Ok(self.terms(output.len(), width))
+        Ok(())
     }
 
     /// The sum over all outputs; writes the gradient, times the factor with it.

@@ -241,7 +241,7 @@ impl<T: Number> Trainer<T> {
         agreed: impl FnOnce() -> Result<(), Error>,
     ) -> Result<StepResult<ModelState<T>>, Error> {
         let (count, width) = self.check(&x, &target, &steps)?;
-        let mut state = self.state_for(state, steps.batch())?;
+        let mut state = state_for(&self.model, state, steps.batch())?;
         if count == 0 {
             return Ok(StepResult { loss: 0.0, grad_norm: 0.0, state });
         }
@@ -251,18 +251,11 @@ impl<T: Number> Trainer<T> {
             sum = self.chunk(cpu, x, target, steps, &mut state, agreed)?;
         } else {
             // Wrong targets at the end are found before the beginning is learnt.
-            target.gather(&self.outputs(&steps)?, width)?;
+            target.gather(&outputs(&self.model, &steps)?, width)?;
             let mut work = self.copied()?;
             for from in (0..steps.time()).step_by(chunk) {
                 let part = steps.slice(from, (from + chunk).min(steps.time()));
-                let x = match x {
-                    Input::Numbers(rows, width) => Input::Numbers(later(rows, &steps, from), width),
-                    Input::Ids(rows) => Input::Ids(later(rows, &steps, from)),
-                };
-                let target = match target {
-                    Target::Numbers(rows, w) => Target::Numbers(later(rows, &steps, from), w),
-                    Target::Ids(rows) => Target::Ids(later(rows, &steps, from)),
-                };
+                let (x, target) = later(x, target, &steps, from);
                 let found = work.chunk(cpu, x, target, part, &mut state, || Ok(()))?;
                 sum.total += found.total;
                 sum.grad_norm = sum.grad_norm.max(found.grad_norm);
@@ -288,11 +281,11 @@ impl<T: Number> Trainer<T> {
         state: Option<ModelState<T>>,
     ) -> Result<Evaluation<ModelState<T>>, Error> {
         let (count, width) = self.check(&x, &target, steps)?;
-        let mut state = self.state_for(state, steps.batch())?;
+        let mut state = state_for(&self.model, state, steps.batch())?;
         if count == 0 {
             return Ok(Evaluation { loss: 0.0, count, state });
         }
-        let outputs = self.outputs(steps)?;
+        let outputs = outputs(&self.model, steps)?;
         let target = target.gather(&outputs, width)?;
         let output = self.model.infer_on(cpu, x, steps, &mut state)?;
         let numbers = chosen(&output.numbers, width, &outputs)?;
@@ -313,31 +306,7 @@ impl<T: Number> Trainer<T> {
             let expected = "the structure that the trainer was made for";
             return Err(Error::state("model of the trainer", expected, "another"));
         }
-        self.options.loss.check_kind(matches!(target, Target::Ids(_)))?;
-        let width = match (self.model.output_width(), x) {
-            (Some(width), _) | (None, &Input::Numbers(_, width)) => width,
-            // Ids go to an embedding, whose width is known: the model will refuse them.
-            (None, Input::Ids(_)) => 1,
-        };
-        Ok((self.outputs(steps)?.len(), width))
-    }
-
-    fn state_for(
-        &self,
-        state: Option<ModelState<T>>,
-        batch: usize,
-    ) -> Result<ModelState<T>, Error> {
-        match state {
-            None => self.model.zero_state(batch),
-            Some(state) => self.model.check_state(&state, batch).map(|()| state),
-        }
-    }
-
-    fn outputs<'s>(&self, steps: &'s Steps) -> Result<Outputs<'s>, Error> {
-        match self.model.output_rank() {
-            Rank::Steps => Ok(Outputs::steps(steps)),
-            Rank::Rows => Outputs::rows(steps),
-        }
+        check_target(&self.model, self.options.loss, x, target, steps)
     }
 
     /// A copy; [`Clone`] is for those who know that there is memory for one.
@@ -356,7 +325,7 @@ impl<T: Number> Trainer<T> {
         state: &mut ModelState<T>,
         agreed: impl FnOnce() -> Result<(), Error>,
     ) -> Result<Chunk, Error> {
-        let outputs = self.outputs(&steps)?;
+        let outputs = outputs(&self.model, &steps)?;
         if outputs.len() == 0 {
             return Ok(Chunk::default());
         }
@@ -447,8 +416,75 @@ fn check_bptt<T: Number>(model: &Sequential<T>, bptt: Option<usize>) -> Result<(
     }
 }
 
+/// How many outputs of the model have a target, and the width of an output.
+///
+/// # Errors
+/// [`Error::DType`] if the loss takes the other kind of targets; [`Error::OutOfMemory`].
+pub(crate) fn check_target<T: Number>(
+    model: &Sequential<T>,
+    loss: Loss,
+    x: &Input<'_, T>,
+    target: &Target<'_, T>,
+    steps: &Steps,
+) -> Result<(usize, usize), Error> {
+    loss.check_kind(matches!(target, Target::Ids(_)))?;
+    let width = match (model.output_width(), x) {
+        (Some(width), _) | (None, &Input::Numbers(_, width)) => width,
+        // Ids go to an embedding, whose width is known: the model will refuse them.
+        (None, Input::Ids(_)) => 1,
+    };
+    Ok((outputs(model, steps)?.len(), width))
+}
+
+/// The states to begin with.
+///
+/// # Errors
+/// As [`Sequential::check_state`]; [`Error::OutOfMemory`].
+pub(crate) fn state_for<T: Number>(
+    model: &Sequential<T>,
+    state: Option<ModelState<T>>,
+    batch: usize,
+) -> Result<ModelState<T>, Error> {
+    match state {
+        None => model.zero_state(batch),
+        Some(state) => model.check_state(&state, batch).map(|()| state),
+    }
+}
+
+/// The outputs of the model that have a target.
+///
+/// # Errors
+/// [`Error::OutOfMemory`].
+pub(crate) fn outputs<'s, T: Number>(
+    model: &Sequential<T>,
+    steps: &'s Steps,
+) -> Result<Outputs<'s>, Error> {
+    match model.output_rank() {
+        Rank::Steps => Ok(Outputs::steps(steps)),
+        Rank::Rows => Outputs::rows(steps),
+    }
+}
+
+/// What a model reads, and its targets, from step `from` on.
+pub(crate) fn later<'a, T>(
+    x: Input<'a, T>,
+    target: Target<'a, T>,
+    steps: &Steps,
+    from: usize,
+) -> (Input<'a, T>, Target<'a, T>) {
+    let x = match x {
+        Input::Numbers(rows, width) => Input::Numbers(later_rows(rows, steps, from), width),
+        Input::Ids(rows) => Input::Ids(later_rows(rows, steps, from)),
+    };
+    let target = match target {
+        Target::Numbers(rows, width) => Target::Numbers(later_rows(rows, steps, from), width),
+        Target::Ids(rows) => Target::Ids(later_rows(rows, steps, from)),
+    };
+    (x, target)
+}
+
 /// The same rows from step `from` on, for a slice of the steps that begins there.
-pub(crate) fn later<'a, S: ?Sized>(rows: Rows<'a, S>, steps: &Steps, from: usize) -> Rows<'a, S> {
+fn later_rows<'a, S: ?Sized>(rows: Rows<'a, S>, steps: &Steps, from: usize) -> Rows<'a, S> {
     let place = match rows.place {
         Place::Packed { start, stride } => {
             Place::Packed { start: start + steps.at(from).0.start * stride, stride }

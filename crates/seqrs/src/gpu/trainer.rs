@@ -2,18 +2,21 @@
 
 use std::sync::Arc;
 
+use seqrs_core::backend::State;
 use seqrs_core::{Error, Steps};
 use seqrs_gpu::device::Gpu;
 use seqrs_gpu::{Clip, Numbers, Rule, Term};
 
 use super::model::{DeviceState, GpuModel};
 use crate::layer::Layer;
-use crate::losses::{Huber, Loss, Reduction};
+use crate::losses::{Huber, Loss};
 use crate::optimizers::{self, Optimizer};
 use crate::random::mix;
-use crate::sequential::{Input, ModelState, Rank, Sequential};
+use crate::sequential::{Input, ModelState, Sequential};
 use crate::targets::{Gathered, Outputs, Target};
-use crate::trainer::{Evaluation, StepResult, Trainer, TrainerOptions, later};
+use crate::trainer::{
+    Evaluation, StepResult, Trainer, TrainerOptions, check_target, later, outputs, state_for,
+};
 
 /// Trains a model on a GPU, as [`Trainer`](crate::Trainer) does on the CPU: forward, loss, backward,
 /// clipping and update stay on the device, and the loss, the norm of the gradient and the states
@@ -137,34 +140,29 @@ impl GpuTrainer {
         steps: &Steps,
         state: Option<ModelState<f32>>,
     ) -> Result<StepResult<ModelState<f32>>, Error> {
-        let (count, width) = self.check(&x, &target, steps)?;
-        let state = self.state_for(state, steps.batch())?;
+        let (structure, loss) = (&self.model.model, self.options.loss);
+        let (count, width) = check_target(structure, loss, &x, &target, steps)?;
+        let state = state_for(structure, state, steps.batch())?;
         if count == 0 {
             return Ok(StepResult { loss: 0.0, grad_norm: 0.0, state });
         }
         let chunk = self.options.bptt.unwrap_or(usize::MAX).min(steps.time());
         let mut device = self.model.upload_state(&state, steps.batch())?;
-        let mut sum = Chunk::default();
+        let (mut sum, mut after) = (Chunk::default(), None);
         if chunk == steps.time() {
-            sum = self.chunk(x, target, steps, &mut device)?;
+            (sum, after) = self.chunk(x, target, width, steps, &mut device)?;
         } else {
             // Wrong targets at the end are found before the beginning is learnt.
-            target.gather(&outputs(self.model.model.output_rank(), steps)?, width)?;
+            target.gather(&outputs(structure, steps)?, width)?;
             let before = self.kept()?;
             for from in (0..steps.time()).step_by(chunk) {
                 let part = steps.slice(from, (from + chunk).min(steps.time()));
-                let x = match x {
-                    Input::Numbers(rows, width) => Input::Numbers(later(rows, steps, from), width),
-                    Input::Ids(rows) => Input::Ids(later(rows, steps, from)),
-                };
-                let target = match target {
-                    Target::Numbers(rows, w) => Target::Numbers(later(rows, steps, from), w),
-                    Target::Ids(rows) => Target::Ids(later(rows, steps, from)),
-                };
-                match self.chunk(x, target, &part, &mut device) {
-                    Ok(found) => {
+                let (x, target) = later(x, target, steps, from);
+                match self.chunk(x, target, width, &part, &mut device) {
+                    Ok((found, state)) => {
                         sum.total += found.total;
                         sum.grad_norm = sum.grad_norm.max(found.grad_norm);
+                        after = state.or(after);
                     }
                     Err(error) => {
                         self.put_back(&before);
@@ -173,9 +171,9 @@ impl GpuTrainer {
                 }
             }
         }
-        let loss = self.options.loss;
         let loss = loss.reduce(sum.total, loss.terms(count * width, width));
-        let state = self.model.download(&[], &device)?.state;
+        // Where no step is live the states stay.
+        let state = after.unwrap_or(state);
         Ok(StepResult { loss, grad_norm: sum.grad_norm, state })
     }
 
@@ -190,72 +188,47 @@ impl GpuTrainer {
         steps: &Steps,
         state: Option<ModelState<f32>>,
     ) -> Result<Evaluation<ModelState<f32>>, Error> {
-        let (count, width) = self.check(&x, &target, steps)?;
-        let state = self.state_for(state, steps.batch())?;
+        let (structure, loss) = (&self.model.model, self.options.loss);
+        let (count, width) = check_target(structure, loss, &x, &target, steps)?;
+        let state = state_for(structure, state, steps.batch())?;
         if count == 0 {
             return Ok(Evaluation { loss: 0.0, count, state });
         }
-        let outputs = outputs(self.model.model.output_rank(), steps)?;
+        let outputs = outputs(structure, steps)?;
         let target = target.gather(&outputs, width)?;
         let mut device = self.model.upload_state(&state, steps.batch())?;
-        let (y, width, _) = self.model.infer_flow(x, steps, &mut device)?;
+        let (y, ..) = self.model.infer_flow(x, steps, &mut device)?;
         let report = self.model.recorder.zeros_of(2);
         self.loss(&y, width, &outputs, &target, &report)?;
         let found = self.model.download(&[&report], &device)?;
-        let loss = self.options.loss;
         let total = f64::from(found.numbers[0][0]);
         let loss = loss.reduce(total, loss.terms(count * width, width));
         Ok(Evaluation { loss, count, state: found.state })
     }
 
-    fn check(
-        &self,
-        x: &Input<'_, f32>,
-        target: &Target<'_, f32>,
-        steps: &Steps,
-    ) -> Result<(usize, usize), Error> {
-        self.options.loss.check_kind(matches!(target, Target::Ids(_)))?;
-        let width = match (self.model.model.output_width(), x) {
-            (Some(width), _) | (None, &Input::Numbers(_, width)) => width,
-            // Ids go to an embedding, whose width is known: the model will refuse them.
-            (None, Input::Ids(_)) => 1,
-        };
-        Ok((outputs(self.model.model.output_rank(), steps)?.len(), width))
-    }
-
-    fn state_for(
-        &self,
-        state: Option<ModelState<f32>>,
-        batch: usize,
-    ) -> Result<ModelState<f32>, Error> {
-        match state {
-            None => self.model.model.zero_state(batch),
-            Some(state) => self.model.model.check_state(&state, batch).map(|()| state),
-        }
-    }
-
-    /// One update, on these steps as a whole; none if none of them is live.
+    /// One update, on these steps as a whole, and the states after it; neither if no step is live.
     fn chunk(
         &mut self,
         x: Input<'_, f32>,
         target: Target<'_, f32>,
+        width: usize,
         steps: &Steps,
         state: &mut DeviceState,
-    ) -> Result<Chunk, Error> {
-        let outputs = outputs(self.model.model.output_rank(), steps)?;
+    ) -> Result<(Chunk, Option<ModelState<f32>>), Error> {
+        let outputs = outputs(&self.model.model, steps)?;
         if outputs.len() == 0 {
-            return Ok(Chunk::default());
+            return Ok((Chunk::default(), None));
         }
         let update = self.optimizer.updates() + 1;
-        let (_, width) = self.check(&x, &target, steps)?;
         let target = target.gather(&outputs, width)?;
         let draw = mix(self.options.seed, update);
         let rec = &self.model.recorder;
         let tape = self.model.record_flow(x, steps.clone(), state, Some(draw))?;
         let report = rec.zeros_of(2);
         let d_y = self.loss(tape.output()?, width, &outputs, &target, &report)?;
-        let zeros = self.model.model.zero_state(steps.batch())?;
-        let mut d_state = self.model.upload_state(&zeros, steps.batch())?;
+        let zeros = |numbers: &Numbers| rec.zeros_of(numbers.len());
+        let mut d_state: DeviceState =
+            state.iter().map(|s| State { h: zeros(&s.h), c: s.c.as_deref().map(zeros) }).collect();
         let (gradients, _) = self.model.backward_flow(&tape, Some(d_y), &mut d_state, false)?;
         let all: Vec<&Numbers> = gradients.iter().map(|numbers| &**numbers).collect();
         rec.reduce(&all, true, &report, 1);
@@ -269,8 +242,8 @@ impl GpuTrainer {
         {
             rec.update(&rule, clip, gradients, &report, numbers, moments);
         }
-        let found = self.model.gpu.read(rec, &report)?;
-        let (total, grad_norm) = (f64::from(found[0]), f64::from(found[1]));
+        let found = self.model.download(&[&report], state)?;
+        let (total, grad_norm) = (f64::from(found.numbers[0][0]), f64::from(found.numbers[0][1]));
         if !total.is_finite() {
             let what = format!("loss at step {update}");
             return Err(Error::numerical(what, "a finite number", total));
@@ -279,7 +252,7 @@ impl GpuTrainer {
             return Err(self.not_finite(&gradients, update, grad_norm));
         }
         self.optimizer.count();
-        Ok(Chunk { total, grad_norm })
+        Ok((Chunk { total, grad_norm }, Some(found.state)))
     }
 
     /// Leaves the sum of the losses in `report[0]`, and gives the gradient at all outputs.
@@ -302,10 +275,8 @@ impl GpuTrainer {
         let of_chosen = chosen.as_ref().map(|rows| rec.rows_at(y, rows, width));
         let x = of_chosen.as_deref().unwrap_or(y);
         let terms = self.options.loss.terms(x.len(), width);
-        let scale = match self.options.loss.reduction() {
-            Reduction::Mean => 1.0 / terms as f64,
-            Reduction::Sum => 1.0,
-        } as f32;
+        let scale = self.options.loss.scale(terms) as f32;
+        self.options.loss.check_range(width, target.packed())?;
         let (losses, d_x) = match (self.options.loss, target) {
             (Loss::CrossEntropy(_), Gathered::Ids(classes)) => {
                 let classes: Vec<u32> = classes.iter().map(|&class| class as u32).collect();
@@ -313,12 +284,7 @@ impl GpuTrainer {
             }
             (loss, Gathered::Numbers(target)) => {
                 let (term, delta) = match loss {
-                    Loss::BinaryCrossEntropy(_) => {
-                        if let Some(y) = target.iter().find(|y| !(0.0..=1.0).contains(*y)) {
-                            return Err(Error::shape("target", "numbers in [0, 1]", y));
-                        }
-                        (Term::BinaryCrossEntropy, 0.0)
-                    }
+                    Loss::BinaryCrossEntropy(_) => (Term::BinaryCrossEntropy, 0.0),
                     Loss::Mse(_) => (Term::Squared, 0.0),
                     Loss::Mae(_) => (Term::Absolute, 0.0),
                     Loss::Huber(Huber { delta, .. }) => (Term::Huber, delta as f32),
@@ -389,13 +355,6 @@ struct Kept {
     parameters: Vec<Arc<Numbers>>,
     moments: Vec<Vec<Arc<Numbers>>>,
     updates: Optimizer<f32>,
-}
-
-fn outputs(rank: Rank, steps: &Steps) -> Result<Outputs<'_>, Error> {
-    match rank {
-        Rank::Steps => Ok(Outputs::steps(steps)),
-        Rank::Rows => Outputs::rows(steps),
-    }
 }
 
 /// The formula of the next update.
