@@ -337,3 +337,37 @@ fn what_is_not_finite_changes_nothing() {
         }
     }
 }
+
+#[test]
+fn targets_out_of_range_are_refused_as_on_the_cpu() {
+    let Some(gpu) = gpu() else { return };
+    let cpu = Cpu::new().unwrap();
+    let (_, model) = models().swap_remove(0);
+    let width = model.output_width().unwrap();
+    let given = Given::new(1);
+    let mut numbers = vec![0.5; LENGTHS.len() * TIME * width];
+    numbers[0] = 1.5;
+    let mut classes = vec![0; LENGTHS.len() * TIME];
+    classes[0] = width as i64;
+    let place = |width| Place::batch_first(TIME, width);
+    let numbers = Target::Numbers(Rows { data: &numbers, place: place(width) }, width);
+    let classes = Target::Ids(Rows { data: &classes, place: place(1) });
+    let cases = [
+        (Loss::from(BinaryCrossEntropy::mean()), numbers),
+        (Loss::from(CrossEntropy::mean()), classes),
+    ];
+    for (loss, target) in cases {
+        let options = TrainerOptions::new(loss, Adam::new(0.01));
+        let mut here = Trainer::with_options(model.clone(), options).unwrap();
+        let mut there = GpuTrainer::new(Arc::clone(&gpu), model.clone(), options).unwrap();
+        let x = given.input(&model);
+        let want = here.step_on(&cpu, x, target, given.steps.clone(), None).unwrap_err();
+        let got = there.step(x, target, &given.steps, None).unwrap_err();
+        assert_eq!(got.to_string(), want.to_string());
+        assert_eq!(there.steps_done(), 0);
+        let after = there.to_cpu().unwrap().model;
+        for (before, after) in model.layers().iter().zip(after.layers()) {
+            assert_eq!(before.numbers(), after.numbers(), "{loss:?}");
+        }
+    }
+}
