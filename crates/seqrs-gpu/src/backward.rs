@@ -8,7 +8,8 @@
 //! d_W_ih += d_gates^T x      d_W_hh += d_gates^T h'      d_b += the sums of d_gates
 //! ```
 //! A projection comes between the two lines of a step, which are then a dispatch each, with
-//! `d_m = d_h W_hr` at the start of the second; at the end `d_W_hr += d_h^T m`.
+//! `d_m = d_h W_hr` at the start of the second; at the end `d_W_hr += d_h^T m`. Where the weights are
+//! few, all steps are one dispatch (shaders/all_steps.wgsl).
 
 use std::ops::Range;
 
@@ -19,12 +20,14 @@ use seqrs_core::rows::Place;
 use seqrs_core::spec::Shape;
 use seqrs_core::steps::Direction;
 
-use crate::forward::{at, step_groups};
+use crate::forward::items_step;
 use crate::kernels::{Kernel, Projected};
 use crate::params::{self, NONE};
 use crate::pieces;
+use crate::products::{Items, Matrix, Start};
 use crate::recorder::{Numbers, Recorder};
-use crate::row_kernels;
+use crate::rules::{padded, quads};
+use crate::weights::Product;
 
 /// What the steps of a piece leave for the products over its items.
 struct Left {
@@ -32,7 +35,8 @@ struct Left {
     d_gates: Numbers,
     /// Operands of the second product, of a cell that has one.
     operands: Option<Numbers>,
-    /// Around a projection: the gradient of what came out of it, P, and m, which went in, H.
+    /// Around a projection: the gradient of what came out of it, P and zeros up to a multiple of
+    /// four, and m, which went in, H.
     projection: Option<[Numbers; 2]>,
 }
 
@@ -66,14 +70,15 @@ pub(crate) fn backward<C: Cell>(rec: &Recorder, run: Backward<'_, Recorder>) -> 
             d_gates: rec.blank_buffer(items * width),
             operands: (C::FIRST_GATES < C::GATES).then(|| rec.blank_buffer(items * hidden)),
             projection: (shape.weight_hr.is_some())
-                .then(|| [rec.blank_buffer(items * state), rec.blank_buffer(items * hidden)]),
+                .then(|| [rec.buffer(items * padded(state)), rec.blank_buffer(items * hidden)]),
         };
         let left: Vec<Left> = pieces.iter().map(|piece| left(piece.items.len())).collect();
 
         // Gradients of the gates of the step after and of this one, in turn; with a projection one
         // place is enough.
-        let mut d_after = rec.buffer(batch * columns);
-        let mut d_new = rec.buffer(batch * columns);
+        let d_row = C::GATES * padded(hidden);
+        let mut d_after = rec.buffer(batch * d_row);
+        let mut d_new = rec.buffer(batch * d_row);
         // A row of `running`: the gradients of the state, and the state after the step.
         let row = 2 * C::STATES * hidden;
         let running = rec.buffer(batch * row);
@@ -87,163 +92,146 @@ pub(crate) fn backward<C: Cell>(rec: &Recorder, run: Backward<'_, Recorder>) -> 
         let states = C::STATES * hidden;
         rec.copy_rows(batch, states, (&record.last, 0, states), (&running, states, row));
 
-        let mut params = params::StepBack {
+        let last = C::GATES - C::FIRST_GATES;
+        let of_gates = |from: usize, gates: usize, units: usize| {
+            let weight_at = weights.at + shape.weight_hh.start + from * hidden * units;
+            Product::backward(gates, hidden, units, weight_at)
+        };
+        let mut products = vec![of_gates(0, C::FIRST_GATES, state)];
+        products.extend((last > 0).then(|| of_gates(C::FIRST_GATES, last, hidden)));
+        let recurrent = rec.packed_weights(&weights.numbers, &products);
+        let project = shape.weight_hr.as_ref().map(|range| {
+            let product = Product::backward(1, state, hidden, weights.at + range.start);
+            rec.packed_weights(&weights.numbers, &[product])
+        });
+        let all_steps = match &project {
+            None => rec.rules.all_steps(1, C::GATES, hidden, batch),
+            Some(_) => None,
+        };
+        let step = params::StepBack {
             rows: batch as u32,
             units: state as u32,
             hidden: hidden as u32,
-            depth: first as u32,
-            columns: columns as u32,
+            depth: products[0].depth() as u32,
+            columns: (C::GATES * quads(hidden)) as u32,
             items_at: 0,
-            weight_at: at(weights, shape.weight_hh.start),
             d_y_at: 0,
             d_y_stride: d_y.map_or(NONE, |(_, _, stride)| stride as u32),
             record: kept as u32,
             d_gates: width as u32,
             running: row as u32,
             h_at: (slot * state) as u32,
+            steps: 0,
+            items_step: items_step(direction, batch).wrapping_neg(),
+            weights_at: 0,
+            second_at: recurrent.second_at as u32,
+            second_depth: (last * quads(hidden)) as u32,
         };
-        let groups = step_groups(hidden, batch);
+        let tile = |units: usize| {
+            let tile = rec.rules.tile(1, units, batch);
+            (tile, tile.workgroups(units, batch))
+        };
         for k in (0..pieces.len()).rev() {
             let k = direction.step(k, pieces.len());
             let (piece, table) = (&pieces[k], &pieces[k].table);
             let (record, Left { d_gates, operands, projection }) = (&record.items[k], &left[k]);
+            let mut params = params::StepBack { steps: piece.time as u32, ..step };
             if let Some((_, start, stride)) = d_y {
                 params.d_y_at = (start + piece.items.start * stride + d * state) as u32;
             }
+            let packed = &recurrent.numbers;
+            let items_at = |t: usize| (direction.step(t, piece.time) * batch) as u32;
+
+            if let Some(tile) = all_steps {
+                params.items_at = items_at(piece.time - 1);
+                let d_y = d_y.map_or(record, |(d_y, _, _)| d_y);
+                let mut buffers = vec![table, packed, &d_after, d_y, record, &running, d_gates];
+                buffers.extend(operands);
+                let kernel = Kernel::AllStepsBack(kind, tile);
+                rec.dispatch(kernel, &buffers, params.words(), tile.workgroups(hidden, batch));
+                continue;
+            }
             for t in (0..piece.time).rev() {
-                params.items_at = (direction.step(t, piece.time) * batch) as u32;
+                params.items_at = items_at(t);
                 let d_y = d_y.map_or(&d_after, |(d_y, _, _)| d_y);
-                let parameters = &*weights.numbers;
-                if let (Some(range), Some([d_h, m])) = (&shape.weight_hr, projection) {
-                    let buffers = [table, parameters, &d_after, d_y, &running, d_h];
-                    let kernel = Kernel::ProjectBack;
-                    rec.dispatch(kernel, &buffers, params.words(), step_groups(state, batch));
-                    let mut inner = params;
-                    (inner.units, inner.depth) = (hidden as u32, state as u32);
-                    inner.weight_at = at(weights, range.start);
-                    let buffers = [table, parameters, d_h, &d_after, record, &running, d_gates, m];
-                    let kernel = Kernel::StepBack(kind, Projected::Yes);
+                if let (Some(project), Some([d_h, m])) = (&project, projection) {
+                    let buffers = [table, packed, &d_after, d_y, &running, d_h];
+                    let (of_state, groups) = tile(state);
+                    let kernel = Kernel::ProjectBack(of_state);
+                    rec.dispatch(kernel, &buffers, params.words(), groups);
+                    let (units, depth) = (hidden as u32, quads(state) as u32);
+                    let inner = params::StepBack { units, depth, ..params };
+                    let buffers =
+                        [table, &project.numbers, d_h, &d_after, record, &running, d_gates, m];
+                    let (of_units, groups) = tile(hidden);
+                    let kernel = Kernel::StepBack(kind, Projected::Yes, of_units);
                     rec.dispatch(kernel, &buffers, inner.words(), groups);
                     continue;
                 }
-                let buffers = [table, parameters, &d_after, &d_new, d_y, record, &running, d_gates];
-                let kernel = Kernel::StepBack(kind, Projected::No);
+                let buffers = [table, packed, &d_after, &d_new, d_y, record, &running, d_gates];
+                let (tile, groups) = tile(hidden);
+                let kernel = Kernel::StepBack(kind, Projected::No, tile);
                 rec.dispatch(kernel, &buffers, params.words(), groups);
                 if let Some(operands) = operands {
-                    let mut close = params;
-                    close.depth = (columns - first) as u32;
-                    close.weight_at += (first * hidden) as u32;
-                    let buffers = [table, parameters, record, d_gates, &d_new, &running, operands];
-                    rec.dispatch(Kernel::Close(kind), &buffers, close.words(), groups);
+                    let (depth, weights_at) = (params.second_depth, params.second_at);
+                    let close = params::StepBack { depth, weights_at, ..params };
+                    let buffers = [table, packed, record, d_gates, &d_new, &running, operands];
+                    rec.dispatch(Kernel::Close(kind, tile), &buffers, close.words(), groups);
                 }
                 std::mem::swap(&mut d_after, &mut d_new);
             }
         }
-        let buffers = [&*weights.numbers, &d_after, &running, &*run.d_state.h];
-        rec.dispatch(Kernel::LastBack, &buffers, params.words(), step_groups(state, batch));
+        let (of_state, groups) = tile(state);
+        let buffers = [&recurrent.numbers, &d_after, &running, &*run.d_state.h];
+        rec.dispatch(Kernel::LastBack(of_state), &buffers, step.words(), groups);
         if let Some(d_c) = &run.d_state.c {
             let d_c = (&**d_c, slot * hidden, hidden);
             rec.copy_rows(batch, hidden, (&running, hidden, row), d_c);
         }
 
-        for ((piece, left), record) in pieces.iter().zip(&left).zip(&record.items) {
-            let items = &piece.items;
-            if let Some(d_x) = &run.d_x {
-                let params = params::Product {
-                    m: items.len() as u32,
-                    n: input as u32,
-                    k: columns as u32,
-                    a_at: 0,
-                    a_m: width as u32,
-                    a_k: 1,
-                    b_at: at(weights, shape.weight_ih.start),
-                    b_k: input as u32,
-                    b_n: 1,
-                    c_at: (items.start * input) as u32,
-                    c_m: input as u32,
-                    bias_at: NONE,
-                    add: u32::from(d > 0),
-                };
-                rec.product(&left.d_gates, &weights.numbers, &weights.numbers, d_x, params);
+        if let Some(d_x) = &run.d_x {
+            let weight = Matrix::new(&weights.numbers, weights.at + shape.weight_ih.start, input);
+            let start = if d > 0 { Start::Sum } else { Start::Zero };
+            for (piece, left) in pieces.iter().zip(&left) {
+                let to = Matrix::new(d_x, piece.items.start * input, input);
+                let sizes = [piece.items.len(), columns, input];
+                rec.product(sizes, Matrix::new(&left.d_gates, 0, width), weight, to, start);
             }
+        }
 
-            let sums = Sums {
-                rec,
-                items: items.len(),
-                d_parameters: run.d_parameters,
-                start: run.d_start + d * shape.len(),
-            };
-            let gates = |at: usize| Columns { numbers: &left.d_gates, at, stride: width };
-            // The part of the input, and the part of the state where it differs.
-            let of_state = width - columns;
-            let x = Columns { numbers: run.x, at: items.start * input, stride: input };
-            sums.weights(gates(0), columns, x, input, shape.weight_ih.start);
-            let h = Columns { numbers: record, at: C::SAVED * hidden, stride: kept };
-            sums.weights(gates(of_state), first, h, state, shape.weight_hh.start);
-            if let Some(operands) = &left.operands {
-                let operand = Columns { numbers: operands, at: 0, stride: hidden };
-                let d_w = shape.weight_hh.start + first * hidden;
-                sums.weights(gates(of_state + first), columns - first, operand, hidden, d_w);
+        // The gradients of the gates from column `at` on; behind those of the input those of the
+        // state, where they differ.
+        let of_state = width - columns;
+        let gates = |at: usize| -> Vec<Items<'_>> {
+            let d = left.iter().map(|left| Matrix::new(&left.d_gates, at, width));
+            pieces.iter().map(|piece| piece.items.len()).zip(d).collect()
+        };
+        let to = |range: &Range<usize>| run.d_start + d * shape.len() + range.start;
+        let d_parameters = &*run.d_parameters;
+
+        let x = pieces.iter().map(|piece| Matrix::new(run.x, piece.items.start * input, input));
+        rec.add_products([columns, input], &gates(0), x, d_parameters, to(&shape.weight_ih));
+        let h = record.items.iter().map(|items| Matrix::new(items, C::SAVED * hidden, kept));
+        let d_w = to(&shape.weight_hh);
+        rec.add_products([first, state], &gates(of_state), h, d_parameters, d_w);
+        if last > 0 {
+            let operands = left.iter().filter_map(|left| left.operands.as_ref());
+            let operands = operands.map(|operands| Matrix::new(operands, 0, hidden));
+            let (late, d_w) = (gates(of_state + first), d_w + first * hidden);
+            rec.add_products([columns - first, hidden], &late, operands, d_parameters, d_w);
+        }
+        for (range, at) in [(&shape.bias_ih, 0), (&shape.bias_hh, of_state)] {
+            if let Some(range) = range {
+                rec.add_columns(columns, &gates(at), d_parameters, to(range));
             }
-            sums.biases(gates(0), columns, &shape.bias_ih);
-            sums.biases(gates(of_state), columns, &shape.bias_hh);
-            if let (Some(range), Some([d_h, m])) = (&shape.weight_hr, &left.projection) {
-                let d_h = Columns { numbers: d_h, at: 0, stride: state };
-                let m = Columns { numbers: m, at: 0, stride: hidden };
-                sums.weights(d_h, state, m, hidden, range.start);
-            }
+        }
+        if let Some(range) = &shape.weight_hr {
+            let projections = || left.iter().filter_map(|left| left.projection.as_ref());
+            let d_h = projections().map(|[d_h, _]| Matrix::new(d_h, 0, padded(state)));
+            let d_h: Vec<_> = pieces.iter().map(|piece| piece.items.len()).zip(d_h).collect();
+            let m = projections().map(|[_, m]| Matrix::new(m, 0, hidden));
+            rec.add_products([state, hidden], &d_h, m, d_parameters, to(range));
         }
     }
     Ok(())
-}
-
-/// Some columns of a buffer that has a row for each item of a piece.
-#[derive(Clone, Copy)]
-struct Columns<'a> {
-    numbers: &'a Numbers,
-    at: usize,
-    stride: usize,
-}
-
-/// Adds the sums over the items of a piece to the gradients of a direction's parameters.
-struct Sums<'a> {
-    rec: &'a Recorder,
-    items: usize,
-    d_parameters: &'a Numbers,
-    start: usize,
-}
-
-impl Sums<'_> {
-    /// d_W += d^T x, for `rows` columns of d and `depth` of x; d_W begins at `to`.
-    fn weights(&self, d: Columns<'_>, rows: usize, x: Columns<'_>, depth: usize, to: usize) {
-        let params = params::Product {
-            m: rows as u32,
-            n: depth as u32,
-            k: self.items as u32,
-            a_at: d.at as u32,
-            a_m: 1,
-            a_k: d.stride as u32,
-            b_at: x.at as u32,
-            b_k: x.stride as u32,
-            b_n: 1,
-            c_at: (self.start + to) as u32,
-            c_m: depth as u32,
-            bias_at: NONE,
-            add: 1,
-        };
-        self.rec.product(d.numbers, x.numbers, x.numbers, self.d_parameters, params);
-    }
-
-    /// d_b += the sums of the columns of d.
-    fn biases(&self, d: Columns<'_>, columns: usize, to: &Option<Range<usize>>) {
-        let Some(to) = to else { return };
-        let params = row_kernels::ColumnSums {
-            rows: self.items as u32,
-            columns: columns as u32,
-            from_at: d.at as u32,
-            stride: d.stride as u32,
-            to_at: (self.start + to.start) as u32,
-        };
-        self.rec.column_sums(d.numbers, self.d_parameters, params);
-    }
 }

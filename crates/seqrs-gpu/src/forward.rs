@@ -7,6 +7,7 @@
 //!         h, c = cell(gx[t], b_hh + h W_hh^T)   (shaders/step.wgsl)
 //!         h = h W_hr^T                          one more for a projection (shaders/project.wgsl)
 //! ```
+//! Where the weights are few, all steps are one dispatch (shaders/all_steps.wgsl).
 
 use std::ops::Range;
 
@@ -17,19 +18,20 @@ use seqrs_core::rows::Place;
 use seqrs_core::spec::Shape;
 use seqrs_core::steps::Direction;
 
-use crate::kernels::{Kernel, Projected, ROWS, Recorded, UNITS};
-use crate::params::{self, NONE};
+use crate::kernels::{Kernel, Projected, Recorded};
+use crate::params;
 use crate::pieces;
-use crate::recorder::{Numbers, Recorder, Weights};
+use crate::products::{Matrix, Start};
+use crate::recorder::Recorder;
+use crate::rules::{padded, quads};
+use crate::weights::Product;
 
-/// Where a part of the parameters begins.
-pub(crate) fn at(weights: &Weights, start: usize) -> u32 {
-    (weights.at + start) as u32
-}
-
-/// Workgroups of a step.
-pub(crate) fn step_groups(units: usize, rows: usize) -> [usize; 3] {
-    [units.div_ceil(UNITS), rows.div_ceil(ROWS), 1]
+/// From the table of items of a step to that of the next in this direction; `u32` goes round.
+pub(crate) fn items_step(direction: Direction, batch: usize) -> u32 {
+    match direction {
+        Direction::Forward => batch as u32,
+        Direction::Reverse => (batch as u32).wrapping_neg(),
+    }
 }
 
 pub(crate) fn forward<C: Cell>(rec: &Recorder, run: Forward<'_, Recorder>) -> Result<(), Error> {
@@ -61,9 +63,6 @@ pub(crate) fn forward<C: Cell>(rec: &Recorder, run: Forward<'_, Recorder>) -> Re
 
     for (d, weights) in run.weights.iter().enumerate() {
         let direction = Direction::BOTH[d];
-        let bias = |range: &Option<Range<usize>>| {
-            range.as_ref().map_or(NONE, |range| at(weights, range.start))
-        };
         let kept = (C::SAVED + C::STATES) * hidden;
         let mut record = run.tape.get_mut(d);
         if let Some(record) = &mut record {
@@ -76,89 +75,112 @@ pub(crate) fn forward<C: Cell>(rec: &Recorder, run: Forward<'_, Recorder>) -> Re
         let slot = (run.slot + d) * batch;
         // The state before a step and after it, in turn; with a projection h stays where it is, and
         // what is projected has H numbers a row.
-        let mut h = rec.buffer(batch * state);
-        let mut h_new = rec.buffer(batch * hidden);
-        rec.copy_rows(1, batch * state, (&run.state.h, slot * state, 0), (&h, 0, 0));
-        let opened_width = (1 + <C::Opened<f32> as Bundle<f32>>::NAMES.len()) * hidden;
-        let opened = (C::FIRST_GATES < C::GATES).then(|| rec.buffer(batch * opened_width));
+        let h_row = padded(state);
+        let mut h = rec.buffer(batch * h_row);
+        let mut h_new = rec.buffer(batch * padded(hidden));
+        rec.copy_rows(batch, state, (&run.state.h, slot * state, state), (&h, 0, h_row));
+
+        let (first, last) = (C::FIRST_GATES, C::GATES - C::FIRST_GATES);
+        let of_gates = |from: usize, gates: usize| {
+            let skipped = |range: &Range<usize>| weights.at + range.start + from * hidden;
+            let weight_at = weights.at + shape.weight_hh.start + from * hidden * state;
+            Product::forward(gates, hidden, state, weight_at, shape.bias_hh.as_ref().map(skipped))
+        };
+        let mut products = vec![of_gates(0, first)];
+        products.extend((last > 0).then(|| of_gates(first, last)));
+        let recurrent = rec.packed_weights(&weights.numbers, &products);
+        let project = shape.weight_hr.as_ref().map(|range| {
+            let product = Product::forward(1, state, hidden, weights.at + range.start, None);
+            rec.packed_weights(&weights.numbers, &[product])
+        });
+        let projected = if project.is_some() { Projected::Yes } else { Projected::No };
         let recorded = if record.is_some() { Recorded::Yes } else { Recorded::No };
-        let projected = if shape.weight_hr.is_some() { Projected::Yes } else { Projected::No };
+        let opened_row = (1 + <C::Opened<f32> as Bundle<f32>>::NAMES.len()) * padded(hidden);
+        let opened = (last > 0).then(|| rec.buffer(batch * opened_row));
+        let all_steps = match &project {
+            None => rec.rules.all_steps(first.max(last), C::GATES, hidden, batch),
+            Some(_) => None,
+        };
 
         for k in 0..pieces.len() {
             let k = direction.step(k, pieces.len());
             let piece = &pieces[k];
-            let product = params::Product {
-                m: piece.items.len() as u32,
-                n: columns as u32,
-                k: input as u32,
-                a_at: (x_at + piece.items.start * x_stride) as u32,
-                a_m: x_stride as u32,
-                a_k: 1,
-                b_at: at(weights, shape.weight_ih.start),
-                b_k: 1,
-                b_n: input as u32,
-                c_at: 0,
-                c_m: columns as u32,
-                bias_at: bias(&shape.bias_ih),
-                add: 0,
+            let from = Matrix::new(x, x_at + piece.items.start * x_stride, x_stride);
+            let weight = Matrix::new(&weights.numbers, weights.at + shape.weight_ih.start, input);
+            let start = match &shape.bias_ih {
+                None => Start::Zero,
+                Some(range) => Start::Bias(&weights.numbers, weights.at + range.start),
             };
-            rec.product(x, &weights.numbers, &weights.numbers, &gx, product);
-            let mut params = params::Step {
+            let sizes = [piece.items.len(), input, columns];
+            rec.product(sizes, from, weight.transposed(), Matrix::new(&gx, 0, columns), start);
+            let step = params::Step {
                 rows: batch as u32,
                 units: hidden as u32,
                 hidden: hidden as u32,
-                depth: state as u32,
+                depth: quads(state) as u32,
                 items_at: 0,
-                weight_at: at(weights, shape.weight_hh.start),
-                bias_at: bias(&shape.bias_hh),
                 c_at: (slot * hidden) as u32,
                 y_at: (y_at + piece.items.start * y_stride + d * state) as u32,
                 y_stride: y_stride as u32,
                 record: kept as u32,
+                steps: piece.time as u32,
+                items_step: items_step(direction, batch),
+                weights_at: 0,
+                second_at: recurrent.second_at as u32,
             };
+            let (c, table) = (run.state.c.as_deref(), &piece.table);
+            let record = record.as_ref().map(|record| &record.items[k]);
+            let items_at = |t: usize| (direction.step(t, piece.time) * batch) as u32;
+
+            if let Some(tile) = all_steps {
+                let params = params::Step { items_at: items_at(0), ..step };
+                let mut buffers = vec![table, &gx, &recurrent.numbers, &h];
+                buffers.extend(c.into_iter().chain([y]).chain(record));
+                let kernel = Kernel::AllSteps(kind, recorded, tile);
+                rec.dispatch(kernel, &buffers, params.words(), tile.workgroups(hidden, batch));
+                continue;
+            }
+            let tile = |gates: usize, units: usize| rec.rules.tile(gates, units, batch);
             for t in 0..piece.time {
-                params.items_at = (direction.step(t, piece.time) * batch) as u32;
-                let mut finish = params;
-                let mut buffers: Vec<&Numbers> = vec![&piece.table, &gx, &weights.numbers, &h];
+                let mut params = params::Step { items_at: items_at(t), ..step };
+                let mut gates = first;
+                let mut buffers = vec![table, &gx, &recurrent.numbers, &h];
                 if let Some(opened) = &opened {
-                    let first = [&piece.table, &gx, &*weights.numbers, &h, opened];
-                    let groups = step_groups(hidden, batch);
-                    rec.dispatch(Kernel::Open(kind), &first, params.words(), groups);
+                    let tile = tile(first, hidden);
+                    let first = [table, &gx, &recurrent.numbers, &h, opened];
+                    let groups = tile.workgroups(hidden, batch);
+                    rec.dispatch(Kernel::Open(kind, tile), &first, params.words(), groups);
                     buffers.push(opened);
-                    finish.weight_at += (C::FIRST_GATES * hidden * hidden) as u32;
-                    if finish.bias_at != NONE {
-                        finish.bias_at += (C::FIRST_GATES * hidden) as u32;
-                    }
+                    params.weights_at = params.second_at;
+                    gates = last;
                 }
                 buffers.push(&h_new);
-                if let Some(c) = &run.state.c {
-                    buffers.push(c);
-                }
+                buffers.extend(c);
                 if projected == Projected::No {
                     buffers.push(y);
                 }
-                if let Some(record) = &record {
-                    buffers.push(&record.items[k]);
-                }
-                let kernel = Kernel::Step(kind, recorded, projected);
-                rec.dispatch(kernel, &buffers, finish.words(), step_groups(hidden, batch));
-                match &shape.weight_hr {
+                buffers.extend(record);
+                let step_tile = tile(gates, hidden);
+                let kernel = Kernel::Step(kind, recorded, projected, step_tile);
+                let groups = step_tile.workgroups(hidden, batch);
+                rec.dispatch(kernel, &buffers, params.words(), groups);
+                match &project {
                     None => std::mem::swap(&mut h, &mut h_new),
-                    Some(range) => {
-                        let mut project = params;
-                        (project.units, project.depth) = (state as u32, hidden as u32);
-                        project.weight_at = at(weights, range.start);
-                        let buffers = [&piece.table, &*weights.numbers, &h_new, &h, y];
-                        let groups = step_groups(state, batch);
-                        rec.dispatch(Kernel::Project, &buffers, project.words(), groups);
+                    Some(packed) => {
+                        let (units, depth) = (state as u32, quads(hidden) as u32);
+                        let project = params::Step { units, depth, ..params };
+                        let buffers = [table, &packed.numbers, &h_new, &h, y];
+                        let tile = tile(1, state);
+                        let groups = tile.workgroups(state, batch);
+                        rec.dispatch(Kernel::Project(tile), &buffers, project.words(), groups);
                     }
                 }
             }
         }
-        rec.copy_rows(1, batch * state, (&h, 0, 0), (&run.state.h, slot * state, 0));
+        rec.copy_rows(batch, state, (&h, 0, h_row), (&run.state.h, slot * state, state));
         if let Some(record) = record {
             let row = C::STATES * hidden;
-            rec.copy_rows(batch, state, (&h, 0, state), (&record.last, 0, row));
+            rec.copy_rows(batch, state, (&h, 0, h_row), (&record.last, 0, row));
             if let Some(c) = &run.state.c {
                 let from = (&**c, slot * hidden, hidden);
                 rec.copy_rows(batch, hidden, from, (&record.last, hidden, row));

@@ -6,31 +6,36 @@
 
 use std::fmt::Write;
 
-use seqrs_core::cell::{Bundle, Cell, CellKind, MAX_BUNDLE};
+use seqrs_core::cell::{Bundle, Cell, CellKind};
 use seqrs_core::with_cell;
 
 use crate::params;
 use crate::program::{Access, Binding, Pipeline};
 use crate::row_kernels::RowKernel;
+use crate::rules::{MOST_MEMORY, MOST_THREADS, Tile};
 
 /// A shader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Kernel {
     Product,
     /// The first product of a cell with two, and what it opens.
-    Open(CellKind),
+    Open(CellKind, Tile),
     /// The step of a cell.
-    Step(CellKind, Recorded, Projected),
+    Step(CellKind, Recorded, Projected, Tile),
     /// The projection that follows it.
-    Project,
+    Project(Tile),
+    /// All steps of a cell.
+    AllSteps(CellKind, Recorded, Tile),
     /// The gradient of what came out of the projection.
-    ProjectBack,
+    ProjectBack(Tile),
     /// The step back of a cell.
-    StepBack(CellKind, Projected),
+    StepBack(CellKind, Projected, Tile),
     /// What follows it in a cell with two products.
-    Close(CellKind),
+    Close(CellKind, Tile),
+    /// All steps back of a cell.
+    AllStepsBack(CellKind, Tile),
     /// The gradient of the initial h.
-    LastBack,
+    LastBack(Tile),
     /// What treats each row by itself.
     Rows(RowKernel),
 }
@@ -52,22 +57,24 @@ pub(crate) enum Projected {
 /// Rows and columns of c that a workgroup of the product computes.
 pub(crate) const PRODUCT_TILE: usize = 64;
 
-/// Units and rows of a workgroup of a step, and terms that lie in its memory at a time.
-pub(crate) const UNITS: usize = 16;
-pub(crate) const ROWS: usize = 16;
-const CHUNK: usize = 16;
-
-// wgpu does not compare the memory of a workgroup with what a device has.
-const _: () = assert!(
-    4 * CHUNK * (ROWS + MAX_BUNDLE * UNITS) <= 16 << 10,
-    "every device has 16 KiB for a workgroup"
-);
-
 const MATH: &str = include_str!("shaders/math.wgsl");
 const CONTRACT: &str = include_str!("shaders/contract.wgsl");
-const TILE_SUMS: &str = include_str!("shaders/tile_sums.wgsl");
-const START_FROM_BIASES: &str = include_str!("shaders/start_from_biases.wgsl");
-const START_FROM_ZERO: &str = include_str!("shaders/start_from_zero.wgsl");
+const SUMS: &str = include_str!("shaders/sums.wgsl");
+const H_IN_BUFFERS: &str = include_str!("shaders/held/h_in_buffers.wgsl");
+const D_IN_BUFFERS: &str = include_str!("shaders/held/d_in_buffers.wgsl");
+const OPEN: &str = include_str!("shaders/open.wgsl");
+const STEP: &str = include_str!("shaders/step.wgsl");
+const STEP_BACK: &str = include_str!("shaders/step_back.wgsl");
+const CLOSE: &str = include_str!("shaders/close.wgsl");
+
+const ITEM_OF: &str = "fn item_of(b: u32) -> u32 {
+    return items[p.items_at + b];
+}
+";
+const OPERAND_IS_D_AFTER: &str = "fn operand_at(product: u32, row: u32, k: u32) -> vec4<f32> {
+    return d_after[row * p.columns + k];
+}
+";
 
 impl Kernel {
     /// Its text and what it binds.
@@ -80,38 +87,58 @@ impl Kernel {
                 &[include_str!("shaders/product.wgsl")],
             ),
             Self::Rows(kernel) => kernel.pipeline(),
-            Self::Open(kind) => Text::of(kind).open(),
-            Self::Step(kind, recorded, projected) => Text::of(kind).step(recorded, projected),
-            Self::Project => summed(
+            Self::Open(kind, tile) => Text::of(kind).open(tile),
+            Self::Step(kind, recorded, projected, tile) => {
+                Text::of(kind).step(recorded, projected, tile)
+            }
+            Self::AllSteps(kind, recorded, tile) => Text::of(kind).all_steps(recorded, tile),
+            Self::Project(tile) => pipeline(
                 "projection",
                 params::Step::WGSL,
-                false,
-                include_str!("shaders/project.wgsl"),
-                &[table("items"), read("parameters"), read("m"), write("h"), write("y")],
+                &[table("items"), quads("weights"), quads("m"), write("h"), write("y")],
+                &[
+                    &sizes(1, tile, tile.threads(1)),
+                    SUMS,
+                    ITEM_OF,
+                    include_str!("shaders/project.wgsl"),
+                    &one_step("finish"),
+                ],
             ),
-            Self::ProjectBack => summed(
+            Self::ProjectBack(tile) => pipeline(
                 "projection back",
                 params::StepBack::WGSL,
-                true,
-                include_str!("shaders/project_back.wgsl"),
                 &[
                     table("items"),
-                    read("parameters"),
-                    read("d_after"),
+                    quads("weights"),
+                    quads("d_after"),
                     read("d_y"),
                     read("running"),
                     write("d_h"),
                 ],
+                &[
+                    &sizes(1, tile, tile.threads(1)),
+                    SUMS,
+                    ITEM_OF,
+                    OPERAND_IS_D_AFTER,
+                    include_str!("shaders/project_back.wgsl"),
+                    &one_step("finish"),
+                ],
             ),
-            Self::StepBack(kind, Projected::No) => Text::of(kind).step_back(),
-            Self::StepBack(kind, Projected::Yes) => Text::of(kind).step_back_projected(),
-            Self::Close(kind) => Text::of(kind).close(),
-            Self::LastBack => summed(
+            Self::StepBack(kind, Projected::No, tile) => Text::of(kind).step_back(tile),
+            Self::StepBack(kind, Projected::Yes, tile) => Text::of(kind).step_back_projected(tile),
+            Self::Close(kind, tile) => Text::of(kind).close(tile),
+            Self::AllStepsBack(kind, tile) => Text::of(kind).all_steps_back(tile),
+            Self::LastBack(tile) => pipeline(
                 "last step back",
                 params::StepBack::WGSL,
-                true,
-                include_str!("shaders/last_back.wgsl"),
-                &[read("parameters"), read("d_after"), read("running"), write("d_h")],
+                &[quads("weights"), quads("d_after"), read("running"), write("d_h")],
+                &[
+                    &sizes(1, tile, tile.threads(1)),
+                    SUMS,
+                    OPERAND_IS_D_AFTER,
+                    include_str!("shaders/last_back.wgsl"),
+                    &one_step("finish"),
+                ],
             ),
         }
     }
@@ -129,6 +156,11 @@ pub(crate) const fn table(name: &'static str) -> Binding {
     Binding { name, number: "u32", access: Access::Read }
 }
 
+/// Read four numbers at a time.
+const fn quads(name: &'static str) -> Binding {
+    Binding { name, number: "vec4<f32>", access: Access::Read }
+}
+
 pub(crate) fn pipeline(
     label: &str,
     params: &str,
@@ -137,32 +169,41 @@ pub(crate) fn pipeline(
 ) -> Pipeline {
     let none = format!("const NONE = {:#x}u;\n", params::NONE);
     let declarations = Pipeline::declarations(bindings);
-    let all = [&[params, &none, &declarations], parts].concat();
+    let padded = "// As many with what fills up the last four.
+fn padded(n: u32) -> u32 {
+    return (n + 3u) / 4u * 4u;
+}
+";
+    let all = [&[params, &none, &declarations, padded], parts].concat();
     Pipeline { label: label.to_owned(), source: all.join("\n"), bindings: bindings.to_vec() }
 }
 
-/// With one sum for each row and unit; `units_first` where neighbouring units' weights are
-/// neighbours.
-fn summed(
-    label: &str,
-    params: &str,
-    units_first: bool,
-    body: &str,
-    bindings: &[Binding],
-) -> Pipeline {
-    pipeline(
-        label,
-        params,
-        bindings,
-        &[&tile_sizes(1, units_first), START_FROM_ZERO, TILE_SUMS, body],
+/// For sums of `products` gates at a time.
+fn sizes(products: usize, tile: Tile, threads: usize) -> String {
+    // wgpu does not compare the memory of a workgroup with what a device has.
+    assert!(threads <= MOST_THREADS && tile.memory(products) <= MOST_MEMORY);
+    let Tile { rows, share, parts, groups } = tile;
+    let units = tile.units();
+    format!(
+        "const ROWS = {rows}u;\nconst SHARE = {share}u;\nconst PARTS = {parts}u;\n\
+         const GROUPS = {groups}u;\nconst UNITS = {units}u;\nconst PRODUCTS = {products}u;\n\
+         const COLUMNS = GROUPS * PRODUCTS;\nconst THREADS = {threads}u;\n"
     )
 }
 
-fn tile_sizes(products: usize, units_first: bool) -> String {
-    format!(
-        "const UNITS = {UNITS}u;\nconst ROWS = {ROWS}u;\nconst CHUNK = {CHUNK}u;\n\
-         const PRODUCTS = {products}u;\nconst UNITS_FIRST = {units_first};\n"
-    )
+/// The entry point of a shader for one step.
+fn one_step(finish: &str) -> String {
+    include_str!("shaders/one_step.wgsl").replace("FINISH", finish)
+}
+
+/// The entry point of a shader for all steps: what each adds up, and what is done with that.
+fn all_steps(products: &[(&str, &str)]) -> String {
+    let mut of_a_step = String::new();
+    for (product, finish) in products {
+        let text = include_str!("shaders/one_product.wgsl");
+        of_a_step += &text.replace("PRODUCT", product).replace("FINISH", finish);
+    }
+    include_str!("shaders/all_steps.wgsl").replace("    // OF_A_STEP\n", &of_a_step)
 }
 
 /// What the shaders of a cell are made of.
@@ -210,6 +251,11 @@ impl Text {
         self.first_gates < self.gates.len()
     }
 
+    /// Gates of the product that a step ends with.
+    fn last_gates(&self) -> usize {
+        if self.two_products() { self.gates.len() - self.first_gates } else { self.gates.len() }
+    }
+
     fn pipeline(
         &self,
         label: &str,
@@ -217,32 +263,74 @@ impl Text {
         bindings: &[Binding],
         parts: &[&str],
     ) -> Pipeline {
-        let parts = [&[MATH, &self.cell, CONTRACT], parts].concat();
+        let counts = format!(
+            "const GATES = {}u;\nconst FIRST_GATES = {}u;\n",
+            self.gates.len(),
+            self.first_gates
+        );
+        let parts = [&[MATH, &counts, &self.cell, CONTRACT], parts].concat();
         pipeline(&format!("{label} of {:?}", self.kind), params, bindings, &parts)
     }
 
-    fn open(&self) -> Pipeline {
-        let bindings = [table("items"), read("gx"), read("parameters"), read("h"), write("opened")];
-        let sizes = tile_sizes(self.first_gates, false);
+    fn open(&self, tile: Tile) -> Pipeline {
+        let bindings = [table("items"), read("gx"), quads("weights"), quads("h"), write("opened")];
+        let gates = self.first_gates;
+        let sizes = sizes(gates, tile, tile.threads(gates));
+        let operand = "fn operand_at(product: u32, row: u32, k: u32) -> vec4<f32> {
+    return h[row * p.depth + k];
+}
+fn h_at(b: u32, u: u32) -> f32 {
+    return h[b * p.depth + u / 4u][u % 4u];
+}
+";
         let glue = [
-            START_FROM_BIASES.to_owned(),
+            ITEM_OF.to_owned(),
+            operand.to_owned(),
             self.gates_from_input(),
-            self.gates_from_state(0, self.first_gates),
+            self.gates_from_state("gates_of_opening", 0, gates),
             self.state_before(),
             self.leave_open(),
         ]
         .concat();
-        let body = include_str!("shaders/open.wgsl");
-        let parts = [&sizes, TILE_SUMS, &glue, body];
+        let parts = [&sizes, SUMS, &glue, OPEN, &one_step("finish_opening")];
         self.pipeline("first product", params::Step::WGSL, &bindings, &parts)
     }
 
-    fn step(&self, recorded: Recorded, projected: Projected) -> Pipeline {
-        let mut bindings = vec![table("items"), read("gx"), read("parameters"), read("h")];
+    fn step(&self, recorded: Recorded, projected: Projected, tile: Tile) -> Pipeline {
+        let mut bindings = vec![table("items"), read("gx"), quads("weights"), quads("h")];
         if self.two_products() {
-            bindings.push(read("opened"));
+            bindings.push(quads("opened"));
         }
         bindings.push(write("h_new"));
+        bindings.extend(self.step_leaves(recorded, projected));
+        let gates = self.last_gates();
+        let sizes = sizes(gates, tile, tile.threads(gates));
+        let operand = match self.two_products() {
+            false => "h[row * p.depth + k]".to_owned(),
+            true => format!("opened[row * {}u * p.depth + k]", 1 + self.opened.len()),
+        };
+        let glue = [
+            format!(
+                "fn operand_at(product: u32, row: u32, k: u32) -> vec4<f32> {{
+    return {operand};
+}}
+"
+            ),
+            self.gates_from_input(),
+            self.gates_from_state("gates_from_state", self.gates.len() - gates, self.gates.len()),
+            self.state_before(),
+            self.opened_at(),
+            self.keep(recorded),
+            self.state_after(projected),
+        ]
+        .concat();
+        let parts = [&sizes, SUMS, H_IN_BUFFERS, &glue, STEP, &one_step("finish")];
+        self.pipeline("step", params::Step::WGSL, &bindings, &parts)
+    }
+
+    /// What a step writes besides h.
+    fn step_leaves(&self, recorded: Recorded, projected: Projected) -> Vec<Binding> {
+        let mut bindings = Vec::new();
         if self.state.len() > 1 {
             bindings.push(write("c"));
         }
@@ -252,78 +340,126 @@ impl Text {
         if recorded == Recorded::Yes {
             bindings.push(write("record"));
         }
-        let first = if self.two_products() { self.first_gates } else { 0 };
-        let sizes = tile_sizes(self.gates.len() - first, false);
-        let glue = [
-            START_FROM_BIASES.to_owned(),
-            self.gates_from_input(),
-            self.gates_from_state(first, self.gates.len()),
-            self.state_before(),
-            self.opened_at(),
-            self.keep(recorded),
-            self.state_after(projected),
-        ]
-        .concat();
-        let operand = match self.two_products() {
-            false => "h[row * p.depth + k]".to_owned(),
-            true => format!("opened[row * {}u * p.depth + k]", 1 + self.opened.len()),
-        };
-        let body = include_str!("shaders/step.wgsl").replace("OPERAND", &operand);
-        let parts = [&sizes, TILE_SUMS, &glue, &body];
-        self.pipeline("step", params::Step::WGSL, &bindings, &parts)
+        bindings
     }
 
-    fn step_back(&self) -> Pipeline {
+    fn all_steps(&self, recorded: Recorded, tile: Tile) -> Pipeline {
+        let mut bindings = vec![table("items"), read("gx"), quads("weights"), write("h")];
+        bindings.extend(self.step_leaves(recorded, Projected::No));
+        let (gates, last) = (self.gates.len(), self.last_gates());
+        let products = self.first_gates.max(last);
+        let threads = tile.threads(products).max(tile.rows * tile.units());
+        let sizes = sizes(products, tile, threads);
+        let operands = 1 + usize::from(self.two_products());
+        let mut glue = format!("const OPERANDS = {operands}u;\n")
+            + include_str!("shaders/held/h_in_workgroup.wgsl");
+        glue += &[
+            self.gates_from_input(),
+            self.gates_from_state("gates_from_state", gates - last, gates),
+            self.state_before(),
+            self.keep(recorded),
+            self.state_after(Projected::No),
+        ]
+        .concat();
+        let first = format!("Product(0u, {}u, p.weights_at, p.depth)", self.first_gates);
+        let second = format!("Product(1u, {last}u, p.second_at, p.depth)");
+        let main = if self.two_products() {
+            glue += include_str!("shaders/held/operand_in_workgroup.wgsl");
+            glue += &self.gates_from_state("gates_of_opening", 0, self.first_gates);
+            glue += OPEN;
+            all_steps(&[(&first, "finish_opening"), (&second, "finish")])
+        } else {
+            glue += &self.opened_at();
+            all_steps(&[(&first, "finish")])
+        };
+        let parts = [&sizes, SUMS, &glue, STEP, &main];
+        self.pipeline("all steps", params::Step::WGSL, &bindings, &parts)
+    }
+
+    fn step_back(&self, tile: Tile) -> Pipeline {
         let bindings = [
             table("items"),
-            read("parameters"),
-            read("d_after"),
+            quads("weights"),
+            quads("d_after"),
             write("d_new"),
             read("d_y"),
             read("record"),
             write("running"),
             write("d_gates"),
         ];
-        let sizes = tile_sizes(1, true);
-        let glue = [self.recorded(), self.running(), self.pass_on(), self.leave()].concat();
-        let body = include_str!("shaders/step_back.wgsl");
-        let parts = [&sizes, START_FROM_ZERO, TILE_SUMS, &glue, body];
+        let sizes = sizes(1, tile, tile.threads(1));
+        let glue = [self.recorded(), self.running(), self.leave()].concat();
+        let main = one_step("finish");
+        let parts = [&sizes, SUMS, D_IN_BUFFERS, OPERAND_IS_D_AFTER, &glue, STEP_BACK, &main];
         self.pipeline("step back", params::StepBack::WGSL, &bindings, &parts)
     }
 
-    fn step_back_projected(&self) -> Pipeline {
+    fn step_back_projected(&self, tile: Tile) -> Pipeline {
         let bindings = [
             table("items"),
-            read("parameters"),
-            read("d_h"),
+            quads("weights"),
+            quads("d_h"),
             write("d_new"),
             read("record"),
             write("running"),
             write("d_gates"),
             write("m"),
         ];
-        let sizes = tile_sizes(1, true);
-        let glue = [self.recorded(), self.running(), self.leave()].concat();
+        let sizes = sizes(1, tile, tile.threads(1));
+        let set_d = "fn set_d(b: u32, gate: u32, u: u32, value: f32) {
+    d_new[b * 4u * p.columns + gate * padded(p.hidden) + u] = value;
+}
+";
+        let glue = [ITEM_OF, set_d, &self.recorded(), &self.running(), &self.leave()].concat();
         let body = include_str!("shaders/step_back_projected.wgsl");
-        let parts = [&sizes, START_FROM_ZERO, TILE_SUMS, &glue, body];
+        let parts = [&sizes, SUMS, &glue, body, &one_step("finish")];
         self.pipeline("step back of a projected", params::StepBack::WGSL, &bindings, &parts)
     }
 
-    fn close(&self) -> Pipeline {
+    fn close(&self, tile: Tile) -> Pipeline {
         let bindings = [
             table("items"),
-            read("parameters"),
+            quads("weights"),
             read("record"),
             write("d_gates"),
             write("d_new"),
             write("running"),
             write("operands"),
         ];
-        let sizes = tile_sizes(1, true);
+        let sizes = sizes(1, tile, tile.threads(1));
         let glue = [self.recorded(), self.leave_closed()].concat();
-        let body = include_str!("shaders/close.wgsl");
-        let parts = [&sizes, START_FROM_ZERO, TILE_SUMS, &glue, body];
+        let held = include_str!("shaders/held/late_in_buffers.wgsl");
+        let main = one_step("finish_closing");
+        let parts = [&sizes, SUMS, ITEM_OF, held, &glue, CLOSE, &main];
         self.pipeline("second step back", params::StepBack::WGSL, &bindings, &parts)
+    }
+
+    fn all_steps_back(&self, tile: Tile) -> Pipeline {
+        let mut bindings = vec![
+            table("items"),
+            quads("weights"),
+            write("d"),
+            read("d_y"),
+            read("record"),
+            write("running"),
+            write("d_gates"),
+        ];
+        let threads = tile.threads(1).max(tile.rows * tile.units());
+        let sizes = sizes(1, tile, threads);
+        let held = include_str!("shaders/held/d_in_workgroup.wgsl");
+        let mut glue = [self.recorded(), self.running(), self.leave()].concat();
+        let first = ("Product(0u, 1u, p.weights_at, p.depth)", "finish");
+        let second = ("Product(1u, 1u, p.second_at, p.second_depth)", "finish_closing");
+        let main = if self.two_products() {
+            bindings.push(write("operands"));
+            glue += &self.leave_closed();
+            glue += CLOSE;
+            all_steps(&[first, second])
+        } else {
+            all_steps(&[first])
+        };
+        let parts = [&sizes, SUMS, held, &glue, STEP_BACK, &main];
+        self.pipeline("all steps back", params::StepBack::WGSL, &bindings, &parts)
     }
 
     // --- loads and stores
@@ -341,14 +477,14 @@ impl Text {
     }
 
     /// The sums belong to the gates `first..end`; the others' are 0.
-    fn gates_from_state(&self, first: usize, end: usize) -> String {
+    fn gates_from_state(&self, name: &str, first: usize, end: usize) -> String {
         let of = |gate: usize| match (first..end).contains(&gate) {
             true => format!("sums[{}]", gate - first),
             false => "0.0".to_owned(),
         };
         let values = (0..self.gates.len()).map(of).collect::<Vec<_>>().join(", ");
         format!(
-            "fn gates_from_state(sums_: array<f32, PRODUCTS>) -> Gates {{
+            "fn {name}(sums_: array<f32, PRODUCTS>) -> Gates {{
     var sums = sums_;
     return Gates({values});
 }}
@@ -362,8 +498,8 @@ impl Text {
         format!(
             "fn state_before(b: u32, u: u32) -> State {{
     var before = 0.0;
-    if (u < p.depth) {{
-        before = h[b * p.depth + u];
+    if (u < 4u * p.depth) {{
+        before = h_at(b, u);
     }}
     return State(before{c});
 }}
@@ -382,7 +518,7 @@ impl Text {
         };
         format!(
             "fn state_after(item: u32, b: u32, u: u32, s: State) {{
-    h_new[b * p.units + u] = s.h;
+    set_h(b, u, s.h);
 {y}{c}}}
 "
         )
@@ -393,12 +529,12 @@ impl Text {
         let width = 1 + self.opened.len();
         let mut stores = String::new();
         for (k, field) in self.opened.iter().enumerate() {
-            let to = format!("opened[at + {}u * p.hidden]", k + 1);
+            let to = format!("opened[at + {}u * padded(p.hidden)]", k + 1);
             writeln!(stores, "    {to} = opening.opened.{field};").expect("a string");
         }
         format!(
             "fn leave_open(b: u32, u: u32, opening: Operand) {{
-    let at = b * {width}u * p.hidden + u;
+    let at = b * {width}u * padded(p.hidden) + u;
     opened[at] = opening.value;
 {stores}}}
 "
@@ -407,13 +543,14 @@ impl Text {
 
     fn opened_at(&self) -> String {
         let width = 1 + self.opened.len();
+        let load = |k: usize| format!("opened[at + {}u * p.depth][u % 4u]", k + 1);
         let loads = match self.opened.len() {
             0 => "0.0".to_owned(),
-            n => runs("opened", "at + p.hidden", n),
+            n => (0..n).map(load).collect::<Vec<_>>().join(", "),
         };
         format!(
             "fn opened_at(b: u32, u: u32) -> Opened {{
-    let at = b * {width}u * p.hidden + u;
+    let at = b * {width}u * p.depth + u / 4u;
     return Opened({loads});
 }}
 "
@@ -472,40 +609,26 @@ fn running_state(b: u32, u: u32) -> State {{
         )
     }
 
-    fn pass_on(&self) -> String {
-        let gates = self.gates.len();
-        format!(
-            "fn pass_on(b: u32, u: u32) {{
-    for (var gate = 0u; gate < {gates}u; gate++) {{
-        let at = b * p.columns + gate * p.hidden + u;
-        d_new[at] = d_after[at];
-    }}
-}}
-"
-        )
-    }
-
     fn leave(&self) -> String {
         let gates = self.gates.len();
-        let mut stores = String::new();
-        let mut store = |to: &str, at: &str, k: usize, value: String| {
-            writeln!(stores, "    {to}[{at} + {k}u * p.hidden] = {value};").expect("a string");
+        let store = |to: &str, at: &str, k: usize, value: String| {
+            format!("    {to}[{at} + {k}u * p.hidden] = {value};\n")
         };
+        let mut stores = String::new();
         for (k, gate) in self.gates.iter().enumerate() {
-            store("d_gates", "of_item", k, format!("d.d_gx.{gate}"));
+            stores += &store("d_gates", "of_item", k, format!("d.d_gx.{gate}"));
             if !self.one_gate_gradient {
-                store("d_gates", "of_item", gates + k, format!("d.d_gh.{gate}"));
+                stores += &store("d_gates", "of_item", gates + k, format!("d.d_gh.{gate}"));
             }
-            store("d_new", "of_row", k, format!("d.d_gh.{gate}"));
+            stores += &format!("    set_d(b, {k}u, u, d.d_gh.{gate});\n");
         }
         for (k, field) in self.state.iter().enumerate() {
-            store("running", "at", k, format!("d.d_s.{field}"));
-            store("running", "at", self.state.len() + k, format!("s.{field}"));
+            stores += &store("running", "at", k, format!("d.d_s.{field}"));
+            stores += &store("running", "at", self.state.len() + k, format!("s.{field}"));
         }
         format!(
             "fn leave(item: u32, b: u32, u: u32, d: Gradients, s: State) {{
     let of_item = item * p.d_gates + u;
-    let of_row = b * p.columns + u;
     let at = b * p.running + u;
 {stores}}}
 "
@@ -515,23 +638,16 @@ fn running_state(b: u32, u: u32) -> State {{
     fn leave_closed(&self) -> String {
         let mut stores = String::new();
         for (k, gate) in self.gates.iter().enumerate().take(self.first_gates) {
-            for (to, at) in [("d_gates", "of_item"), ("d_new", "of_row")] {
-                writeln!(stores, "    {to}[{at} + {k}u * p.hidden] += closed.d_g.{gate};")
-                    .expect("a string");
-            }
+            writeln!(
+                stores,
+                "    d_gates[of_item + {k}u * p.hidden] += closed.d_g.{gate};
+    add_d(b, {k}u, u, closed.d_g.{gate});"
+            )
+            .expect("a string");
         }
-        let late = self.first_gates;
         format!(
-            "fn d_late(b: u32, k: u32) -> f32 {{
-    let item = items[p.items_at + b];
-    if (item == NONE) {{
-        return 0.0;
-    }}
-    return d_gates[item * p.d_gates + {late}u * p.hidden + k];
-}}
-fn leave_closed(item: u32, b: u32, u: u32, operand: f32, closed: Closed) {{
+            "fn leave_closed(item: u32, b: u32, u: u32, operand: f32, closed: Closed) {{
     let of_item = item * p.d_gates + u;
-    let of_row = b * p.columns + u;
 {stores}    running[b * p.running + u] += closed.d_h;
     operands[item * p.hidden + u] = operand;
 }}
@@ -551,26 +667,41 @@ mod tests {
     use super::*;
     use crate::device::Gpu;
     use crate::program::Program;
+    use crate::rules::Rules;
 
+    /// Each for every tile of the table.
     fn all() -> Vec<Kernel> {
-        let mut all = vec![
-            Kernel::Product,
-            Kernel::LastBack,
-            Kernel::Project,
-            Kernel::ProjectBack,
-            Kernel::Step(CellKind::Lstm, Recorded::Yes, Projected::Yes),
-            Kernel::Step(CellKind::Lstm, Recorded::No, Projected::Yes),
-            Kernel::StepBack(CellKind::Lstm, Projected::Yes),
-            Kernel::Open(CellKind::GruResetBefore),
-            Kernel::Close(CellKind::GruResetBefore),
-        ];
+        let mut all = vec![Kernel::Product];
         all.extend(crate::row_kernels::all().into_iter().map(Kernel::Rows));
-        for kind in CellKind::ALL {
+        let rules = Rules::default();
+        for rows in [1, 4, 16, 32] {
+            let tile = |gates| rules.tile(gates, 4096, rows);
+            let one = tile(1);
             all.extend([
-                Kernel::Step(kind, Recorded::Yes, Projected::No),
-                Kernel::Step(kind, Recorded::No, Projected::No),
-                Kernel::StepBack(kind, Projected::No),
+                Kernel::LastBack(one),
+                Kernel::Project(one),
+                Kernel::ProjectBack(one),
+                Kernel::Step(CellKind::Lstm, Recorded::Yes, Projected::Yes, tile(4)),
+                Kernel::Step(CellKind::Lstm, Recorded::No, Projected::Yes, tile(4)),
+                Kernel::StepBack(CellKind::Lstm, Projected::Yes, one),
+                Kernel::Open(CellKind::GruResetBefore, tile(2)),
+                Kernel::Close(CellKind::GruResetBefore, one),
             ]);
+            for kind in CellKind::ALL {
+                let gates = Text::of(kind).last_gates();
+                for recorded in [Recorded::Yes, Recorded::No] {
+                    all.push(Kernel::Step(kind, recorded, Projected::No, tile(gates)));
+                }
+                all.push(Kernel::StepBack(kind, Projected::No, one));
+            }
+        }
+        for (kind, hidden) in CellKind::ALL.into_iter().flat_map(|kind| [(kind, 1), (kind, 64)]) {
+            let (gates, first) = (kind.gates(), Text::of(kind).first_gates);
+            let tile = |gates| rules.all_steps(gates, kind.gates(), hidden, 2).unwrap();
+            for recorded in [Recorded::Yes, Recorded::No] {
+                all.push(Kernel::AllSteps(kind, recorded, tile(first.max(gates - first))));
+            }
+            all.push(Kernel::AllStepsBack(kind, tile(1)));
         }
         all
     }

@@ -15,12 +15,16 @@ mod kernels;
 mod params;
 mod pieces;
 mod pool;
+mod products;
 pub mod program;
 mod recorder;
 mod released;
 mod row_kernels;
 mod rows;
+mod rules;
+mod weights;
 
 pub use recorder::{Numbers, Record, Recorder, Weights};
 pub use row_kernels::{Function, Term};
 pub use rows::{Clip, Groups, Linear, Normal, Rule};
+pub use rules::{Rules, Tile};

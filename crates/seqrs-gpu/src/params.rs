@@ -36,39 +36,57 @@ params! {
         bias_at,
         /// Whether the sums start from what is in c.
         add,
+        /// Terms that came before, workgroups that share the terms, and from the c of one to that
+        /// of the next.
+        k_first, splits, c_split,
     }
 }
 
 params! {
-    /// A step forwards.
+    /// Weights in the order of `shaders/sums.wgsl`.
+    Pack {
+        units, products,
+        /// Runs of terms, and the terms of each.
+        runs, run,
+        /// Where the weights begin, and the distance between neighbours.
+        from_at, from_run, from_term, from_product, from_unit,
+        /// Where the biases begin, or [`NONE`].
+        bias_at,
+        to_at,
+    }
+}
+
+params! {
+    /// A step forwards, or all steps.
     Step {
         /// B, and H; P in a projection.
         rows, units,
-        /// H as the distance between gates, and the terms of a sum.
+        /// H as the distance between gates, and a fourth of the terms of a sum.
         hidden, depth,
         /// Where the step's table of items begins.
         items_at,
-        /// Where the weights of the product's gates begin, and its biases, or [`NONE`].
-        weight_at, bias_at,
         /// Where the cell states begin.
         c_at,
         /// Where the outputs begin, and from item to item.
         y_at, y_stride,
         /// Numbers of an item in the record.
         record,
+        /// How many steps, and from the table of one to that of the next.
+        steps, items_step,
+        /// Where the weights begin, and of all steps those of a second product, in fours.
+        weights_at, second_at,
     }
 }
 
 params! {
-    /// A step back.
+    /// A step back, or all steps.
     StepBack {
         rows, units, hidden,
-        /// Terms of a sum: columns of the gates whose gradients are multiplied.
+        /// A fourth of the terms of a sum: columns of the gates whose gradients are multiplied.
         depth,
-        /// Columns of all gates.
+        /// A fourth of the columns of all gates.
         columns,
         items_at,
-        weight_at,
         /// Where the gradients of the outputs begin, and from item to item, [`NONE`] without any.
         d_y_at, d_y_stride,
         /// Numbers of an item in the record, and among the gradients of the gates.
@@ -77,5 +95,9 @@ params! {
         running,
         /// Where the gradients of the initial h begin.
         h_at,
+        steps, items_step,
+        /// Where the weights begin, and of all steps those of a second product, in fours, and a
+        /// fourth of its terms.
+        weights_at, second_at, second_depth,
     }
 }

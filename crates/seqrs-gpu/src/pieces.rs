@@ -10,11 +10,9 @@ use seqrs_core::Error;
 use seqrs_core::cell::Cell;
 use seqrs_core::steps::Steps;
 
-use crate::kernels::{PRODUCT_TILE, ROWS};
+use crate::kernels::PRODUCT_TILE;
 use crate::recorder::Numbers;
-
-/// Workgroups that every device runs along an axis.
-const GROUPS: usize = 65535;
+use crate::rules::MOST_WORKGROUPS;
 
 /// Steps that follow each other.
 #[derive(Debug)]
@@ -34,15 +32,21 @@ pub(crate) fn width<C: Cell>(hidden: usize) -> usize {
     (C::SAVED + C::STATES).max(2 * C::GATES) * hidden
 }
 
-/// Cuts `steps` into ranges whose rows, were all of them live, fit in `most` numbers, `width` each.
-pub(crate) fn cut(steps: &Steps, width: usize, most: usize) -> Result<Vec<Range<usize>>, Error> {
+/// Cuts `steps` of at most `most_rows` rows into ranges whose rows, were all of them live, fit in
+/// `most` numbers, `width` each.
+pub(crate) fn cut(
+    steps: &Steps,
+    width: usize,
+    most: usize,
+    most_rows: usize,
+) -> Result<Vec<Range<usize>>, Error> {
     let (time, batch) = (steps.time(), steps.batch().max(1));
-    let rows = (most / width).min(GROUPS * ROWS);
+    let rows = (most / width).min(most_rows);
     if batch > rows {
         let expected = format!("at most {rows} rows on a GPU ({width} numbers each in a buffer)");
         return Err(Error::shape("batch", expected, batch));
     }
-    let length = (most / width).min(GROUPS * PRODUCT_TILE) / batch;
+    let length = (most / width).min(MOST_WORKGROUPS * PRODUCT_TILE) / batch;
     Ok((0..time).step_by(length).map(|start| start..time.min(start + length)).collect())
 }
 
@@ -53,16 +57,16 @@ mod tests {
     #[test]
     fn pieces_fit_and_follow_each_other() {
         let steps = Steps::dense(10, 3).unwrap();
-        assert_eq!(cut(&steps, 5, 1000).unwrap(), vec![0..10; 1]);
-        assert_eq!(cut(&steps, 5, 5 * 3 * 4 + 14).unwrap(), [0..4, 4..8, 8..10]);
-        assert_eq!(cut(&Steps::dense(0, 3).unwrap(), 5, 1000).unwrap(), []);
-        assert_eq!(cut(&Steps::dense(2, 0).unwrap(), 5, 5).unwrap(), [0..1, 1..2]);
+        assert_eq!(cut(&steps, 5, 1000, 1000).unwrap(), vec![0..10; 1]);
+        assert_eq!(cut(&steps, 5, 5 * 3 * 4 + 14, 1000).unwrap(), [0..4, 4..8, 8..10]);
+        assert_eq!(cut(&Steps::dense(0, 3).unwrap(), 5, 1000, 1000).unwrap(), []);
+        assert_eq!(cut(&Steps::dense(2, 0).unwrap(), 5, 5, 1000).unwrap(), [0..1, 1..2]);
     }
 
     #[test]
     fn a_step_that_does_not_fit_is_refused_by_name() {
         let steps = Steps::dense(10, 3).unwrap();
-        let message = cut(&steps, 5, 14).unwrap_err().to_string();
+        let message = cut(&steps, 5, 14, 1000).unwrap_err().to_string();
         assert_eq!(
             message,
             "batch: expected at most 2 rows on a GPU (5 numbers each in a buffer), got 3"

@@ -11,12 +11,13 @@ use seqrs_core::spec::Shape;
 use seqrs_core::steps::Steps;
 use seqrs_core::with_cell;
 
-use crate::kernels::{Kernel, PRODUCT_TILE};
-use crate::params::{self, NONE};
+use crate::kernels::Kernel;
+use crate::params::NONE;
 use crate::pieces::{self, Piece};
 use crate::program::{BufferId, Command, Program};
 use crate::released::Released;
 use crate::row_kernels::{self, RowKernel, by_column, by_number};
+use crate::rules::Rules;
 use crate::{backward, forward};
 
 static NEXT: AtomicU64 = AtomicU64::new(0);
@@ -100,6 +101,7 @@ pub struct Recorder {
     recorded: Mutex<Recorded>,
     released: Arc<Released>,
     largest_buffer: u64,
+    pub(crate) rules: Rules,
 }
 
 #[derive(Debug, Default)]
@@ -135,7 +137,18 @@ impl Recorder {
     /// For a device whose shaders see buffers of at most so many bytes: what a layer keeps for
     /// every step is cut into buffers of that size. The bits do not depend on it.
     pub fn with_largest_buffer(bytes: u64) -> Self {
-        Self { recorded: Mutex::default(), released: Arc::default(), largest_buffer: bytes }
+        Self {
+            recorded: Mutex::default(),
+            released: Arc::default(),
+            largest_buffer: bytes,
+            rules: Rules::default(),
+        }
+    }
+
+    /// With other choices of kernels. The bits do not depend on them.
+    pub fn with_rules(mut self, rules: Rules) -> Self {
+        self.rules = rules;
+        self
     }
 
     /// What nobody needs any more of what it recorded.
@@ -239,7 +252,7 @@ impl Recorder {
             return Ok(Arc::clone(&last.pieces));
         }
         let most = usize::try_from(self.largest_buffer / 4).unwrap_or(usize::MAX);
-        let pieces: Arc<[Piece]> = pieces::cut(steps, width, most)?
+        let pieces: Arc<[Piece]> = pieces::cut(steps, width, most, self.rules.most_rows())?
             .into_iter()
             .map(|range| {
                 self.piece(&steps.slice(range.start, range.end), steps.at(range.start).0.start)
@@ -323,31 +336,6 @@ impl Recorder {
         };
         let places = self.places(place, steps);
         self.copy_by(from, &places, to, params);
-    }
-
-    /// c = a b, + bias or + c.
-    pub(crate) fn product(
-        &self,
-        a: &Numbers,
-        b: &Numbers,
-        bias: &Numbers,
-        c: &Numbers,
-        params: params::Product,
-    ) {
-        let tiles = |n: u32| (n as usize).div_ceil(PRODUCT_TILE);
-        let groups = [tiles(params.n), tiles(params.m), 1];
-        self.dispatch(Kernel::Product, &[a, b, bias, c], params.words(), groups);
-    }
-
-    /// to[j] += the sum of column j.
-    pub(crate) fn column_sums(
-        &self,
-        from: &Numbers,
-        to: &Numbers,
-        params: row_kernels::ColumnSums,
-    ) {
-        let groups = by_number(params.columns as usize);
-        self.rows(RowKernel::ColumnSums, &[from, to], params.words(), groups);
     }
 }
 

@@ -2,7 +2,7 @@
 //! losses, norms and optimisers.
 
 use crate::kernels::{pipeline, read, table, write};
-use crate::params::params;
+use crate::params::{Pack, params};
 use crate::program::{Access, Binding, Pipeline};
 
 /// Threads of a workgroup.
@@ -30,7 +30,8 @@ pub(crate) fn by_column(rows: usize, width: usize) -> [usize; 3] {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum RowKernel {
     CopyRows,
-    ColumnSums,
+    Pack,
+    ColumnSums(ColumnTerm),
     Times,
     Pointwise(Function),
     PointwiseBack(Function),
@@ -38,7 +39,6 @@ pub(crate) enum RowKernel {
     SoftmaxBack,
     LayerNorm,
     LayerNormBack,
-    ColumnDots,
     SumRows,
     SpreadMean,
     LargestRows,
@@ -58,6 +58,15 @@ pub enum Function {
     Relu,
     /// The logistic function.
     Sigmoid,
+}
+
+/// What is added up in a column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum ColumnTerm {
+    /// Its numbers.
+    Number,
+    /// Their products with those of another matrix.
+    Product,
 }
 
 /// A loss of one number and its target.
@@ -151,7 +160,15 @@ params! {
 
 params! {
     /// Sums of columns.
-    ColumnSums { rows, columns, from_at, stride, to_at }
+    ColumnSums {
+        rows, columns,
+        from_at, stride,
+        to_at,
+        /// Whether they start from what is there.
+        add,
+        /// Rows that came before, and threads that share the rows of a column.
+        first, splits,
+    }
 }
 
 params! {
@@ -220,9 +237,19 @@ impl RowKernel {
                 let bindings = [read("from_"), table("places"), write("to")];
                 rows("copy of rows", CopyRows::WGSL, &bindings, &[body])
             }
-            Self::ColumnSums => {
-                let body = include_str!("shaders/rows/column_sums.wgsl");
-                rows("sums of columns", ColumnSums::WGSL, &[read("from_"), write("to")], &[body])
+            Self::Pack => {
+                let body = include_str!("shaders/rows/pack.wgsl");
+                rows("packed weights", Pack::WGSL, &[read("parameters"), write("to")], &[body])
+            }
+            Self::ColumnSums(term) => {
+                let (other, term) = match term {
+                    ColumnTerm::Number => (None, "from_[e]"),
+                    ColumnTerm::Product => (Some(read("other")), "from_[e] * other[e]"),
+                };
+                let bindings: Vec<Binding> =
+                    [Some(read("from_")), other, Some(write("to"))].into_iter().flatten().collect();
+                let body = include_str!("shaders/rows/column_sums.wgsl").replace("TERM", term);
+                rows("sums of columns", ColumnSums::WGSL, &bindings, &[&body])
             }
             Self::Times => {
                 let body = include_str!("shaders/rows/times.wgsl");
@@ -273,10 +300,6 @@ impl RowKernel {
                 let bindings = [dy, read("parameters"), read("normals"), read("inverses"), dx];
                 let body = include_str!("shaders/rows/layer_norm_back.wgsl");
                 rows("layer normalisation back", LayerNorm::WGSL, &bindings, &[REDUCE, body])
-            }
-            Self::ColumnDots => {
-                let body = include_str!("shaders/rows/column_dots.wgsl");
-                rows("dots of columns", Rows::WGSL, &[read("a"), read("b"), write("to")], &[body])
             }
             Self::SumRows => {
                 let [groups, members] = by_groups;
@@ -336,19 +359,20 @@ impl RowKernel {
 #[cfg(test)]
 pub(crate) fn all() -> Vec<RowKernel> {
     use RowKernel::{
-        ColumnDots, ColumnSums, CopyRows, CrossEntropy, LargestRows, LargestRowsBack, LayerNorm,
-        LayerNormBack, Loss, Pointwise, PointwiseBack, Softmax, SoftmaxBack, SpreadMean, Sum,
-        SumRows, Times, Update,
+        ColumnSums, CopyRows, CrossEntropy, LargestRows, LargestRowsBack, LayerNorm, LayerNormBack,
+        Loss, Pack, Pointwise, PointwiseBack, Softmax, SoftmaxBack, SpreadMean, Sum, SumRows,
+        Times, Update,
     };
     let mut all = vec![
         CopyRows,
-        ColumnSums,
+        Pack,
+        ColumnSums(ColumnTerm::Number),
+        ColumnSums(ColumnTerm::Product),
         Times,
         Softmax,
         SoftmaxBack,
         LayerNorm,
         LayerNormBack,
-        ColumnDots,
         SumRows,
         SpreadMean,
         LargestRows,

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use crate::kernels::Kernel;
-use crate::params::{self, NONE};
+use crate::params::NONE;
+use crate::products::{Matrix, Start};
 use crate::recorder::{Numbers, Recorder};
 use crate::row_kernels::{self, Function, RowKernel, Term, UpdateKind, by_column, by_number, grid};
 
@@ -256,22 +257,13 @@ impl Recorder {
     ) -> Box<Numbers> {
         let Linear { inputs, outputs, bias } = layer;
         let y = Box::new(self.blank_buffer(rows * outputs));
-        let params = params::Product {
-            m: rows as u32,
-            n: outputs as u32,
-            k: inputs as u32,
-            a_at: 0,
-            a_m: inputs as u32,
-            a_k: 1,
-            b_at: 0,
-            b_k: 1,
-            b_n: inputs as u32,
-            c_at: 0,
-            c_m: outputs as u32,
-            bias_at: if bias { (outputs * inputs) as u32 } else { NONE },
-            add: 0,
+        let start = match bias {
+            true => Start::Bias(parameters, outputs * inputs),
+            false => Start::Zero,
         };
-        self.product(x, parameters, parameters, &y, params);
+        let weight = Matrix::new(parameters, 0, inputs).transposed();
+        let sizes = [rows, inputs, outputs];
+        self.product(sizes, Matrix::new(x, 0, inputs), weight, Matrix::new(&y, 0, outputs), start);
         y
     }
 
@@ -289,50 +281,16 @@ impl Recorder {
         want_d_x: bool,
     ) -> Option<Box<Numbers>> {
         let Linear { inputs, outputs, bias } = layer;
-        let params = params::Product {
-            m: outputs as u32,
-            n: inputs as u32,
-            k: rows as u32,
-            a_at: 0,
-            a_m: 1,
-            a_k: outputs as u32,
-            b_at: 0,
-            b_k: inputs as u32,
-            b_n: 1,
-            c_at: 0,
-            c_m: inputs as u32,
-            bias_at: NONE,
-            add: 1,
-        };
-        self.product(d_y, x, x, d_parameters, params);
+        let d = [(rows, Matrix::new(d_y, 0, outputs))];
+        self.add_products([outputs, inputs], &d, [Matrix::new(x, 0, inputs)], d_parameters, 0);
         if bias {
-            let params = row_kernels::ColumnSums {
-                rows: rows as u32,
-                columns: outputs as u32,
-                from_at: 0,
-                stride: outputs as u32,
-                to_at: (outputs * inputs) as u32,
-            };
-            self.column_sums(d_y, d_parameters, params);
+            self.add_columns(outputs, &d, d_parameters, outputs * inputs);
         }
         want_d_x.then(|| {
             let d_x = Box::new(self.blank_buffer(rows * inputs));
-            let params = params::Product {
-                m: rows as u32,
-                n: inputs as u32,
-                k: outputs as u32,
-                a_at: 0,
-                a_m: outputs as u32,
-                a_k: 1,
-                b_at: 0,
-                b_k: inputs as u32,
-                b_n: 1,
-                c_at: 0,
-                c_m: inputs as u32,
-                bias_at: NONE,
-                add: 0,
-            };
-            self.product(d_y, parameters, parameters, &d_x, params);
+            let weight = Matrix::new(parameters, 0, inputs);
+            let to = Matrix::new(&d_x, 0, inputs);
+            self.product([rows, outputs, inputs], d[0].1, weight, to, Start::Zero);
             d_x
         })
     }
@@ -402,17 +360,9 @@ impl Recorder {
         d_parameters: &Numbers,
     ) -> Box<Numbers> {
         let rows = d_y.len() / width;
-        let dots = row_kernels::Rows { rows: rows as u32, width: width as u32 };
-        let buffers = [&kept.normals, d_y, d_parameters];
-        self.rows(RowKernel::ColumnDots, &buffers, dots.words(), by_number(width));
-        let sums = row_kernels::ColumnSums {
-            rows: rows as u32,
-            columns: width as u32,
-            from_at: 0,
-            stride: width as u32,
-            to_at: width as u32,
-        };
-        self.column_sums(d_y, d_parameters, sums);
+        let d = (rows, Matrix::new(d_y, 0, width));
+        self.add_dots(width, d, &kept.normals, d_parameters, 0);
+        self.add_columns(width, &[d], d_parameters, width);
         let d_x = Box::new(self.blank_buffer(d_y.len()));
         let params = row_kernels::LayerNorm { rows: rows as u32, width: width as u32, eps: 0 };
         let buffers = [d_y, parameters, &kept.normals, &kept.inverses, &*d_x];

@@ -1,16 +1,8 @@
 // The second half of a step back of a cell with two products: the gradient of the operand of the
 // second, and what it adds to the gradients of the first gates and of h.
 
-fn operand_at(row: u32, k: u32) -> f32 {
-    return d_late(row, k);
-}
-
-fn weight_at(gate: u32, unit: u32, k: u32) -> f32 {
-    return parameters[p.weight_at + k * p.units + unit];
-}
-
-fn finish(b: u32, u: u32, sums: array<f32, PRODUCTS>) {
-    let item = items[p.items_at + b];
+fn finish_closing(b: u32, u: u32, sums: array<f32, PRODUCTS>) {
+    let item = item_of(b);
     if (item == NONE) {
         return;
     }

@@ -3,15 +3,34 @@
 // A workgroup computes 64 x 64 numbers of c, a thread 4 x 4 of them; 16 columns of a and rows of b
 // at a time lie in workgroup memory, as vec4 so that a thread's operands are one load each. A sum
 // is one chain over k, ascending, so it does not depend on what else is computed.
+//
+// Where c has few numbers and a sum many terms, these are shared between `splits` workgroups, which
+// have a c each. Blocks of 16 terms go round between them, counted from the first of all terms, of
+// which `k_first` came before: a sum that goes on in a later product has the same order as a whole.
 
 // [k][m / 4] and [k][n / 4].
 var<workgroup> a_tile: array<vec4<f32>, 256>;
 var<workgroup> b_tile: array<vec4<f32>, 256>;
 
+fn a_at(m: u32, k: u32) -> f32 {
+    if (m < p.m && k >= p.k_first && k - p.k_first < p.k) {
+        return a[p.a_at + m * p.a_m + (k - p.k_first) * p.a_k];
+    }
+    return 0.0;
+}
+
+fn b_at(k: u32, n: u32) -> f32 {
+    if (n < p.n && k >= p.k_first && k - p.k_first < p.k) {
+        return b[p.b_at + (k - p.k_first) * p.b_k + n * p.b_n];
+    }
+    return 0.0;
+}
+
 @compute @workgroup_size(16, 16)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
     let m0 = group.y * 64u;
     let n0 = group.x * 64u;
+    let c_at = p.c_at + group.z * p.c_split;
     let thread = local.y * 16u + local.x;
     let row = m0 + local.y * 4u;
     let column = n0 + local.x * 4u;
@@ -29,34 +48,32 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
         for (var i = 0u; i < 4u; i++) {
             for (var j = 0u; j < 4u; j++) {
                 if (row + i < p.m && column + j < p.n) {
-                    sums[i][j] = c[p.c_at + (row + i) * p.c_m + column + j];
+                    sums[i][j] = c[c_at + (row + i) * p.c_m + column + j];
                 }
             }
         }
     }
 
-    for (var k0 = 0u; k0 < p.k; k0 += 16u) {
-        for (var q = 0u; q < 4u; q++) {
-            // Neighbouring threads read neighbouring numbers, whichever stride is 1.
-            let e = q * 256u + thread;
-            let along_k = vec2<u32>(e / 16u, e % 16u);
-            let across = vec2<u32>(e % 64u, e / 64u);
-            let i = select(across, along_k, p.a_k == 1u);
-            let j = select(across, along_k, p.b_k == 1u);
-            var x = 0.0;
-            if (m0 + i.x < p.m && k0 + i.y < p.k) {
-                x = a[p.a_at + (m0 + i.x) * p.a_m + (k0 + i.y) * p.a_k];
-            }
-            a_tile[i.y * 16u + i.x / 4u][i.x % 4u] = x;
-            var y = 0.0;
-            if (n0 + j.x < p.n && k0 + j.y < p.k) {
-                y = b[p.b_at + (n0 + j.x) * p.b_n + (k0 + j.y) * p.b_k];
-            }
-            b_tile[j.y * 16u + j.x / 4u][j.x % 4u] = y;
-        }
+    // A thread fetches four numbers of each: neighbouring threads have neighbours, whichever stride
+    // is 1.
+    let along_k = vec2<u32>(thread / 16u, thread % 16u);
+    let a_place = select(along_k.yx, along_k, p.a_k == 1u);
+    let b_place = select(along_k.yx, along_k, p.b_k == 1u);
+    let end = p.k_first + p.k;
+    let first_block = p.k_first / 16u;
+    // The first of its blocks that is not before the first term.
+    let skip = (group.z + p.splits - first_block % p.splits) % p.splits;
+    for (var k0 = (first_block + skip) * 16u; k0 < end; k0 += 16u * p.splits) {
+        let m = m0 + 4u * a_place.x;
+        let n = n0 + 4u * b_place.x;
+        let ak = k0 + a_place.y;
+        let bk = k0 + b_place.y;
+        a_tile[a_place.y * 16u + a_place.x] =
+            vec4<f32>(a_at(m, ak), a_at(m + 1u, ak), a_at(m + 2u, ak), a_at(m + 3u, ak));
+        b_tile[b_place.y * 16u + b_place.x] =
+            vec4<f32>(b_at(bk, n), b_at(bk, n + 1u), b_at(bk, n + 2u), b_at(bk, n + 3u));
         workgroupBarrier();
-        let depth = min(16u, p.k - k0);
-        for (var k = 0u; k < depth; k++) {
+        for (var k = 0u; k < 16u; k++) {
             let x = a_tile[k * 16u + local.y];
             let y = b_tile[k * 16u + local.x];
             sums[0] = fma(vec4<f32>(x.x), y, sums[0]);
@@ -70,7 +87,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
     for (var i = 0u; i < 4u; i++) {
         for (var j = 0u; j < 4u; j++) {
             if (row + i < p.m && column + j < p.n) {
-                c[p.c_at + (row + i) * p.c_m + column + j] = sums[i][j];
+                c[c_at + (row + i) * p.c_m + column + j] = sums[i][j];
             }
         }
     }

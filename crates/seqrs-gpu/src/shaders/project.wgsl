@@ -2,19 +2,15 @@
 //
 // A row that is not live keeps its h.
 
-fn operand_at(row: u32, k: u32) -> f32 {
+fn operand_at(product: u32, row: u32, k: u32) -> vec4<f32> {
     return m[row * p.depth + k];
 }
 
-fn weight_at(gate: u32, unit: u32, k: u32) -> f32 {
-    return parameters[p.weight_at + unit * p.depth + k];
-}
-
 fn finish(b: u32, u: u32, sums: array<f32, PRODUCTS>) {
-    let item = items[p.items_at + b];
+    let item = item_of(b);
     if (item == NONE) {
         return;
     }
-    h[b * p.units + u] = sums[0];
+    h[b * padded(p.units) + u] = sums[0];
     y[p.y_at + item * p.y_stride + u] = sums[0];
 }

@@ -3,16 +3,8 @@
 //
 //     d_h = d_y + what did not go through a product + d_gates(after) W_hh
 
-fn operand_at(row: u32, k: u32) -> f32 {
-    return d_after[row * p.columns + k];
-}
-
-fn weight_at(gate: u32, unit: u32, k: u32) -> f32 {
-    return parameters[p.weight_at + k * p.units + unit];
-}
-
 fn finish(b: u32, u: u32, sums: array<f32, PRODUCTS>) {
-    let item = items[p.items_at + b];
+    let item = item_of(b);
     if (item == NONE) {
         return;
     }
@@ -20,5 +12,5 @@ fn finish(b: u32, u: u32, sums: array<f32, PRODUCTS>) {
     if (p.d_y_stride != NONE) {
         d += d_y[p.d_y_at + item * p.d_y_stride + u];
     }
-    d_h[item * p.units + u] = d;
+    d_h[item * padded(p.units) + u] = d;
 }

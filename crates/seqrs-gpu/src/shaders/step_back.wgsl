@@ -6,16 +6,8 @@
 // `running` has for each row what the step after left: d_h as far as it did not go through a
 // product, d_c, and the states after this step. A row that is not live passes everything on.
 
-fn operand_at(row: u32, k: u32) -> f32 {
-    return d_after[row * p.columns + k];
-}
-
-fn weight_at(gate: u32, unit: u32, k: u32) -> f32 {
-    return parameters[p.weight_at + k * p.units + unit];
-}
-
 fn finish(b: u32, u: u32, sums: array<f32, PRODUCTS>) {
-    let item = items[p.items_at + b];
+    let item = item_of(b);
     if (item == NONE) {
         pass_on(b, u);
         return;

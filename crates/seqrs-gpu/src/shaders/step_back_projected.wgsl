@@ -6,20 +6,16 @@
 // All of d_h' goes through a product, so `running` keeps none of it, and the first half is done
 // with d_after, so d_new may be the same buffer: a row that is not live leaves it as it is.
 
-fn operand_at(row: u32, k: u32) -> f32 {
-    let item = items[p.items_at + row];
+fn operand_at(product: u32, row: u32, k: u32) -> vec4<f32> {
+    let item = item_of(row);
     if (item == NONE) {
-        return 0.0;
+        return vec4<f32>();
     }
     return d_h[item * p.depth + k];
 }
 
-fn weight_at(gate: u32, unit: u32, k: u32) -> f32 {
-    return parameters[p.weight_at + k * p.units + unit];
-}
-
 fn finish(b: u32, u: u32, sums: array<f32, PRODUCTS>) {
-    let item = items[p.items_at + b];
+    let item = item_of(b);
     if (item == NONE) {
         return;
     }

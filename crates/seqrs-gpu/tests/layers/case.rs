@@ -264,8 +264,13 @@ pub(crate) fn on_gpu(gpu: &Gpu, case: &Case) -> Vec<Quantity> {
 /// That the device gives what the naive backend gives in f64.
 pub(crate) fn check(case: &Case) {
     let Some(gpu) = gpu() else { return };
+    assert_true(case, &on_gpu(gpu, case));
+}
+
+/// That an outcome is that of the naive backend in f64.
+pub(crate) fn assert_true(case: &Case, found: &[Quantity]) {
     let truth = outcome(&Naive::<f64>::default(), case, <[f64]>::to_vec, <[f64]>::to_vec).unwrap();
-    for (want, got) in truth.iter().zip(on_gpu(gpu, case)) {
+    for (want, got) in truth.iter().zip(found) {
         let name = want.name;
         assert_eq!(want.values.len(), got.values.len(), "{name} of {case:?}");
         let largest = want.values.iter().fold(0.0, |m: f64, v| m.max(v.abs()));

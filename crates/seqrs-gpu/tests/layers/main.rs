@@ -4,6 +4,7 @@
 //! SEQRS_REQUIRE_GPU is 1.
 
 mod case;
+mod choices;
 mod devices;
 mod hard;
 mod pieces;

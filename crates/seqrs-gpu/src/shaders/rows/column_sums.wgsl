@@ -1,14 +1,29 @@
-// to[j] += the sum of column j over all rows, ascending: the gradient of a bias.
+// to[j] = the sum of column j over all rows, ascending, or that and what is in to[j].
+//
+// Many rows are shared between `splits` threads, which have a row of sums each: blocks of 16 rows
+// go round between them as in product.wgsl.
 
 @compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
-    let j = number_of(group) * THREADS + local.x;
-    if (j >= p.columns) {
+    let blocks = (p.columns + THREADS - 1u) / THREADS;
+    let split = number_of(group) / blocks;
+    let j = number_of(group) % blocks * THREADS + local.x;
+    if (split >= p.splits || j >= p.columns) {
         return;
     }
-    var sum = to[p.to_at + j];
-    for (var i = 0u; i < p.rows; i++) {
-        sum += from_[p.from_at + i * p.stride + j];
+    let to_j = p.to_at + split * p.columns + j;
+    var sum = 0.0;
+    if (p.add != 0u) {
+        sum = to[to_j];
     }
-    to[p.to_at + j] = sum;
+    let end = p.first + p.rows;
+    let first_block = p.first / 16u;
+    let skip = (split + p.splits - first_block % p.splits) % p.splits;
+    for (var i0 = (first_block + skip) * 16u; i0 < end; i0 += 16u * p.splits) {
+        for (var i = max(i0, p.first); i < min(i0 + 16u, end); i++) {
+            let e = p.from_at + (i - p.first) * p.stride + j;
+            sum += TERM;
+        }
+    }
+    to[to_j] = sum;
 }
