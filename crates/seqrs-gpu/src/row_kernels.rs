@@ -219,9 +219,17 @@ const fn write_table(name: &'static str) -> Binding {
 
 fn rows(label: &str, params: &str, bindings: &[Binding], parts: &[&str]) -> Pipeline {
     let prelude = format!(
-        "const THREADS = {THREADS}u;\nconst LEAST = {:e};\n\
-         fn number_of(group: vec3<u32>) -> u32 {{\n    \
-         return group.y * {GROUPS_IN_A_ROW}u + group.x;\n}}\n",
+        "const THREADS = {THREADS}u;\nconst LEAST = {:e};
+fn number_of(group: vec3<u32>) -> u32 {{
+    return group.y * {GROUPS_IN_A_ROW}u + group.x;
+}}
+// Of a thread, where each row has one for each of its `width` numbers.
+fn row_and_column(group: vec3<u32>, thread: u32, width: u32) -> vec2<u32> {{
+    let blocks = (width + THREADS - 1u) / THREADS;
+    let n = number_of(group);
+    return vec2<u32>(n / blocks, n % blocks * THREADS + thread);
+}}
+",
         f32::MIN
     );
     pipeline(label, params, bindings, &[&[prelude.as_str()], parts].concat())

@@ -56,6 +56,20 @@ impl Tile {
         16 * self.parts * self.rows * self.groups * gates
     }
 
+    /// Whether every device has the threads and the memory that it takes, for sums of at most so
+    /// many gates.
+    pub fn fits(self, gates: usize) -> bool {
+        (1..=gates).all(|gates| {
+            let tile = self.of_gates(gates);
+            tile.threads(gates) <= MOST_THREADS && tile.memory(gates) <= MOST_MEMORY
+        })
+    }
+
+    /// As many fewer groups as there are gates.
+    fn of_gates(self, gates: usize) -> Self {
+        Self { groups: (self.groups / gates).max(1), ..self }
+    }
+
     /// Workgroups for so many units and rows.
     pub(crate) fn workgroups(self, units: usize, rows: usize) -> [usize; 3] {
         [units.div_ceil(self.units()), rows.div_ceil(self.rows), 1]
@@ -67,8 +81,8 @@ impl Tile {
 pub struct Rules {
     /// Workgroups that keep a device busy. Tiles have fewer units until there are so many.
     pub enough: usize,
-    /// The tile for batches of at most so many rows, ascending, and the columns (a gate of four
-    /// units each) that it has at most.
+    /// The tile for batches of at most so many rows, ascending. Its groups are those for sums of
+    /// one gate; for several it has as many fewer.
     pub tiles: Vec<(usize, Tile)>,
     /// Bytes of a cell's recurrent weights up to which a workgroup goes through all steps with
     /// its rows, instead of a dispatch for each step.
@@ -81,7 +95,7 @@ pub struct Rules {
 
 impl Default for Rules {
     fn default() -> Self {
-        let tile = |rows, share, parts, columns| Tile { rows, share, parts, groups: columns };
+        let tile = |rows, share, parts, groups| Tile { rows, share, parts, groups };
         Self {
             enough: 128,
             tiles: vec![
@@ -107,8 +121,8 @@ impl Rules {
     /// The tile for sums of `gates` gates of `units` units in `rows` rows.
     pub(crate) fn tile(&self, gates: usize, units: usize, rows: usize) -> Tile {
         let fits = self.tiles.iter().find(|(most, _)| rows <= *most);
-        let (_, columns) = fits.or(self.tiles.last()).expect("a table of tiles has an entry");
-        let mut tile = Tile { groups: (columns.groups / gates).max(1), ..*columns };
+        let (_, tile) = fits.or(self.tiles.last()).expect("a table of tiles has an entry");
+        let mut tile = tile.of_gates(gates);
         while tile.groups > 1
             && tile.workgroups(units, rows).iter().product::<usize>() < self.enough
         {
@@ -141,9 +155,14 @@ impl Rules {
     ) -> Option<Tile> {
         let groups = quads(hidden).next_power_of_two();
         let rows = batch.clamp(1, 2);
+        // A thread has one unit of a row, and what goes from step to step lies beside the sums.
+        let fits = |tile: &Tile| {
+            let units = tile.rows * tile.units();
+            let memory = tile.memory(gates) + 4 * units * all_gates.max(2);
+            tile.threads(gates).max(units) <= MOST_THREADS && memory <= MOST_MEMORY
+        };
         let tile = |parts| Tile { rows, share: rows, parts, groups };
-        let tile =
-            [16, 4].map(tile).into_iter().find(|tile| tile.threads(gates) <= MOST_THREADS)?;
+        let tile = [16, 4].map(tile).into_iter().find(fits)?;
         let is_small = 4 * all_gates * hidden * hidden <= self.all_steps;
         (is_small && batch.div_ceil(rows) <= MOST_WORKGROUPS).then_some(tile)
     }

@@ -5,9 +5,9 @@
 
 @compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
-    let blocks = (p.columns + THREADS - 1u) / THREADS;
-    let split = number_of(group) / blocks;
-    let j = number_of(group) % blocks * THREADS + local.x;
+    let place = row_and_column(group, local.x, p.columns);
+    let split = place.x;
+    let j = place.y;
     if (split >= p.splits || j >= p.columns) {
         return;
     }

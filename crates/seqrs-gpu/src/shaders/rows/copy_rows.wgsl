@@ -3,9 +3,9 @@
 
 @compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
-    let blocks = (p.width + THREADS - 1u) / THREADS;
-    let row = number_of(group) / blocks;
-    let column = number_of(group) % blocks * THREADS + local.x;
+    let place = row_and_column(group, local.x, p.width);
+    let row = place.x;
+    let column = place.y;
     if (row >= p.rows || column >= p.width) {
         return;
     }

@@ -2,9 +2,9 @@
 
 @compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) local: vec3<u32>) {
-    let blocks = (p.width + THREADS - 1u) / THREADS;
-    let g = number_of(group) / blocks;
-    let j = number_of(group) % blocks * THREADS + local.x;
+    let place = row_and_column(group, local.x, p.width);
+    let g = place.x;
+    let j = place.y;
     if (g >= p.groups || j >= p.width) {
         return;
     }
