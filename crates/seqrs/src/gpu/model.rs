@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use seqrs_core::backend::State;
+use seqrs_core::memory::Lent;
 use seqrs_core::rows::{Place, Rows, RowsMut};
 use seqrs_core::sequence::{self, BackendTape, StackWeights};
 use seqrs_core::spec::Spec;
@@ -314,16 +315,11 @@ impl GpuModel {
             sequence::infer(&self.recorder, stack, weights, x, steps, state, to)?;
             return Ok(Record::Rows { y });
         }
-        let masks = match dropout {
-            Some(draw) if stack.options().dropout > 0.0 => {
-                let places = Places::of_steps(steps)?;
-                let gaps = 0..stack.num_layers() - 1;
-                let p = stack.options().dropout;
-                let mask = |gap| self.mask(draw, (k, gap), p, &places, stack.output_size());
-                Some(gaps.map(mask).collect::<Result<_, _>>()?)
-            }
-            _ => None,
-        };
+        // The same masks as on the CPU, which draws them.
+        let dropout = dropout.map(|draw| (draw, k));
+        let masks = dropout::between_layers(&Cpu::new()?, stack, steps, dropout)?;
+        let upload = |mask: Lent<f32>| self.recorder.numbers(&mask);
+        let masks = masks.map(|masks| masks.into_iter().map(upload).collect());
         let recorded =
             sequence::record(&self.recorder, stack, weights, x, steps.clone(), state, masks)?;
         Ok(Record::Recurrent(recorded))
@@ -371,7 +367,9 @@ impl GpuModel {
                         Rank::Steps => Places::of_steps(steps)?,
                         Rank::Rows => Places::All(steps.batch()),
                     };
-                    let mask = self.mask(draw, (k, 0), dropped.p, &places, width)?;
+                    let at = (k, 0);
+                    let mask = dropout::mask(&Cpu::new()?, draw, at, dropped.p, &places, width)?;
+                    let mask = rec.numbers(&mask);
                     let y = seqrs_core::backend::Backend::times(rec, x, &mask)?;
                     Record::Dropped { y, mask }
                 }

@@ -6,6 +6,7 @@
 //! lengths and packing have no part in it.
 
 use seqrs_core::memory::Lent;
+use seqrs_core::spec::Spec;
 use seqrs_core::{Error, Steps};
 use seqrs_cpu::Cpu;
 use serde::{Deserialize, Serialize};
@@ -86,6 +87,22 @@ impl Places {
             Self::Some(places) => places[row],
         }
     }
+}
+
+/// A mask for the outputs of each layer of a stack but the last; none without dropout. `dropout`
+/// is the seed of the draw and the number of the stack among a model's layers.
+pub(crate) fn between_layers<T: Number>(
+    cpu: &Cpu<T>,
+    stack: &Spec,
+    steps: &Steps,
+    dropout: Option<(u64, usize)>,
+) -> Result<Option<Vec<Lent<T>>>, Error> {
+    let p = stack.options().dropout;
+    let Some((draw, layer)) = dropout.filter(|_| p > 0.0) else { return Ok(None) };
+    let places = Places::of_steps(steps)?;
+    let gaps = 0..stack.num_layers() - 1;
+    let mask = |gap| mask(cpu, draw, (layer, gap), p, &places, stack.output_size());
+    gaps.map(mask).collect::<Result<_, _>>().map(Some)
 }
 
 /// 0 with probability `p`, else 1 / (1 - p), for every number of the packed rows.

@@ -477,17 +477,7 @@ impl<T: Number> Recurrent<T> {
         state: &mut State<Vec<T>>,
         dropout: Option<(u64, usize)>,
     ) -> Result<Tape<Lent<T>>, Error> {
-        let p = self.stack.options().dropout;
-        let masks = match dropout {
-            Some((draw, layer)) if p > 0.0 => {
-                let places = dropout::Places::of_steps(steps)?;
-                let width = self.stack.output_size();
-                let gaps = 0..self.stack.num_layers() - 1;
-                let mask = |gap| dropout::mask(cpu, draw, (layer, gap), p, &places, width);
-                Some(gaps.map(mask).collect::<Result<_, _>>()?)
-            }
-            _ => None,
-        };
+        let masks = dropout::between_layers(cpu, &self.stack, steps, dropout)?;
         let weights = self.weights(cpu)?;
         sequence::record(cpu, &self.stack, &weights, x, steps.clone(), state, masks)
     }
