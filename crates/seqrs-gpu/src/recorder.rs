@@ -22,7 +22,8 @@ use crate::{backward, forward};
 
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
-/// Numbers in a buffer of a device. When they go, the next program releases the buffer.
+/// Numbers in a buffer of a device. When they go, the program that is being recorded may use the
+/// buffer again, if it makes it, and else releases it.
 #[derive(Debug)]
 pub struct Numbers {
     id: BufferId,
@@ -108,6 +109,9 @@ pub struct Recorder {
 struct Recorded {
     program: Program,
     pipelines: HashMap<Kernel, usize>,
+    /// Bytes of the buffers that the program makes and does not write as a whole: once nobody
+    /// needs what is in them they may take other numbers.
+    reusable: HashMap<BufferId, u64>,
     /// The pieces of the steps that were last asked for.
     pieces: Option<CutSteps>,
 }
@@ -117,6 +121,11 @@ struct CutSteps {
     steps: Steps,
     width: usize,
     pieces: Arc<[Piece]>,
+}
+
+/// Bytes of a buffer for so many numbers. It has room for one at least.
+fn bytes_of(len: usize) -> u64 {
+    4 * len.max(1) as u64
 }
 
 /// Bytes of a buffer that a shader sees on every device.
@@ -193,27 +202,43 @@ impl Recorder {
     }
 
     fn written(&self, bytes: &[u8], len: usize) -> Numbers {
-        let numbers = self.blank_buffer(len);
+        let Recorded { program, .. } = &mut *locked(&self.recorded);
+        let numbers = self.fresh(program, len);
+        program.blank.push(numbers.id);
         if !bytes.is_empty() {
-            let write = Command::Write { to: numbers.id, bytes: bytes.to_vec() };
-            locked(&self.recorded).program.commands.push(write);
+            program.commands.push(Command::Write { to: numbers.id, bytes: bytes.to_vec() });
         }
         numbers
     }
 
     /// A buffer of `len` zeros.
     pub(crate) fn buffer(&self, len: usize) -> Numbers {
-        let id = BufferId(NEXT.fetch_add(1, Ordering::Relaxed));
-        let bytes = 4 * len.max(1) as u64;
-        locked(&self.recorded).program.buffers.push((id, bytes));
-        Numbers { id, len, released: Arc::clone(&self.released) }
+        let Recorded { program, reusable, .. } = &mut *locked(&self.recorded);
+        let numbers = self.fresh(program, len);
+        reusable.insert(numbers.id, bytes_of(len));
+        numbers
     }
 
     /// A buffer of `len` numbers, whatever they are: each is written before it is read.
     pub(crate) fn blank_buffer(&self, len: usize) -> Numbers {
-        let numbers = self.buffer(len);
-        locked(&self.recorded).program.blank.push(numbers.id);
+        let Recorded { program, reusable, .. } = &mut *locked(&self.recorded);
+        // Up to twice as large, so that small ones do not keep large ones from each other.
+        let fits = |&bytes: &u64| (bytes_of(len)..=2 * bytes_of(len)).contains(&bytes);
+        // What reads or writes the numbers that were there has been recorded by now.
+        if let Some(id) = self.released.take_back(|id| reusable.get(&id).copied().filter(fits)) {
+            return Numbers { id, len, released: Arc::clone(&self.released) };
+        }
+        let numbers = self.fresh(program, len);
+        program.blank.push(numbers.id);
+        reusable.insert(numbers.id, bytes_of(len));
         numbers
+    }
+
+    /// A buffer that nobody has had before.
+    fn fresh(&self, program: &mut Program, len: usize) -> Numbers {
+        let id = BufferId(NEXT.fetch_add(1, Ordering::Relaxed));
+        program.buffers.push((id, bytes_of(len)));
+        Numbers { id, len, released: Arc::clone(&self.released) }
     }
 
     /// Runs `kernel`.
@@ -412,5 +437,54 @@ impl Backend for Recorder {
 
     fn backward(&self, run: Backward<'_, Self>) -> Result<(), Error> {
         with_cell!(run.shape.cell, C => backward::backward::<C>(self, run))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_take_turns_within_a_program() {
+        let rec = Recorder::new();
+        let ones = rec.numbers(&[1.0; 100]);
+        let mut power = rec.times(&ones, &ones).unwrap();
+        for _ in 0..10 {
+            power = rec.times(&power, &ones).unwrap();
+        }
+        let program = rec.program();
+        // What is written, and two that are read and written in turn.
+        assert_eq!(program.buffers.len(), 3);
+        assert_eq!(program.released.len(), 1);
+        for command in &program.commands {
+            if let Command::Dispatch { buffers, .. } = command {
+                assert!(buffers[2] != buffers[0] && buffers[2] != buffers[1], "{buffers:?}");
+            }
+        }
+        assert!(!program.released.contains(&power.id()));
+    }
+
+    #[test]
+    fn only_what_may_hold_anything_takes_the_place_of_another() {
+        let rec = Recorder::new();
+        let made = || locked(&rec.recorded).program.buffers.len();
+        // Zeros are made by the start of a program, and so is what is written.
+        drop(rec.blank_of(100));
+        let _kept = (rec.zeros_of(100), rec.numbers(&[1.0; 100]));
+        assert_eq!(made(), 3);
+        let first = rec.blank_of(100);
+        assert_eq!(made(), 3);
+        // What is written stays, for who runs the program again.
+        drop(rec.numbers(&[1.0; 100]));
+        drop(rec.blank_of(100));
+        assert_eq!(made(), 5);
+        // Neither much larger ones nor smaller ones.
+        drop(first);
+        drop((rec.blank_of(40), rec.blank_of(101)));
+        assert_eq!(made(), 7);
+        // Nor those of an earlier program, which may fail.
+        rec.program();
+        drop(rec.blank_of(100));
+        assert_eq!(made(), 1);
     }
 }

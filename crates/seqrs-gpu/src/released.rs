@@ -23,6 +23,14 @@ impl Released {
         std::mem::take(&mut *locked(&self.ids))
     }
 
+    /// Takes back the one of the least cost, among those that have one.
+    pub(crate) fn take_back(&self, cost: impl Fn(BufferId) -> Option<u64>) -> Option<BufferId> {
+        let mut ids = locked(&self.ids);
+        let costs = ids.iter().enumerate().filter_map(|(k, &id)| Some((cost(id)?, k)));
+        let (_, at) = costs.min()?;
+        Some(ids.remove(at))
+    }
+
     /// The recorder is gone.
     pub(crate) fn abandon(&self) {
         self.is_abandoned.store(true, Ordering::Release);

@@ -241,10 +241,9 @@ impl GpuModel {
         steps: &Steps,
         state: &mut DeviceState,
     ) -> Result<(Box<Numbers>, usize, Rank), Error> {
-        // What is kept for the way back goes with the tape.
-        let mut tape = self.record_flow_if(x, steps.clone(), state, None, false)?;
-        let y = tape.take_output()?;
-        Ok((y, tape.width, tape.rank))
+        let tape = self.record_flow_if(x, steps.clone(), state, None, false)?;
+        let (width, rank) = (tape.width, tape.rank);
+        Ok((tape.take_output()?, width, rank))
     }
 
     pub(crate) fn record_flow(
@@ -291,7 +290,8 @@ impl GpuModel {
                 }
                 _ => self.rows(layer, k, &tape, dropout)?,
             };
-            tape.records.push(record);
+            let kept = if recorded { record } else { tape.replaced_by(record) };
+            tape.records.push(kept);
         }
         Ok(tape)
     }
@@ -323,18 +323,6 @@ impl GpuModel {
         let recorded =
             sequence::record(&self.recorder, stack, weights, x, steps.clone(), state, masks)?;
         Ok(Record::Recurrent(recorded))
-    }
-
-    /// The same mask as on the CPU, which draws it.
-    fn mask(
-        &self,
-        draw: u64,
-        at: (usize, usize),
-        p: f64,
-        places: &Places,
-        width: usize,
-    ) -> Result<Box<Numbers>, Error> {
-        Ok(self.recorder.numbers(&dropout::mask(&Cpu::new()?, draw, at, p, places, width)?))
     }
 
     /// The layers that have no state, on packed rows.
@@ -550,37 +538,51 @@ impl GpuTape {
 
     /// The packed rows that layer `k` read: what the one before it gave.
     fn input(&self, k: usize) -> Result<&Numbers, Error> {
-        for record in self.records[..k].iter().rev() {
-            match record {
-                Record::Recurrent(tape) => return Ok(tape.y()),
-                Record::Embedding { y, .. }
-                | Record::LayerNorm { y, .. }
-                | Record::Dropped { y, .. }
-                | Record::MaxPool { y, .. }
-                | Record::Rows { y } => return Ok(y),
-                Record::Passed => {}
-            }
-        }
-        self.x.as_deref().ok_or_else(|| Error::dtype("x", "numbers", "ids"))
+        let given = self.records[..k].iter().rev().find_map(Record::y).or(self.x.as_deref());
+        given.ok_or_else(|| Error::dtype("x", "numbers", "ids"))
     }
 
     /// As [`output`](Self::output), for good.
-    fn take_output(&mut self) -> Result<Box<Numbers>, Error> {
-        while let Some(record) = self.records.pop() {
-            match record {
-                Record::Recurrent(mut tape) => {
-                    let layer = tape.layers.pop().expect("a stack has at least one layer");
-                    return Ok(layer.y);
-                }
-                Record::Embedding { y, .. }
-                | Record::LayerNorm { y, .. }
-                | Record::Dropped { y, .. }
-                | Record::MaxPool { y, .. }
-                | Record::Rows { y } => return Ok(y),
-                Record::Passed => {}
-            }
+    fn take_output(mut self) -> Result<Box<Numbers>, Error> {
+        let given = self.records.into_iter().rev().find_map(Record::into_y).or(self.x.take());
+        given.ok_or_else(|| Error::dtype("x", "numbers", "ids"))
+    }
+
+    /// What inference keeps of a layer: its output, and nothing more of those before it, whose
+    /// buffers are for what comes next.
+    fn replaced_by(&mut self, record: Record) -> Record {
+        let Some(y) = record.into_y() else { return Record::Passed };
+        self.x = None;
+        self.records.fill_with(|| Record::Passed);
+        Record::Rows { y }
+    }
+}
+
+impl Record {
+    /// The layer's output, unless it is what the one before it gave.
+    fn y(&self) -> Option<&Numbers> {
+        match self {
+            Self::Recurrent(tape) => Some(tape.y()),
+            Self::Embedding { y, .. }
+            | Self::LayerNorm { y, .. }
+            | Self::Dropped { y, .. }
+            | Self::MaxPool { y, .. }
+            | Self::Rows { y } => Some(y),
+            Self::Passed => None,
         }
-        self.x.take().ok_or_else(|| Error::dtype("x", "numbers", "ids"))
+    }
+
+    /// As [`y`](Self::y), for good.
+    fn into_y(self) -> Option<Box<Numbers>> {
+        match self {
+            Self::Recurrent(mut tape) => tape.layers.pop().map(|last| last.y),
+            Self::Embedding { y, .. }
+            | Self::LayerNorm { y, .. }
+            | Self::Dropped { y, .. }
+            | Self::MaxPool { y, .. }
+            | Self::Rows { y } => Some(y),
+            Self::Passed => None,
+        }
     }
 }
 
