@@ -1,6 +1,6 @@
 //! The handle of a trainer.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
@@ -12,6 +12,7 @@ use seqrs::sequential::{ModelState, Rank};
 use seqrs::targets::Target;
 use seqrs::{Layer, Loss, OptimizerSpec, Sequential, Trainer, TrainerOptions};
 use seqrs_core::{Error, Steps};
+use serde_json::Value;
 
 use crate::arrays::{self, Plain, copied, shape_words};
 use crate::batch::{self, Axes, Copied, Given as X, Layout, Live};
@@ -291,6 +292,29 @@ impl OnGpu {
         let state = state::write(py, result.state, &structure, rows, Holder::Model)?;
         Ok((result.loss, result.count, state))
     }
+
+    fn checkpoint(
+        &mut self,
+        py: Python<'_>,
+        model: &PyModel,
+        path: &Path,
+        extra: &Value,
+    ) -> PyResult<()> {
+        self.take_up(py, model)?;
+        compute(py, || locked(&self.trainer).to_cpu()?.checkpoint(path, extra))
+    }
+
+    fn restore(&mut self, py: Python<'_>, model: &PyModel, path: &Path) -> PyResult<Value> {
+        let (trainer, extra) = compute(py, || {
+            let mut trainer = locked(&self.trainer).to_cpu()?;
+            let extra = trainer.restore(path)?;
+            Ok((trainer, extra))
+        })?;
+        let layers = trainer.model.layers().to_vec();
+        *self = Self::new(py, self.number, trainer)?;
+        model.put(py, &layers);
+        Ok(extra)
+    }
 }
 
 /// Takes the trainer to where the model is.
@@ -364,6 +388,28 @@ fn evaluate<T: Kept>(
     })?;
     let state = state::write(py, result.state, &trainer.model, rows, Holder::Model)?;
     Ok((result.loss, result.count, state))
+}
+
+fn checkpoint<T: Kept>(
+    py: Python<'_>,
+    trainer: &mut Trainer<T>,
+    model: &PyModel,
+    path: &Path,
+    extra: &Value,
+) -> PyResult<()> {
+    take_up(py, trainer, model)?;
+    compute(py, || trainer.checkpoint(path, extra))
+}
+
+fn restore<T: Kept>(
+    py: Python<'_>,
+    trainer: &mut Trainer<T>,
+    model: &PyModel,
+    path: &Path,
+) -> PyResult<Value> {
+    let extra = compute(py, || trainer.restore(path))?;
+    model.put(py, trainer.model.layers());
+    Ok(extra)
 }
 
 fn parse_optimizer(py: Python<'_>, json: &str) -> PyResult<OptimizerSpec> {
@@ -485,18 +531,9 @@ impl PyTrainer {
             let (mut any, model) = (self.lock(py)?, self.model.get());
             settle(py, &mut any, model)?;
             match &mut *any {
-                AnyTrainer::F32(trainer) => {
-                    take_up(py, trainer, model)?;
-                    compute(py, || trainer.checkpoint(&path, &extra))
-                }
-                AnyTrainer::F64(trainer) => {
-                    take_up(py, trainer, model)?;
-                    compute(py, || trainer.checkpoint(&path, &extra))
-                }
-                AnyTrainer::Gpu(on) => {
-                    on.take_up(py, model)?;
-                    compute(py, || locked(&on.trainer).to_cpu()?.checkpoint(&path, &extra))
-                }
+                AnyTrainer::F32(trainer) => checkpoint(py, trainer, model, &path, &extra),
+                AnyTrainer::F64(trainer) => checkpoint(py, trainer, model, &path, &extra),
+                AnyTrainer::Gpu(on) => on.checkpoint(py, model, &path, &extra),
             }
         })
     }
@@ -507,29 +544,10 @@ impl PyTrainer {
             let (mut any, model) = (self.lock(py)?, self.model.get());
             settle(py, &mut any, model)?;
             let extra = match &mut *any {
-                AnyTrainer::F32(trainer) => {
-                    let extra = compute(py, || trainer.restore(&path))?;
-                    model.put(py, trainer.model.layers());
-                    extra
-                }
-                AnyTrainer::F64(trainer) => {
-                    let extra = compute(py, || trainer.restore(&path))?;
-                    model.put(py, trainer.model.layers());
-                    extra
-                }
-                AnyTrainer::Gpu(on) => {
-                    let (trainer, extra) = compute(py, || {
-                        let mut trainer = locked(&on.trainer).to_cpu()?;
-                        let extra = trainer.restore(&path)?;
-                        Ok((trainer, extra))
-                    })?;
-                    let layers = trainer.model.layers().to_vec();
-                    let number = on.number;
-                    *on = OnGpu::new(py, number, trainer)?;
-                    model.put(py, &layers);
-                    extra
-                }
-            };
+                AnyTrainer::F32(trainer) => restore(py, trainer, model, &path),
+                AnyTrainer::F64(trainer) => restore(py, trainer, model, &path),
+                AnyTrainer::Gpu(on) => on.restore(py, model, &path),
+            }?;
             Ok(extra.to_string())
         })
     }
