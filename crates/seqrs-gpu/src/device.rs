@@ -10,6 +10,7 @@ use crate::executor::Compiled;
 use crate::pool::Pool;
 use crate::program::BufferId;
 use crate::released::Released;
+use crate::trace::Trace;
 
 /// Set to 1, it lets software adapters be used: they are for tests, and slower than the CPU
 /// backend.
@@ -138,6 +139,7 @@ pub struct Gpu {
     pub(crate) device: wgpu::Device,
     pub(crate) queue: wgpu::Queue,
     pub(crate) state: Mutex<State>,
+    pub(crate) trace: Trace,
     lost: Arc<OnceLock<String>>,
     description: Description,
 }
@@ -222,7 +224,8 @@ impl Gpu {
         device.set_device_lost_callback(move |_, reason| {
             let _ = told.set(reason);
         });
-        Self { device, queue, state: Mutex::default(), lost, description }
+        let (state, trace) = (Mutex::default(), Trace::default());
+        Self { device, queue, state, trace, lost, description }
     }
 
     /// The adapter that it is of.

@@ -7,6 +7,7 @@ use crate::device::{Gpu, GpuError, State};
 use crate::pool;
 use crate::program::{Access, BufferId, Command, Pipeline, Program};
 use crate::recorder::{Numbers, Recorder, locked};
+use crate::trace::Event;
 
 /// Dispatches of a submission: while the device does these, the next are recorded.
 const SUBMISSION: usize = 256;
@@ -55,6 +56,7 @@ impl Gpu {
             state.release(program);
             return Err(error);
         }
+        self.trace.note(|| Event::Ran(program.clone()));
         let memory = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
         let validation = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
         let internal = self.device.push_error_scope(wgpu::ErrorFilter::Internal);
@@ -359,7 +361,11 @@ impl Gpu {
         let mapped = slice.get_mapped_range().map_err(|error| refused(&error))?;
         let all: &[f32] = bytemuck::cast_slice(&mapped);
         let part = |(numbers, end): (&&Numbers, &usize)| all[end - numbers.len()..*end].to_vec();
-        Ok(wanted.iter().zip(&ends).map(part).collect())
+        let found: Vec<Vec<f32>> = wanted.iter().zip(&ends).map(part).collect();
+        for (numbers, found) in wanted.iter().zip(&found) {
+            self.trace.note(|| Event::Gave(numbers.id(), found.clone()));
+        }
+        Ok(found)
     }
 }
 

@@ -12,7 +12,7 @@ use seqrs_core::with_cell;
 use crate::params;
 use crate::program::{Access, Binding, Pipeline};
 use crate::row_kernels::RowKernel;
-use crate::rules::{MOST_MEMORY, MOST_THREADS, Tile};
+use crate::rules::{MOST_MEMORY, MOST_THREADS, Rules, Tile};
 
 /// A shader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -662,49 +662,53 @@ fn runs(buffer: &str, at: &str, count: usize) -> String {
     (0..count).map(load).collect::<Vec<_>>().join(", ")
 }
 
+/// Every shader that a program may have, with a name of its own.
+pub fn shaders() -> Vec<(String, Pipeline)> {
+    all().into_iter().map(|kernel| (format!("{kernel:?}"), kernel.pipeline())).collect()
+}
+
+/// Each for every tile of the table.
+fn all() -> Vec<Kernel> {
+    let mut all = vec![Kernel::Product];
+    all.extend(crate::row_kernels::all().into_iter().map(Kernel::Rows));
+    let rules = Rules::default();
+    for rows in [1, 4, 16, 32] {
+        let tile = |gates| rules.tile(gates, 4096, rows);
+        let one = tile(1);
+        all.extend([
+            Kernel::LastBack(one),
+            Kernel::Project(one),
+            Kernel::ProjectBack(one),
+            Kernel::Step(CellKind::Lstm, Recorded::Yes, Projected::Yes, tile(4)),
+            Kernel::Step(CellKind::Lstm, Recorded::No, Projected::Yes, tile(4)),
+            Kernel::StepBack(CellKind::Lstm, Projected::Yes, one),
+            Kernel::Open(CellKind::GruResetBefore, tile(2)),
+            Kernel::Close(CellKind::GruResetBefore, one),
+        ]);
+        for kind in CellKind::ALL {
+            let gates = Text::of(kind).last_gates();
+            for recorded in [Recorded::Yes, Recorded::No] {
+                all.push(Kernel::Step(kind, recorded, Projected::No, tile(gates)));
+            }
+            all.push(Kernel::StepBack(kind, Projected::No, one));
+        }
+    }
+    for (kind, hidden) in CellKind::ALL.into_iter().flat_map(|kind| [(kind, 1), (kind, 64)]) {
+        let (gates, first) = (kind.gates(), Text::of(kind).first_gates);
+        let tile = |gates| rules.all_steps(gates, kind.gates(), hidden, 2).expect("it is small");
+        for recorded in [Recorded::Yes, Recorded::No] {
+            all.push(Kernel::AllSteps(kind, recorded, tile(first.max(gates - first))));
+        }
+        all.push(Kernel::AllStepsBack(kind, tile(1)));
+    }
+    all
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::device::Gpu;
     use crate::program::Program;
-    use crate::rules::Rules;
-
-    /// Each for every tile of the table.
-    fn all() -> Vec<Kernel> {
-        let mut all = vec![Kernel::Product];
-        all.extend(crate::row_kernels::all().into_iter().map(Kernel::Rows));
-        let rules = Rules::default();
-        for rows in [1, 4, 16, 32] {
-            let tile = |gates| rules.tile(gates, 4096, rows);
-            let one = tile(1);
-            all.extend([
-                Kernel::LastBack(one),
-                Kernel::Project(one),
-                Kernel::ProjectBack(one),
-                Kernel::Step(CellKind::Lstm, Recorded::Yes, Projected::Yes, tile(4)),
-                Kernel::Step(CellKind::Lstm, Recorded::No, Projected::Yes, tile(4)),
-                Kernel::StepBack(CellKind::Lstm, Projected::Yes, one),
-                Kernel::Open(CellKind::GruResetBefore, tile(2)),
-                Kernel::Close(CellKind::GruResetBefore, one),
-            ]);
-            for kind in CellKind::ALL {
-                let gates = Text::of(kind).last_gates();
-                for recorded in [Recorded::Yes, Recorded::No] {
-                    all.push(Kernel::Step(kind, recorded, Projected::No, tile(gates)));
-                }
-                all.push(Kernel::StepBack(kind, Projected::No, one));
-            }
-        }
-        for (kind, hidden) in CellKind::ALL.into_iter().flat_map(|kind| [(kind, 1), (kind, 64)]) {
-            let (gates, first) = (kind.gates(), Text::of(kind).first_gates);
-            let tile = |gates| rules.all_steps(gates, kind.gates(), hidden, 2).unwrap();
-            for recorded in [Recorded::Yes, Recorded::No] {
-                all.push(Kernel::AllSteps(kind, recorded, tile(first.max(gates - first))));
-            }
-            all.push(Kernel::AllStepsBack(kind, tile(1)));
-        }
-        all
-    }
 
     /// Needs no driver, so it runs everywhere.
     #[test]

@@ -22,9 +22,12 @@ mod released;
 mod row_kernels;
 mod rows;
 mod rules;
+mod trace;
 mod weights;
 
+pub use kernels::shaders;
 pub use recorder::{Numbers, Record, Recorder, Weights};
 pub use row_kernels::{Function, Term};
 pub use rows::{Clip, Groups, Linear, Normal, Rule};
 pub use rules::{Rules, Tile};
+pub use trace::Event;

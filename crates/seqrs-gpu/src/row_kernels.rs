@@ -364,7 +364,7 @@ impl RowKernel {
     }
 }
 
-#[cfg(test)]
+/// Each of them.
 pub(crate) fn all() -> Vec<RowKernel> {
     use RowKernel::{
         ColumnSums, CopyRows, CrossEntropy, LargestRows, LargestRowsBack, LayerNorm, LayerNormBack,

@@ -22,5 +22,5 @@ mod trainer;
 pub use model::{GpuModel, GpuTape};
 pub use plan::{Named, Plan};
 pub use seqrs_gpu::device::{Description, Gpu, GpuError, adapters};
-pub use seqrs_gpu::program;
+pub use seqrs_gpu::{Event, program, shaders};
 pub use trainer::GpuTrainer;
