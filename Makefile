@@ -92,6 +92,7 @@ lint: lint-rust lint-python
 lint-rust:
 	@.ci/tool rustfmt cargo fmt --all --check
 	@.ci/tool clippy cargo clippy --workspace --all-targets --features seqrs/gpu --locked -- -D warnings
+	@.ci/tool clippy cargo clippy --package seqrs-py --no-default-features --locked -- -D warnings
 
 lint-python: $(VENV)/test.stamp
 	$(VENV)/bin/ruff check .
@@ -135,7 +136,7 @@ bench-gpu: $(VENV)/installed.stamp
 docs: $(VENV)/installed.stamp
 	cargo doc --workspace --exclude seqrs-benches --features seqrs/gpu --no-deps --locked
 	@$(SETUP) $(VENV) requirements/docs.txt
-	$(PY) -m pdoc --output-directory target/doc-python --docformat google seqrs
+	$(PY) -m pdoc --output-directory target/doc-python --docformat google seqrs seqrs.wgpu
 	@echo "open target/doc/seqrs/index.html and target/doc-python/seqrs.html"
 
 clean:

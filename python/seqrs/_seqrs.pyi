@@ -1,6 +1,7 @@
 """The compiled part of seqrs. Everything public is wrapped by the Python files beside it."""
 
 import os
+from collections.abc import Callable
 from typing import Any, final
 
 import numpy as np
@@ -12,6 +13,9 @@ __all__ = [
     "Tape",
     "Trainer",
     "__version__",
+    "_panic",
+    "_shaders",
+    "_traced",
     "asked_threads",
     "generate",
     "get_num_threads",
@@ -176,6 +180,9 @@ class Trainer:
     def checkpoint(self, path: str | os.PathLike[str], extra_json: str) -> None: ...
     def restore(self, path: str | os.PathLike[str]) -> str: ...
 
+def _panic(words: str) -> None: ...
+def _shaders() -> dict[str, tuple[str, str, list[bool]]]: ...
+def _traced(number: int, work: Callable[[], Any]) -> list[Any]: ...
 def asked_threads() -> int: ...
 def generate(
     model: Model,

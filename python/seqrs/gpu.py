@@ -21,6 +21,6 @@ def adapters() -> list[dict[str, Any]]:
 
     Keys: `name`, `driver`, `api` (vulkan, metal, dx12); `software`, whether it is made of software,
     which `to` refuses unless `SEQRS_GPU_ALLOW_CPU=1`, as it is slower than the CPU; and
-    `largest_buffer`, bytes of the largest buffer.
+    `largest_buffer`, bytes of the largest buffer. There are none in a build without GPU support.
     """
     return _seqrs.gpu_adapters()

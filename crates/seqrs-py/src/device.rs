@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
-use seqrs::gpu::{Description, Gpu, GpuModel, GpuTrainer, adapters};
 use seqrs::{Layer, Sequential};
 use seqrs_core::Error;
 
 use crate::entry::{compute, guard};
 use crate::errors;
+use crate::gpu::{Description, Gpu, GpuModel, GpuTrainer, adapters};
 use crate::layer::{Kept, PyLayer};
 
 /// The GPUs that are open, and the process that has opened them.

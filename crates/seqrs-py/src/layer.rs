@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex};
 
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
-use seqrs::gpu::Plan;
 use seqrs::number::{DType, Number};
 use seqrs::{Layer, LayerSpec, Sequential, random};
 use seqrs_core::Error;
@@ -17,8 +16,8 @@ use crate::batch::{self, Axes, Layout, Live};
 use crate::device::{self, Device, Late, Resident, locked};
 use crate::entry::{compute, guard};
 use crate::errors;
+use crate::gpu::{self, Plan};
 use crate::network::{Call, Network};
-use crate::plan;
 use crate::state::Holder;
 use crate::tape::{AnyTape, Tape};
 use crate::weights;
@@ -470,7 +469,7 @@ impl PyLayer {
             };
             let stack = layer.stack();
             let plan = compute(py, || Plan::new(stack, &steps, place, gradients, largest_buffer))?;
-            plan::write(py, &plan)
+            gpu::write_plan(py, &plan)
         })
     }
 

@@ -6,6 +6,9 @@
 //! The life of a call: [`entry::guard`] (no panic leaves), [`arrays`] and [`batch`] (copy
 //! the caller's live rows, with the GIL), [`entry::compute`] (without the GIL, Ctrl-C
 //! heard), [`arrays::new`] (results as new arrays), [`errors`] (one table).
+//!
+//! With the feature `gpu`, which is on by default, it computes on GPUs too; without it `gpu` is
+//! `no_gpu.rs`, and nothing else differs.
 
 mod arrays;
 mod batch;
@@ -14,14 +17,16 @@ mod entry;
 mod errors;
 mod files;
 mod generation;
+#[cfg_attr(not(feature = "gpu"), path = "no_gpu.rs")]
+mod gpu;
 mod layer;
 mod loss;
 mod model;
 mod network;
-mod plan;
 mod ranges;
 mod state;
 mod tape;
+mod testing;
 mod threads;
 mod trainer;
 mod weights;
@@ -46,5 +51,8 @@ fn _seqrs(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(threads::asked_threads, module)?)?;
     module.add_function(wrap_pyfunction!(threads::restore_threads, module)?)?;
     module.add_function(wrap_pyfunction!(threads::info, module)?)?;
+    module.add_function(wrap_pyfunction!(testing::_panic, module)?)?;
+    module.add_function(wrap_pyfunction!(testing::_shaders, module)?)?;
+    module.add_function(wrap_pyfunction!(testing::_traced, module)?)?;
     Ok(())
 }

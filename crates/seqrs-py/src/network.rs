@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use seqrs::gpu::{GpuModel, GpuTape};
 use seqrs::model_tape::{ModelGradients, ModelTape, OutputRef};
 use seqrs::number::Number;
 use seqrs::sequential::{Input, ModelState, Output, Rank};
@@ -18,6 +17,7 @@ use crate::batch::{self, Axes, Given, Layout, Live, Reads};
 use crate::device::Resident;
 use crate::entry::compute;
 use crate::errors;
+use crate::gpu::{GpuModel, GpuTape};
 use crate::state::{self, Holder};
 use crate::tape::{AnyTape, OnGpu, Tape};
 

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use pyo3::prelude::*;
-use seqrs::gpu::GpuTape;
 use seqrs::model_tape::ModelTape;
 
 use crate::batch::Layout;
 use crate::device::Resident;
 use crate::entry::guard;
+use crate::gpu::GpuTape;
 
 /// A recorded forward call of either number type.
 pub(crate) enum AnyTape {

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 
 use pyo3::prelude::*;
-use seqrs::gpu::GpuTrainer;
 use seqrs::number::DType;
 use seqrs::sequential::{ModelState, Rank};
 use seqrs::targets::Target;
@@ -19,6 +18,7 @@ use crate::batch::{self, Axes, Copied, Given as X, Layout, Live};
 use crate::device::{self, Device, Late, locked};
 use crate::entry::{compute, guard, look};
 use crate::errors;
+use crate::gpu::GpuTrainer;
 use crate::layer::{Given, Kept};
 use crate::loss;
 use crate::model::PyModel;
