@@ -1,4 +1,4 @@
-"""What crosses the border between Python and the compiled part: arrays, paths and positions."""
+"""What crosses the border between Python and the compiled part, and that panics do not."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import seqrs
 from cases import assert_same, character_model, id_batches, python
+from seqrs import _seqrs
 from tolerances import assert_same_bits
 
 
@@ -162,6 +163,20 @@ print(in_child(on_one_processor))
         unset = f"import os\nfor name in {list(clean)}: os.environ.pop(name, None)\n"
         found = python(unset + code)
         assert found.stdout.strip() == "1", found.stderr
+
+
+class TestPanics:
+    def test_a_bug_is_an_error_and_leaves_the_module_usable(self) -> None:
+        layer = seqrs.LSTM(3, 5)
+        x = np.ones((2, 4, 3), np.float32)
+        want, _ = layer(x)
+        message = "got a bug in seqrs, please report it: one and one are three"
+        for _ in range(2):
+            with pytest.raises(seqrs.InternalError, match=message) as caught:
+                _seqrs._panic("one and one are three")
+            again = pickle.loads(pickle.dumps(caught.value))
+            assert (type(again), str(again)) == (seqrs.InternalError, str(caught.value))
+            assert_same_bits(layer(x)[0], want)
 
 
 class Tagged(seqrs.Linear):
