@@ -102,7 +102,7 @@ class Executor:
         """Makes the buffers of a program that `bindings` lacks, which has them afterwards.
 
         Args:
-            program: as `plan` of a layer's handle gives it.
+            program: as `plan` of a layer's handle gives it, or `_traced` of a device.
             bindings: of each buffer by its number.
             kept: those that stay as they are from run to run.
         """
@@ -111,7 +111,8 @@ class Executor:
                 bindings[number] = {"buffer": self._buffer(size), "offset": 0, "size": size}
         for number, data in program["writes"]:
             self.device.queue.write_buffer(bindings[number]["buffer"], 0, data)
-        kept = kept | {number for number, _ in program["writes"]}
+        # What is written is never changed, and what is blank is written before it is read.
+        kept = kept | {number for number, _ in program["writes"]} | {*program["blank"]}
         cleared = [bindings[number] for number, _ in program["buffers"] if number not in kept]
         compiled = [self._compile(*pipeline) for pipeline in program["pipelines"]]
         params = self._params([params for _, _, params, _ in program["dispatches"]])
@@ -164,10 +165,10 @@ class Executor:
 
     def _params(self, all_words: list[bytes]) -> dict[str, Any]:
         """The parameters of all dispatches in one buffer, bound as those of the first."""
-        data = b"".join(words.ljust(_ALIGNMENT, b"\0") for words in all_words)
-        size = max(len(data), _ALIGNMENT)
+        # A program may have no dispatch, but no buffer is empty.
+        data = b"".join(words.ljust(_ALIGNMENT, b"\0") for words in all_words or [b""])
         usage = self._usage.UNIFORM | self._usage.COPY_DST
-        buffer = self.device.create_buffer(label="params", size=size, usage=usage)
+        buffer = self.device.create_buffer(label="params", size=len(data), usage=usage)
         self.device.queue.write_buffer(buffer, 0, data)
         return {"buffer": buffer, "offset": 0, "size": _ALIGNMENT}
 

@@ -1,17 +1,21 @@
-"""A layer on a device of wgpu-py: what the CPU gives, in the caller's buffers, between shaders.
+"""What runs on a device of wgpu-py: layers, which are those of the CPU, in the caller's buffers and
+between the caller's shaders; and all that seqrs has its own device do, again.
 
 Without the package or an adapter these tests say so; with SEQRS_REQUIRE_GPU=1 they fail.
 """
 
 from __future__ import annotations
 
+import functools
 import os
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import seqrs
 import tolerances
+from adapter import GPU, gpu
 from cases import (
     CELLS,
     LIVE,
@@ -28,6 +32,8 @@ from cases import (
     parts,
     python,
 )
+from seqrs import _seqrs
+from test_gpu import LENGTHS, characters, feed, letters, models
 from tolerances import assert_close, assert_same_bits
 
 
@@ -152,6 +158,153 @@ def test_buffers_as_large_as_the_device_has_are_cut_with_the_same_bits(
     cut = seqrs.wgpu.LayerOnDevice(layer, Small(executor.device), B, T, gradients=True)
     assert len(cut._forward.dispatches) > len(whole._forward.dispatches)
     assert_same(on_device(cut, given), on_device(whole, given))
+
+
+def layer_of(cell: str) -> Callable[[], Any]:
+    """What a layer does in inference, forward and backward."""
+
+    def work() -> None:
+        layer = make(cell, num_layers=2, bidirectional=True, dropout=0.3).to(GPU)
+        given, lengths = Given(layer), LIVE["lengths"]["lengths"]
+        layer(given.x, given.state, lengths=lengths)
+        everything(layer, given, lengths=lengths)
+
+    return work
+
+
+ADAM = seqrs.Adam(0.01)
+
+
+def training_of(
+    model: seqrs.Sequential,
+    loss: Any,
+    optimizer: Any = ADAM,
+    **options: Any,
+) -> Callable[[], Any]:
+    """What a model does in inference, forward and backward, and in two steps of a trainer."""
+    reads_ids = isinstance(model[0], seqrs.Embedding)
+
+    def work() -> None:
+        model.to(GPU)
+        x, random = (letters() if reads_ids else feed()), np.random.default_rng(1)
+        model(x, lengths=LENGTHS)
+        y, _, tape = model.forward(x, lengths=LENGTHS)
+        model.backward(tape, random.uniform(-1, 1, y.shape))
+        trainer = seqrs.Trainer(model, loss=loss, optimizer=optimizer, **options)
+        for _ in range(2):
+            classes = isinstance(loss, seqrs.CrossEntropy)
+            last = y.shape[-1]
+            target = random.integers(last, size=y.shape[:-1]) if classes else random.random(y.shape)
+            trainer.step(x, target, lengths=LENGTHS)
+        model.state_dict()
+
+    return work
+
+
+#: What seqrs has a device of its own do, so that every shader runs.
+WORK: dict[str, Callable[[], Any]] = {
+    **{cell: layer_of(cell) for cell in CELLS},
+    **{name: training_of(model, seqrs.MSE()) for name, model in models().items()},
+    **{
+        f"loss-{loss!r}": training_of(models()["max"], loss, clip_value=0.1)
+        for loss in (
+            seqrs.CrossEntropy(),
+            seqrs.BinaryCrossEntropy(),
+            seqrs.MSE(reduction="sum"),
+            seqrs.MAE(),
+            seqrs.Huber(0.3),
+        )
+    },
+    **{
+        f"optimizer-{optimizer!r}": training_of(
+            characters(), seqrs.CrossEntropy(), optimizer, clip_norm=0.1
+        )
+        for optimizer in (
+            seqrs.SGD(0.1),
+            seqrs.SGD(0.1, momentum=0.9),
+            seqrs.SGD(0.1, momentum=0.9, nesterov=True),
+            seqrs.RMSprop(0.01),
+            seqrs.RMSprop(0.01, momentum=0.9),
+            seqrs.Adam(0.01, weight_decay=0.1),
+            seqrs.AdamW(0.01),
+        )
+    },
+}
+
+#: Label, source and bindings of every shader by its name.
+SHADERS = _seqrs._shaders()
+
+
+@functools.cache
+def traced(name: str) -> list[Any]:
+    """What the device of seqrs does at that work: programs, and the numbers that it gives."""
+    return _seqrs._traced(0, WORK[name])
+
+
+def do_again(executor: seqrs.wgpu.Executor, events: list[Any]) -> None:
+    """Runs the same programs; the same numbers have to come back."""
+    queue, bindings = executor.device.queue, dict[int, dict[str, Any]]()
+    for event in events:
+        if isinstance(event, dict):
+            sizes = dict(event["buffers"])
+            # What may hold anything holds NaN.
+            for number in event["blank"]:
+                buffer, size = executor._buffer(sizes[number]), sizes[number]
+                queue.write_buffer(buffer, 0, b"\xff" * size)
+                bindings[number] = {"buffer": buffer, "offset": 0, "size": size}
+            executor._run(executor._prepare(event, bindings, set()))
+            for number in event["released"]:
+                bindings.pop(number, None)
+            continue
+        number, data = event
+        want = np.frombuffer(data, np.float32)
+        got = queue.read_buffer(bindings[number]["buffer"], 0, len(data)) if data else data
+        assert_close(np.frombuffer(got, np.float32), want, tolerances.PACKAGE_TO_REFERENCE_F32)
+
+
+class TestShaders:
+    @pytest.mark.parametrize("name", SHADERS)
+    def test_it_is_valid(self, executor: seqrs.wgpu.Executor, name: str) -> None:
+        executor._compile(*SHADERS[name])
+
+    @gpu
+    @pytest.mark.parametrize("name", WORK)
+    def test_what_it_computes_is_what_the_device_of_seqrs_does(
+        self, executor: seqrs.wgpu.Executor, name: str
+    ) -> None:
+        events = traced(name)
+        assert sum(isinstance(event, tuple) for event in events) >= 4
+        do_again(executor, events)
+
+    @gpu
+    def test_each_runs(self) -> None:
+        programs = [event for name in WORK for event in traced(name) if isinstance(event, dict)]
+        ran = {source for program in programs for _, source, _ in program["pipelines"]}
+        listed = {source: name for name, (_, source, _) in SHADERS.items()}
+        assert [name for source, name in listed.items() if source not in ran] == []
+        assert ran <= {*listed}
+
+
+@gpu
+def test_inference_needs_the_same_buffers_for_any_number_of_layers() -> None:
+    rows, steps, width = 8, 64, 16
+    x = np.ones((rows, steps, width), np.float32)
+
+    def bytes_of(count: int) -> int:
+        layers: list[seqrs.Layer] = []
+        for _ in range(count):
+            layers += [seqrs.Linear(width, width), seqrs.LayerNorm(width), seqrs.LSTM(width, width)]
+        model = seqrs.Sequential(layers).to(GPU)
+        *_, program = (e for e in _seqrs._traced(0, lambda: model(x)) if isinstance(e, dict))
+        # Of each LSTM h and c, and h before and after a step.
+        states = 4 * 4 * rows * width * count
+        return sum(size for _, size in program["buffers"]) - states
+
+    few = bytes_of(2)
+    assert bytes_of(8) == few
+    # x; what LayerNorm reads, writes and keeps for the way back; gx of four gates; a table, and
+    # what LayerNorm keeps of every row.
+    assert few <= (1 + 3 + 4) * x.nbytes + 2 * 4 * rows * steps
 
 
 FILL = """
@@ -323,6 +476,11 @@ except ModuleNotFoundError as error:
         found = python(code)
         assert found.returncode == 0, found.stderr
         assert "pip install 'seqrs[wgpu]'" in found.stdout
+
+    def test_its_name_is_left_to_the_package(self) -> None:
+        code = "from seqrs import *; print('wgpu' in globals(), 'LSTM' in globals())"
+        found = python(code)
+        assert (found.returncode, found.stdout.split()) == (0, ["False", "True"]), found.stderr
 
     def test_the_package_is_loaded_by_what_needs_it_alone(self) -> None:
         code = "import sys, seqrs; seqrs.wgpu; print('wgpu' in sys.modules)"
