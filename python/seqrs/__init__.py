@@ -47,7 +47,8 @@ from .recurrent import GRU, LSTM, RNN
 from .threads import get_num_threads, info, num_threads, set_num_threads
 
 if TYPE_CHECKING:
-    from . import callbacks, checkpoints, data, gpu, reference, schedules, wgpu
+    from . import callbacks, checkpoints, data, gpu, reference, schedules
+    from . import wgpu as wgpu
     from .callbacks import CSVLogger, EarlyStopping, ModelCheckpoint
     from .generation import generate
     from .training import Trainer, TrainStep
@@ -106,10 +107,10 @@ __all__ = [
     "reference",
     "schedules",
     "set_num_threads",
-    "wgpu",
 ]
 
 # Loaded when they are first used, so that a program that only infers does not wait for them.
+# (`wgpu` is not in `__all__`: with `from seqrs import *` the name stays that of the package wgpu.)
 _LATER = {
     "CSVLogger": "callbacks",
     "EarlyStopping": "callbacks",
