@@ -1,6 +1,7 @@
-"""Whether there is a GPU for the tests that need one, of software too.
+"""Where tests compute: on the CPU, and on a GPU where there is one, of software too.
 
-Without one they are skipped, and say why; with SEQRS_REQUIRE_GPU=1 nothing runs at all.
+Without one the tests that need it are skipped, and say why; with SEQRS_REQUIRE_GPU=1 nothing runs
+at all.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 import pytest
 import seqrs
 
+CPU = "cpu"
 GPU = "gpu"
 
 
@@ -27,9 +29,11 @@ def _missing() -> str:
 MISSING = _missing()
 gpu = pytest.mark.skipif(bool(MISSING), reason=f"no GPU: {MISSING}")
 
-#: Number type and device of a layer: every test that takes them is named after both.
+#: What the fixture `device` goes through, for every test that takes it.
+DEVICES = [pytest.param(CPU, id=CPU), pytest.param(GPU, id=GPU, marks=gpu)]
+#: Number type and device, for the tests that take both: a GPU computes in float32 alone.
 PLACES = [
-    pytest.param("float32", "cpu", id="float32"),
-    pytest.param("float64", "cpu", id="float64"),
+    pytest.param("float32", CPU, id="float32-cpu"),
+    pytest.param("float64", CPU, id="float64-cpu"),
     pytest.param("float32", GPU, id="float32-gpu", marks=gpu),
 ]

@@ -67,13 +67,14 @@ def make(
     hidden: int = H,
     *,
     weights: int = 1,
+    device: str = "cpu",
     **options: Any,
 ) -> Any:
     """A layer of the package with random parameters, biases other than 0 as well."""
     kind, cell_options = CELLS[cell]
     layer = getattr(seqrs, kind)(inputs, hidden, **cell_options, **options, dtype=dtype)
     randomise(layer, weights)
-    return layer
+    return layer.to(device)
 
 
 def randomise(layer: Any, seed: int = 1) -> None:
@@ -309,6 +310,7 @@ def character_model(
     dropout: float = 0.0,
     num_layers: int = 1,
     seed: int = 3,
+    device: str = "cpu",
 ) -> seqrs.Sequential:
     """A small model of ids, as the character models of the documentation."""
     layers = [
@@ -316,7 +318,7 @@ def character_model(
         seqrs.LSTM(6, hidden, num_layers, dropout=dropout, dtype=dtype),
         seqrs.Linear(hidden, vocab, dtype=dtype),
     ]
-    return seqrs.Sequential(layers, seed=seed)
+    return seqrs.Sequential(layers, seed=seed).to(device)
 
 
 def id_batches(count: int, vocab: int = 11, batch: int = 4, steps: int = 6) -> list[Any]:

@@ -1,9 +1,16 @@
-"""What pytest is told about these tests."""
+"""What pytest is told about these tests, and the device on which they compute."""
 
 from __future__ import annotations
 
 import pytest
+from adapter import DEVICES
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "interop: needs PyTorch, which `make test` does not install")
+
+
+@pytest.fixture(params=DEVICES)
+def device(request: pytest.FixtureRequest) -> str:
+    """A test that takes it runs on the CPU and on a GPU, and is named after the device."""
+    return str(request.param)

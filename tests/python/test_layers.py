@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 import seqrs
 import tolerances
+from adapter import PLACES
 from cases import (
     CELLS,
     DTYPES,
+    TO_REFERENCE,
     Array,
     assert_same,
     assert_same_state,
@@ -59,10 +61,10 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 }
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("dtype", "device"), PLACES)
 class TestValues:
-    def test_embedding_looks_up(self, dtype: str) -> None:
-        layer = seqrs.Embedding(7, F, dtype=dtype)
+    def test_embedding_looks_up(self, dtype: str, device: str) -> None:
+        layer = seqrs.Embedding(7, F, dtype=dtype).to(device)
         ids = np.random.default_rng(0).integers(0, 7, (B, T))
         y, state = layer(ids)
         assert state is None
@@ -71,26 +73,27 @@ class TestValues:
             assert_same_bits(layer(ids.astype(kind))[0], y)
         assert_same_bits(layer.step(ids[:, 0])[0], y[:, 0])
 
-    def test_embedding_of_padding_is_zero(self, dtype: str) -> None:
-        layer = seqrs.Embedding(7, F, padding_idx=2, dtype=dtype)
+    def test_embedding_of_padding_is_zero(self, dtype: str, device: str) -> None:
+        layer = seqrs.Embedding(7, F, padding_idx=2, dtype=dtype).to(device)
         weight = layer.state_dict()["weight"]
         assert not weight[2].any()
         assert np.delete(weight, 2, axis=0).all()
+        assert not layer([[2, 2]])[0].any()
 
-    def test_linear(self, dtype: str) -> None:
-        layer = seqrs.Linear(F, 6, dtype=dtype)
+    def test_linear(self, dtype: str, device: str) -> None:
+        layer = seqrs.Linear(F, 6, dtype=dtype).to(device)
         randomise(layer)
         x, w = some((B, T, F), dtype), layer.state_dict()
         expected = x @ w["weight"].T + w["bias"]
         assert_close(layer(x)[0], expected, FORMULA[dtype])
         assert_close(layer(x[:, 0])[0], expected[:, 0], FORMULA[dtype])
-        bare = seqrs.Linear(F, 6, bias=False, dtype=dtype)
+        bare = seqrs.Linear(F, 6, bias=False, dtype=dtype).to(device)
         assert list(bare.state_dict()) == ["weight"]
         bare.load_state_dict({"weight": w["weight"]})
         assert_close(bare(x)[0], x @ w["weight"].T, FORMULA[dtype])
 
-    def test_layer_norm(self, dtype: str) -> None:
-        layer = seqrs.LayerNorm(F, eps=1e-3, dtype=dtype)
+    def test_layer_norm(self, dtype: str, device: str) -> None:
+        layer = seqrs.LayerNorm(F, eps=1e-3, dtype=dtype).to(device)
         assert layer.state_dict()["weight"].tolist() == [1.0] * F
         assert layer.state_dict()["bias"].tolist() == [0.0] * F
         randomise(layer)
@@ -99,81 +102,76 @@ class TestValues:
         scale = np.sqrt((centred**2).mean(axis=-1, keepdims=True) + 1e-3)
         assert_close(layer(x)[0], centred / scale * w["weight"] + w["bias"], FORMULA[dtype])
 
-    def test_layer_norm_far_from_zero_keeps_its_digits(self, dtype: str) -> None:
-        layer = seqrs.LayerNorm(64, dtype=dtype)
+    def test_layer_norm_far_from_zero_keeps_its_digits(self, dtype: str, device: str) -> None:
+        layer = seqrs.LayerNorm(64, dtype=dtype).to(device)
         # 4096 + k/1024 is exact in float32.
         x = np.round(some((2, 3, 64), dtype) * 1024) / 1024
         expected, _ = layer(x)
         assert_close(layer(x + 4096)[0], expected, FAR_FROM_ZERO[dtype])
 
     @pytest.mark.parametrize("function", ACTIVATIONS)
-    def test_activation(self, dtype: str, function: str) -> None:
+    def test_activation(self, dtype: str, device: str, function: str) -> None:
         x = some((B, T, F), dtype) * 8
-        y, state = seqrs.Activation(function)(x)
+        y, state = seqrs.Activation(function).to(device)(x)
         assert state is None
         assert y.dtype == dtype
         assert_close(y, ACTIVATIONS[function](x.astype(np.float64)), FORMULA[dtype])
 
-    def test_activations_of_large_numbers_do_not_overflow(self, dtype: str) -> None:
+    def test_activations_of_large_numbers_do_not_overflow(self, dtype: str, device: str) -> None:
         x = np.array([[[-1e4, 1e4, 0.0], [3e4, 3e4, -3e4]]], dtype)
-        assert seqrs.Activation("softmax")(x)[0].tolist() == [[[0, 1, 0], [0.5, 0.5, 0]]]
-        assert seqrs.Activation("sigmoid")(x)[0].tolist() == [[[0, 1, 0.5], [1, 1, 0]]]
-        assert seqrs.Activation("tanh")(x)[0].tolist() == [[[-1, 1, 0], [1, 1, -1]]]
+        softmax, sigmoid, tanh = (
+            seqrs.Activation(function).to(device)(x)[0].tolist()
+            for function in ("softmax", "sigmoid", "tanh")
+        )
+        assert softmax == [[[0, 1, 0], [0.5, 0.5, 0]]]
+        assert sigmoid == [[[0, 1, 0.5], [1, 1, 0]]]
+        assert tanh == [[[-1, 1, 0], [1, 1, -1]]]
 
-    def test_numbers_below_the_normal_ones_are_numbers(self, dtype: str) -> None:
-        """IEEE: nothing is flushed to zero, here or in the arithmetic that comes after."""
-        tiny = np.finfo(dtype).tiny
-        x = np.array([[[tiny / 4, -tiny / 8, tiny * 2]]], dtype)
-        layer = seqrs.Linear(3, 3, bias=False, dtype=dtype)
-        layer.load_state_dict({"weight": np.eye(3) / 2})
-        assert_same_bits(layer(x)[0], x / 2)
-        lstm = make("lstm", dtype, 3, 40)
-        lstm.load_state_dict({k: 0 * v for k, v in lstm.state_dict().items()})
-        c = np.full((1, 4, 40), tiny, dtype)
-        _, (_, c_last) = lstm(np.zeros((4, 2, 3), dtype), (0 * c, c))
-        assert_same_bits(c_last, c / 4)  # the forget gate is 1/2, at both steps
-        assert (x / 4 != 0).all()
-
-    def test_dropout_does_nothing_at_inference(self, dtype: str) -> None:
+    def test_dropout_does_nothing_at_inference(self, dtype: str, device: str) -> None:
         x = some((B, T, F), dtype)
-        layer = seqrs.Dropout(0.5)
+        layer = seqrs.Dropout(0.5).to(device)
         assert_same_bits(layer(x)[0], x)
         assert_same_bits(layer.forward(x, training=False)[0], x)
 
-    def test_dropout_keeps_and_scales_in_training(self, dtype: str) -> None:
+    def test_dropout_keeps_and_scales_in_training(self, dtype: str, device: str) -> None:
         x = np.ones((40, 25, 10), dtype)
-        layer = seqrs.Dropout(0.25, seed=1)
+        layer = seqrs.Dropout(0.25, seed=1).to(device)
         y, _, tape = layer.forward(x)
         assert set(np.unique(y).tolist()) == {0.0, np.dtype(dtype).type(1 / 0.75).item()}
         assert abs((y == 0).mean() - 0.25) < tolerances.SHARE_OF_DRAWS
         assert not np.array_equal(layer.forward(x)[0], y)
+        # On any device.
         assert_same_bits(seqrs.Dropout(0.25, seed=1).forward(x)[0], y)
         assert not np.array_equal(seqrs.Dropout(0.25, seed=2).forward(x)[0], y)
         # The gradient takes the same factors.
         assert_same_bits(np.asarray(layer.backward(tape, x).x), y)
 
-    def test_pooling(self, dtype: str) -> None:
+    def test_pooling(self, dtype: str, device: str) -> None:
         x = some((B, T, F), dtype)
-        last, _ = seqrs.Last()(x, lengths=LENGTHS)
+        last, _ = seqrs.Last().to(device)(x, lengths=LENGTHS)
         assert_same_bits(last, np.stack([x[0, 1], x[1, 3], np.zeros(F, dtype)]))
-        mean, _ = seqrs.MeanPool()(x, lengths=LENGTHS)
+        mean, _ = seqrs.MeanPool().to(device)(x, lengths=LENGTHS)
         expected = [x[0, :2].mean(axis=0), x[1].mean(axis=0), np.zeros(F)]
         assert_close(mean, np.stack(expected), FORMULA[dtype])
-        highest, _ = seqrs.MaxPool()(x, lengths=LENGTHS)
+        highest, _ = seqrs.MaxPool().to(device)(x, lengths=LENGTHS)
         expected = [x[0, :2].max(axis=0), x[1].max(axis=0), np.zeros(F, dtype)]
         assert_same_bits(highest, np.stack(expected))
 
-    def test_pooling_over_a_mask_with_holes(self, dtype: str) -> None:
+    def test_pooling_over_a_mask_with_holes(self, dtype: str, device: str) -> None:
         x, mask = some((1, T, F), dtype), np.array([[False, True, False, True]])
         x[0, ::2] = np.nan
-        assert_same_bits(seqrs.Last()(x, mask=mask)[0][0], x[0, 3])
-        assert_same_bits(seqrs.MaxPool()(x, mask=mask)[0][0], x[0, 1::2].max(axis=0))
-        assert_close(seqrs.MeanPool()(x, mask=mask)[0][0], x[0, 1::2].mean(axis=0), FORMULA[dtype])
+        last, highest, mean = (
+            kind().to(device)(x, mask=mask)[0][0]
+            for kind in (seqrs.Last, seqrs.MaxPool, seqrs.MeanPool)
+        )
+        assert_same_bits(last, x[0, 3])
+        assert_same_bits(highest, x[0, 1::2].max(axis=0))
+        assert_close(mean, x[0, 1::2].mean(axis=0), FORMULA[dtype])
 
-    def test_last_over_two_directions(self, dtype: str) -> None:
+    def test_last_over_two_directions(self, dtype: str, device: str) -> None:
         """Where each direction has read the whole row: that is its final state."""
         gru = make("gru-reset-before", dtype, F, 6, bidirectional=True)
-        model = seqrs.Sequential([gru, seqrs.Last()])
+        model = seqrs.Sequential([gru, seqrs.Last()]).to(device)
         x = some((B, T, F), dtype)
         y, (h,) = model(x, lengths=LENGTHS)
         expected = np.concatenate([h[0], h[1]], axis=1)
@@ -183,14 +181,14 @@ class TestValues:
         y, (h,) = model(x, mask=mask)
         assert_same_bits(y, np.concatenate([h[0], h[1]], axis=1))
 
-    def test_time_first_models(self, dtype: str) -> None:
+    def test_time_first_models(self, dtype: str, device: str) -> None:
         def build(batch_first: bool) -> seqrs.Sequential:
-            lstm = make("lstm", dtype, F, 6, batch_first=batch_first)
-            linear = seqrs.Linear(6, 2, dtype=dtype, seed=1)
-            return seqrs.Sequential([linear_in(dtype), lstm, linear])
-
-        def linear_in(dtype: str) -> Any:
-            return seqrs.Linear(F, F, dtype=dtype, seed=2)
+            layers = [
+                seqrs.Linear(F, F, dtype=dtype, seed=2),
+                make("lstm", dtype, F, 6, batch_first=batch_first),
+                seqrs.Linear(6, 2, dtype=dtype, seed=1),
+            ]
+            return seqrs.Sequential(layers).to(device)
 
         x = some((B, T, F), dtype)
         y, state = build(True)(x, lengths=LENGTHS)
@@ -199,39 +197,58 @@ class TestValues:
         assert_same_state(turned_state, state)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_numbers_below_the_normal_ones_are_numbers(dtype: str) -> None:
+    """IEEE: nothing is flushed to zero, here or in the arithmetic that comes after.
+
+    Of the CPU alone: WGSL lets a GPU take such a number for zero.
+    """
+    tiny = np.finfo(dtype).tiny
+    x = np.array([[[tiny / 4, -tiny / 8, tiny * 2]]], dtype)
+    layer = seqrs.Linear(3, 3, bias=False, dtype=dtype)
+    layer.load_state_dict({"weight": np.eye(3) / 2})
+    assert_same_bits(layer(x)[0], x / 2)
+    lstm = make("lstm", dtype, 3, 40)
+    lstm.load_state_dict({k: 0 * v for k, v in lstm.state_dict().items()})
+    c = np.full((1, 4, 40), tiny, dtype)
+    _, (_, c_last) = lstm(np.zeros((4, 2, 3), dtype), (0 * c, c))
+    assert_same_bits(c_last, c / 4)  # the forget gate is 1/2, at both steps
+    assert (x / 4 != 0).all()
+
+
 #: Models whose every gradient is compared with finite differences: (layers, input is ids).
-GRADIENTS: dict[str, tuple[Callable[[], list[Any]], bool]] = {
-    "embedding": (lambda: [seqrs.Embedding(6, F, dtype="float64")], True),
-    "linear": (lambda: [seqrs.Linear(F, 3, dtype="float64")], False),
-    "linear-no-bias": (lambda: [seqrs.Linear(F, 3, bias=False, dtype="float64")], False),
-    "layer-norm": (lambda: [seqrs.LayerNorm(F, dtype="float64")], False),
-    "last": (lambda: [make("lstm", "float64", F, 4), seqrs.Last()], False),
+GRADIENTS: dict[str, tuple[Callable[[str], list[Any]], bool]] = {
+    "embedding": (lambda dtype: [seqrs.Embedding(6, F, dtype=dtype)], True),
+    "linear": (lambda dtype: [seqrs.Linear(F, 3, dtype=dtype)], False),
+    "linear-no-bias": (lambda dtype: [seqrs.Linear(F, 3, bias=False, dtype=dtype)], False),
+    "layer-norm": (lambda dtype: [seqrs.LayerNorm(F, dtype=dtype)], False),
+    "last": (lambda dtype: [make("lstm", dtype, F, 4), seqrs.Last()], False),
     "last-bidirectional": (
-        lambda: [make("rnn-tanh", "float64", F, 4, bidirectional=True), seqrs.Last()],
+        lambda dtype: [make("rnn-tanh", dtype, F, 4, bidirectional=True), seqrs.Last()],
         False,
     ),
-    "mean-pool": (lambda: [make("lstm", "float64", F, 4), seqrs.MeanPool()], False),
-    "max-pool": (lambda: [make("lstm", "float64", F, 4), seqrs.MaxPool()], False),
+    "mean-pool": (lambda dtype: [make("lstm", dtype, F, 4), seqrs.MeanPool()], False),
+    "max-pool": (lambda dtype: [make("lstm", dtype, F, 4), seqrs.MaxPool()], False),
     **{
         name: (
-            lambda name=name: [  # type: ignore[misc]
-                seqrs.Linear(F, 4, dtype="float64"),
+            lambda dtype, name=name: [  # type: ignore[misc]
+                seqrs.Linear(F, 4, dtype=dtype),
                 seqrs.Activation(name),
-                seqrs.Linear(4, 2, dtype="float64"),
+                seqrs.Linear(4, 2, dtype=dtype),
             ],
             False,
         )
         for name in ACTIVATIONS
     },
     "everything": (
-        lambda: [
-            seqrs.Embedding(6, 4, dtype="float64"),
-            make("lstm-projected", "float64", 4, 5, num_layers=2),
-            seqrs.LayerNorm(3, dtype="float64"),
-            make("gru-reset-before", "float64", 3, 4, bidirectional=True),
+        lambda dtype: [
+            seqrs.Embedding(6, 4, dtype=dtype),
+            make("lstm-projected", dtype, 4, 5, num_layers=2),
+            seqrs.LayerNorm(3, dtype=dtype),
+            make("gru-reset-before", dtype, 3, 4, bidirectional=True),
             seqrs.Activation("tanh"),
             seqrs.MeanPool(),
-            seqrs.Linear(8, 3, dtype="float64"),
+            seqrs.Linear(8, 3, dtype=dtype),
             seqrs.Activation("softmax"),
         ],
         True,
@@ -239,74 +256,104 @@ GRADIENTS: dict[str, tuple[Callable[[], list[Any]], bool]] = {
 }
 
 
-class TestGradients:
-    @pytest.mark.parametrize("live", ["all-live", "lengths", "mask"])
-    @pytest.mark.parametrize("name", GRADIENTS)
-    def test_against_finite_differences(self, name: str, live: str) -> None:
+class OfModel:
+    """A model of GRADIENTS with a scalar loss, the same numbers in any precision and place."""
+
+    CHOICES: ClassVar[dict[str, dict[str, Any]]] = {
+        "all-live": {},
+        "lengths": {"lengths": LENGTHS},
+        "mask": {"mask": np.array([[0, 1, 0, 1], [1, 1, 0, 0], [0, 0, 0, 0]])},
+    }
+
+    def __init__(self, name: str, live: str, dtype: str = "float64", device: str = "cpu") -> None:
         build, of_ids = GRADIENTS[name]
-        model = seqrs.Sequential(build())
-        randomise(model)
-        choices: dict[str, dict[str, Any]] = {
-            "all-live": {},
-            "lengths": {"lengths": LENGTHS},
-            "mask": {"mask": np.array([[0, 1, 0, 1], [1, 1, 0, 0], [0, 0, 0, 0]])},
-        }
-        options = choices[live]
+        self.model = seqrs.Sequential(build(dtype)).to(device)
+        randomise(self.model)
+        self.options = self.CHOICES[live]
         ids = np.random.default_rng(0).integers(0, 6, (B, T))
-        x: Array = ids if of_ids else some((B, T, F))
-        weights = model.state_dict()
-        y, final, tape = model.forward(x, **options)
-        dy = some(y.shape, seed=1)
-        d_final = [some(s.shape, seed=2) for s in flat(final)]
-        gradients = model.backward(tape, dy, rebuilt(final, list(d_final)))
+        self.x: Array = ids if of_ids else some((B, T, F), dtype)
+        self.y, self.final, tape = self.model.forward(self.x, **self.options)
+        self.dy = some(self.y.shape, dtype, seed=1)
+        self.d_final = [some(s.shape, dtype, seed=2) for s in flat(self.final)]
+        d_final = rebuilt(self.final, list(self.d_final))
+        self.gradients = self.model.backward(tape, self.dy, d_final)
+
+    def loss(self) -> float:
+        y, final = self.model(self.x, **self.options)
+        of_state = sum((d * s).sum() for d, s in zip(self.d_final, flat(final), strict=True))
+        return float((self.dy * y).sum() + of_state)
+
+
+@pytest.mark.parametrize("live", OfModel.CHOICES)
+@pytest.mark.parametrize("name", GRADIENTS)
+class TestGradients:
+    def test_against_finite_differences(self, name: str, live: str) -> None:
+        """In float64, hence on the CPU: the one judge of what the others are compared with."""
+        run = OfModel(name, live)
+        weights = run.model.state_dict()
 
         def loss() -> float:
-            model.load_state_dict(weights)
-            y, final = model(x, **options)
-            return float(
-                (dy * y).sum()
-                + sum((d * s).sum() for d, s in zip(d_final, flat(final), strict=True))
-            )
+            run.model.load_state_dict(weights)
+            return run.loss()
 
-        assert list(gradients.params) == list(weights)
+        assert list(run.gradients.params) == list(weights)
         for key, array in weights.items():
             expected = differences(loss, array)
-            assert_close(gradients.params[key], expected, REFERENCE_TO_DIFFERENCES, key)
-        if of_ids:
-            assert gradients.x is None
+            assert_close(run.gradients.params[key], expected, REFERENCE_TO_DIFFERENCES, key)
+        if GRADIENTS[name][1]:
+            assert run.gradients.x is None
         else:
-            assert_close(
-                np.asarray(gradients.x), differences(loss, x), REFERENCE_TO_DIFFERENCES, "x"
-            )
+            expected = differences(loss, run.x)
+            assert_close(np.asarray(run.gradients.x), expected, REFERENCE_TO_DIFFERENCES, "x")
 
-    def test_the_padding_row_of_an_embedding_has_no_gradient(self) -> None:
-        layer = seqrs.Embedding(5, F, padding_idx=1, dtype="float64")
+    def test_in_float32_they_are_those_of_float64(self, name: str, live: str, device: str) -> None:
+        want, got = OfModel(name, live), OfModel(name, live, "float32", device)
+        tolerance = TO_REFERENCE["float32"]
+        assert_close(got.y, want.y, tolerance, "y")
+        for a, b in zip(flat(got.final), flat(want.final), strict=True):
+            assert_close(a, b, tolerance, "state")
+        for a, b in zip(flat(got.gradients.state), flat(want.gradients.state), strict=True):
+            assert_close(a, b, tolerance, "d_state")
+        assert list(got.gradients.params) == list(want.gradients.params)
+        for key, array in want.gradients.params.items():
+            assert_close(got.gradients.params[key], array, tolerance, key)
+        if GRADIENTS[name][1]:
+            assert got.gradients.x is None
+        else:
+            assert_close(np.asarray(got.gradients.x), np.asarray(want.gradients.x), tolerance, "x")
+
+
+@pytest.mark.parametrize(("dtype", "device"), PLACES)
+class TestExactGradients:
+    def test_the_padding_row_of_an_embedding_has_none(self, dtype: str, device: str) -> None:
+        layer = seqrs.Embedding(5, F, padding_idx=1, dtype=dtype).to(device)
         y, _, tape = layer.forward([[0, 1, 1, 4]])
         d = layer.backward(tape, np.ones_like(y)).params["weight"]
         assert d.sum(axis=1).tolist() == [F, 0, 0, 0, F]
 
-    def test_an_id_that_comes_often_adds_up(self) -> None:
-        layer = seqrs.Embedding(3, 2, dtype="float64")
+    def test_an_id_that_comes_often_adds_up(self, dtype: str, device: str) -> None:
+        layer = seqrs.Embedding(3, 2, dtype=dtype).to(device)
         y, _, tape = layer.forward([[0, 0, 2], [2, 2, 2]], lengths=[3, 2])
         d = layer.backward(tape, np.ones_like(y)).params["weight"]
         assert d.tolist() == [[2, 2], [0, 0], [3, 3]]
 
-    def test_the_state_of_a_model_has_its_gradient(self) -> None:
-        model = character_model(dtype="float64")
-        ids = [[1, 2, 3]]
-        state = ((some((1, 1, 12)), some((1, 1, 12), seed=1)),)
-        y, final, tape = model.forward(ids, state)
-        gradients = model.backward(tape, np.ones_like(y))
-        for part, got in zip(flat(state), flat(gradients.state), strict=True):
-            expected = differences(lambda: float(model(ids, state)[0].sum()), part)
-            assert_close(got, expected, REFERENCE_TO_DIFFERENCES)
-        assert len(final) == 1
-
-    def test_the_highest_of_equals_gets_the_gradient_once(self) -> None:
-        layer = seqrs.MaxPool()
-        x = np.array([[[1.0], [3.0], [3.0]]])
+    def test_the_highest_of_equals_gets_it_once(self, dtype: str, device: str) -> None:
+        layer = seqrs.MaxPool().to(device)
+        x = np.array([[[1.0], [3.0], [3.0]]], dtype)
         _, _, tape = layer.forward(x)
         assert np.asarray(layer.backward(tape, [[1.0]]).x).ravel().tolist() == [0, 1, 0]
+
+
+def test_the_state_of_a_model_has_its_gradient() -> None:
+    model = character_model(dtype="float64")
+    ids = [[1, 2, 3]]
+    state = ((some((1, 1, 12)), some((1, 1, 12), seed=1)),)
+    y, final, tape = model.forward(ids, state)
+    gradients = model.backward(tape, np.ones_like(y))
+    for part, got in zip(flat(state), flat(gradients.state), strict=True):
+        expected = differences(lambda: float(model(ids, state)[0].sum()), part)
+        assert_close(got, expected, REFERENCE_TO_DIFFERENCES)
+    assert len(final) == 1
 
 
 def rebuilt(form: Any, arrays: list[Array]) -> Any:
@@ -356,8 +403,8 @@ class TestParameters:
         assert abs(weight.std() - 1) < 0.05
 
     @pytest.mark.parametrize("cell", CELLS)
-    def test_a_state_dict_is_a_copy(self, cell: str) -> None:
-        layer = make(cell)
+    def test_a_state_dict_is_a_copy(self, cell: str, device: str) -> None:
+        layer = make(cell, device=device)
         before = layer.state_dict()
         for array in layer.state_dict().values():
             array[...] = np.nan
@@ -367,8 +414,8 @@ class TestParameters:
             array[...] = 0
         assert all(p.any() for p in layer.state_dict().values())
 
-    def test_loading_takes_any_real_dtype_and_order(self) -> None:
-        layer, other = make("lstm"), make("lstm", weights=2)
+    def test_loading_takes_any_real_dtype_and_order(self, device: str) -> None:
+        layer, other = make("lstm", device=device), make("lstm", weights=2)
         weights = other.state_dict()
         layer.load_state_dict(
             {k: np.asfortranarray(weights[k].astype(">f8")) for k in reversed(list(weights))}
@@ -377,16 +424,16 @@ class TestParameters:
         layer.load_state_dict({k: v.tolist() for k, v in weights.items()})
         assert layer == other
 
-    def test_not_strict_takes_what_fits_and_leaves_the_rest(self) -> None:
-        layer = make("lstm")
+    def test_not_strict_takes_what_fits_and_leaves_the_rest(self, device: str) -> None:
+        layer = make("lstm", device=device)
         before = layer.state_dict()
         layer.load_state_dict({"bias_hh_l0": np.ones(28), "elsewhere": 1}, strict=False)
         after = layer.state_dict()
         assert (after.pop("bias_hh_l0") == 1).all()
         assert_same(after, {k: v for k, v in before.items() if k != "bias_hh_l0"})
 
-    def test_the_two_grus_are_different_functions(self) -> None:
-        before, after = make("gru-reset-before"), make("gru-reset-after")
+    def test_the_two_grus_are_different_functions(self, device: str) -> None:
+        before, after = (make(f"gru-reset-{when}", device=device) for when in ("before", "after"))
         weights = after.state_dict()
         after.load_state_dict({**weights, "bias_hh_l0": np.zeros(21)})
         before.load_state_dict({k: v for k, v in weights.items() if k != "bias_hh_l0"})
@@ -397,7 +444,7 @@ class TestParameters:
 class TestValueSemantics:
     LAYERS: ClassVar[dict[str, Callable[[], Any]]] = {
         **{cell: (lambda cell=cell: make(cell, num_layers=2)) for cell in CELLS},  # type: ignore[misc]
-        "embedding": lambda: seqrs.Embedding(5, 3, padding_idx=1, dtype="float64"),
+        "embedding": lambda: seqrs.Embedding(5, 3, padding_idx=1),
         "linear": lambda: seqrs.Linear(5, 3, seed=4),
         "layer-norm": lambda: seqrs.LayerNorm(5, eps=1e-3),
         "dropout": lambda: seqrs.Dropout(0.3, seed=1),
@@ -410,22 +457,27 @@ class TestValueSemantics:
 
     @pytest.mark.parametrize("name", LAYERS)
     @pytest.mark.parametrize(
-        "copied",
+        ("copied", "stays"),
         [
             *[
                 pytest.param(
                     lambda v, p=p: pickle.loads(pickle.dumps(v, p)),
+                    False,
                     id=f"pickle-{p}",
                 )
                 for p in (2, 5)
             ],
-            pytest.param(copy.deepcopy, id="deepcopy"),
-            pytest.param(copy.copy, id="copy"),
+            pytest.param(copy.deepcopy, True, id="deepcopy"),
+            pytest.param(copy.copy, True, id="copy"),
         ],
     )
-    def test_a_copy_is_equal_and_its_own(self, name: str, copied: Callable[[Any], Any]) -> None:
-        value = self.LAYERS[name]()
+    def test_a_copy_is_equal_and_its_own(
+        self, name: str, copied: Callable[[Any], Any], stays: bool, device: str
+    ) -> None:
+        value = self.LAYERS[name]().to(device)
         other = copied(value)
+        # What another process or machine may read is of the CPU.
+        assert other.device == (value.device if stays else "cpu")
         assert type(other) is type(value)
         assert other == value
         assert repr(other) == repr(value)
@@ -465,32 +517,34 @@ class TestValueSemantics:
         assert character_model() == character_model()
         assert character_model() != character_model(seed=4)
 
-    def test_a_seed_that_has_done_its_work_tells_no_models_apart(self) -> None:
-        model, other = character_model(seed=1), character_model(seed=2)
+    def test_a_seed_that_has_done_its_work_tells_no_models_apart(self, device: str) -> None:
+        model, other = character_model(seed=1, device=device), character_model(seed=2)
         other.load_state_dict(model.state_dict())
         assert other == model
         assert other.fingerprint == model.fingerprint
         assert other.layers[1] == model.layers[1]
         assert other.layers[1].fingerprint == model.layers[1].fingerprint
 
-    def test_negative_zero_is_not_zero(self) -> None:
-        layer, other = make("lstm"), make("lstm")
+    def test_negative_zero_is_not_zero(self, device: str) -> None:
+        layer, other = make("lstm", device=device), make("lstm", device=device)
         weights = layer.state_dict()
         layer.load_state_dict({**weights, "bias_hh_l0": np.zeros(28)})
         other.load_state_dict({**weights, "bias_hh_l0": -np.zeros(28)})
         assert layer.fingerprint != other.fingerprint
 
-    def test_a_copy_of_a_layer_with_dropout_draws_what_a_new_one_would(self) -> None:
-        layer = make("lstm", num_layers=2, dropout=0.5)
+    def test_a_copy_of_a_layer_with_dropout_draws_what_a_new_one_would(self, device: str) -> None:
+        layer = make("lstm", num_layers=2, dropout=0.5, device=device)
         x = some((2, 3, 5), "float32")
         first = layer.forward(x)[0]
-        assert_same_bits(make("lstm", num_layers=2, dropout=0.5).forward(x)[0], first)
+        assert not np.array_equal(layer.forward(x)[0], first)
+        assert_same_bits(copy.copy(layer).forward(x)[0], first)
 
 
 class TestSequential:
-    def test_it_works_on_the_very_layers_it_is_given(self) -> None:
+    def test_it_works_on_the_very_layers_it_is_given(self, device: str) -> None:
         lstm, linear = seqrs.LSTM(2, 3), seqrs.Linear(3, 1)
-        model = seqrs.Sequential([lstm, linear])
+        model = seqrs.Sequential([lstm, linear]).to(device)
+        assert lstm.device == linear.device == model.device
         assert model.layers == (lstm, linear)
         assert model.layers[0] is lstm
         assert (len(model), model[1], list(model)) == (2, linear, [lstm, linear])
@@ -501,9 +555,9 @@ class TestSequential:
         x = some((1, 2, 2), "float32")
         assert_same_bits(linear(lstm(x)[0])[0], model(x)[0])
 
-    def test_a_layer_in_two_models_is_trained_by_either(self) -> None:
+    def test_a_layer_in_two_models_is_trained_by_either(self, device: str) -> None:
         shared = seqrs.LSTM(2, 3)
-        one, two = (seqrs.Sequential([shared, seqrs.Linear(3, n)]) for n in (1, 2))
+        one, two = (seqrs.Sequential([shared, seqrs.Linear(3, n)]).to(device) for n in (1, 2))
         before = two.state_dict()
         seqrs.Trainer(one, loss=seqrs.MSE()).step(np.ones((1, 2, 2)), np.zeros((1, 2, 1)))
         after = two.state_dict()
@@ -518,10 +572,9 @@ class TestSequential:
         for layer, weights in zip(layers, before, strict=True):
             assert_same(layer.state_dict(), weights)
 
-    def test_state_is_a_tuple_of_the_recurrent_layers_states(self) -> None:
-        model = seqrs.Sequential(
-            [seqrs.GRU(2, 3), seqrs.Linear(3, 4), seqrs.LSTM(4, 5, 2, proj_size=2)]
-        )
+    def test_state_is_a_tuple_of_the_recurrent_layers_states(self, device: str) -> None:
+        layers = [seqrs.GRU(2, 3), seqrs.Linear(3, 4), seqrs.LSTM(4, 5, 2, proj_size=2)]
+        model = seqrs.Sequential(layers).to(device)
         gru, lstm = model.initial_state(6)
         assert gru.shape == (1, 6, 3)
         assert [s.shape for s in lstm] == [(2, 6, 2), (2, 6, 5)]
@@ -531,10 +584,10 @@ class TestSequential:
         assert_same_state(state, model(x, (None, None))[1])
         assert_same_state(state, model(x, (gru, None))[1])
         assert y.shape == (6, 3, 2)
-        assert seqrs.Sequential([seqrs.Linear(2, 3)]).initial_state(2) == ()
+        assert seqrs.Sequential([seqrs.Linear(2, 3)]).to(device).initial_state(2) == ()
 
-    def test_a_model_is_its_layers_one_after_the_other(self) -> None:
-        model = character_model(num_layers=2)
+    def test_a_model_is_its_layers_one_after_the_other(self, device: str) -> None:
+        model = character_model(num_layers=2, device=device)
         ids = np.random.default_rng(0).integers(0, 11, (B, T))
         y, state = model(ids, lengths=LENGTHS)
         hidden, _ = model[0](ids, lengths=LENGTHS)
@@ -557,8 +610,8 @@ class TestSequential:
         for name in ("Embedding", "LSTM", "Linear", "float32"):
             assert name in text
 
-    def test_tapes_tell_their_size(self) -> None:
-        model = character_model()
+    def test_tapes_tell_their_size(self, device: str) -> None:
+        model = character_model(device=device)
         sizes = []
         for steps in (5, 50):
             _, _, tape = model.forward(np.zeros((4, steps), np.int64))
@@ -568,20 +621,24 @@ class TestSequential:
 
 
 class TestFiles:
-    @pytest.mark.parametrize("dtype", DTYPES)
+    @pytest.mark.parametrize(("dtype", "device"), PLACES)
     @pytest.mark.parametrize("cell", CELLS)
-    def test_a_layer_comes_back_as_a_layer(self, cell: str, dtype: str, tmp_path: Path) -> None:
-        layer = make(cell, dtype, num_layers=2, bidirectional=True, batch_first=False, dropout=0.1)
+    def test_a_layer_comes_back_as_a_layer(
+        self, cell: str, dtype: str, device: str, tmp_path: Path
+    ) -> None:
+        options = {"num_layers": 2, "bidirectional": True, "batch_first": False, "dropout": 0.1}
+        layer = make(cell, dtype, device=device, **options)
         layer.save(tmp_path / "layer")
         again = seqrs.load(tmp_path / "layer")
+        assert again.device == "cpu"
         assert type(again) is type(layer)
         assert again == layer
         assert repr(again) == repr(layer)
         x = some((T, B, 5), dtype)
-        assert_same_bits(again(x)[0], layer(x)[0])
+        assert_same_bits(again.to(device)(x)[0], layer(x)[0])
 
-    @pytest.mark.parametrize("dtype", DTYPES)
-    def test_a_model_comes_back_as_a_model(self, dtype: str, tmp_path: Path) -> None:
+    @pytest.mark.parametrize(("dtype", "device"), PLACES)
+    def test_a_model_comes_back_as_a_model(self, dtype: str, device: str, tmp_path: Path) -> None:
         layers = [
             seqrs.Embedding(7, 4, padding_idx=0, dtype=dtype),
             seqrs.RNN(4, 5, nonlinearity="relu", bias=False, dtype=dtype),
@@ -593,7 +650,7 @@ class TestFiles:
             seqrs.MaxPool(),
             seqrs.Linear(8, 2, bias=False, dtype=dtype),
         ]
-        model = seqrs.Sequential(layers, seed=9)
+        model = seqrs.Sequential(layers, seed=9).to(device)
         model.save(str(tmp_path / "model.safetensors"))
         again = seqrs.load(str(tmp_path / "model.safetensors"))
         assert isinstance(again, seqrs.Sequential)
@@ -601,16 +658,17 @@ class TestFiles:
         assert repr(again) == repr(model)
         assert again.fingerprint == model.fingerprint
         ids = np.random.default_rng(0).integers(0, 7, (B, T))
-        assert_same_bits(again(ids, lengths=[1, 4, 2])[0], model(ids, lengths=[1, 4, 2])[0])
+        y, _ = again.to(device)(ids, lengths=[1, 4, 2])
+        assert_same_bits(y, model(ids, lengths=[1, 4, 2])[0])
         again.save(tmp_path / "again")
         assert (tmp_path / "again").read_bytes() == (tmp_path / "model.safetensors").read_bytes()
 
-    def test_a_model_that_was_trained(self, tmp_path: Path) -> None:
-        model = character_model()
+    def test_a_model_that_was_trained(self, device: str, tmp_path: Path) -> None:
+        model = character_model(device=device)
         ids = np.random.default_rng(0).integers(0, 11, (B, T))
         seqrs.Trainer(model).step(ids, ids)
         model.save(tmp_path / "model")
-        again = seqrs.load(tmp_path / "model")
+        again = seqrs.load(tmp_path / "model").to(device)
         assert_same(again.state_dict(), model.state_dict())
         # And goes on training as the original does.
         for each in (model, again):
