@@ -6,19 +6,20 @@ import json
 import math
 import pickle
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import seqrs
 import tolerances
+from adapter import PLACES
 from cases import DTYPES, GOLDEN, Array, assert_same, differences, numbers
 from seqrs import reference
 from tolerances import (
     FORMULA_F64,
-    RATE_BY_DIFFERENCE,
     REFERENCE_TO_DIFFERENCES,
     assert_close,
+    assert_exact,
     assert_same_bits,
 )
 
@@ -36,6 +37,7 @@ TO_PYTORCH = {
     "float32": tolerances.PACKAGE_TO_PYTORCH_F32,
     "float64": tolerances.PACKAGE_TO_PYTORCH_F64,
 }
+FORMULA = {"float32": tolerances.FORMULA_F32, "float64": tolerances.FORMULA_F64}
 
 
 def golden_target(name: str, case: str) -> Array:
@@ -44,6 +46,8 @@ def golden_target(name: str, case: str) -> Array:
 
 
 class TestLosses:
+    """Losses as they are called, which is on the CPU."""
+
     @pytest.mark.parametrize("dtype", DTYPES)
     @pytest.mark.parametrize("reduction", ["mean", "sum"])
     @pytest.mark.parametrize("case", ["steps", "masked", "rows"])
@@ -135,6 +139,58 @@ class TestLosses:
         assert loss.reduction == "sum"
 
 
+def in_training(
+    loss: Any, y_pred: Array, y: Any, dtype: str, device: str, **live: Any
+) -> tuple[float, Array]:
+    """The value and gradient of a loss as a training step takes them, on a device.
+
+    Row k of an embedding is what is expected at step k, so that its gradient is the loss's; at a
+    rate of 2^20 the weight after the step is that gradient and nothing else, but for its rounding.
+    """
+    count, width = math.prod(y_pred.shape[:-1]), y_pred.shape[-1]
+    ids = np.arange(count).reshape(y_pred.shape[:-1])
+    layers: list[Any] = [seqrs.Embedding(count, width, dtype=dtype)]
+    if y_pred.ndim == 2:
+        ids, layers = ids[:, None], [*layers, seqrs.Last()]
+    model = seqrs.Sequential(layers).to(device)
+    model.load_state_dict({"0.weight": y_pred.reshape(count, width)})
+    before = model.state_dict()["0.weight"].astype(np.float64)
+    trainer = seqrs.Trainer(model, loss=loss, optimizer=seqrs.SGD(2.0**20), clip_norm=None)
+    value = trainer.step(ids, y, **live).loss
+    gradient = (before - model.state_dict()["0.weight"]) / 2**20
+    return value, gradient.reshape(y_pred.shape)
+
+
+@pytest.mark.parametrize(("dtype", "device"), PLACES)
+class TestLossesInTraining:
+    @pytest.mark.parametrize("reduction", ["mean", "sum"])
+    @pytest.mark.parametrize("case", ["steps", "masked", "rows"])
+    @pytest.mark.parametrize("name", LOSSES)
+    def test_golden(self, name: str, case: str, reduction: str, dtype: str, device: str) -> None:
+        y_pred, y = LOSS_GOLDENS[f"{name}/{case}/y_pred"], golden_target(name, case)
+        live = {"mask": LOSS_GOLDENS[f"{name}/{case}/mask"]} if case == "masked" else {}
+        loss = LOSSES[name](reduction=reduction)
+        value, gradient = in_training(loss, y_pred, y, dtype, device, **live)
+        assert_close(value, LOSS_GOLDENS[f"{name}/{case}/{reduction}"], TO_PYTORCH[dtype])
+        assert_close(gradient, LOSS_GOLDENS[f"{name}/{case}/d_{reduction}"], TO_PYTORCH[dtype])
+
+    def test_large_logits_do_not_overflow(self, dtype: str, device: str) -> None:
+        logits = np.array([[1e4, -1e4, 0.0]])
+        loss: Any = seqrs.CrossEntropy()
+        values = [in_training(loss, logits, [k], dtype, device)[0] for k in (0, 1)]
+        assert_exact(values, [0.0, 2e4], device)
+        loss = seqrs.BinaryCrossEntropy("sum")
+        value, gradient = in_training(loss, logits, [[1.0, 0.0, 1.0]], dtype, device)
+        assert_close(value, math.log(2), FORMULA[dtype])
+        assert_close(gradient, [[0.0, 0.0, -0.5]], FORMULA[dtype])
+
+    def test_huber_with_another_delta(self, dtype: str, device: str) -> None:
+        loss, y_pred = seqrs.Huber(delta=0.5, reduction="sum"), np.array([[0.25, 2.0]])
+        value, gradient = in_training(loss, y_pred, [[0.0, 0.0]], dtype, device)
+        assert_exact(value, 0.25**2 / 2 + 0.5 * (2.0 - 0.25), device)
+        assert_close(gradient, [[0.25, 0.5]], FORMULA[dtype])
+
+
 def optimiser_of(config: dict[str, Any], **changes: Any) -> Any:
     options = {**config, **changes}
     return getattr(seqrs, options.pop("optimiser"))(**options)
@@ -146,9 +202,10 @@ class Prescribed:
     y = w . x is far above its target, so the gradient of |y - target| is x.
     """
 
-    def __init__(self, p0: Array, optimiser: Any, dtype: str = "float64", **options: Any) -> None:
-        self.model = seqrs.Sequential([seqrs.Linear(len(p0), 1, bias=False, dtype=dtype)])
-        self.model.load_state_dict({"0.weight": p0[None]})
+    def __init__(self, p0: Array, optimiser: Any, dtype: str, device: str, **options: Any) -> None:
+        layers = [seqrs.Linear(len(p0), 1, bias=False, dtype=dtype)]
+        self.model = seqrs.Sequential(layers).to(device)
+        self.put(p0)
         options = {"clip_norm": None, **options}
         self.trainer = seqrs.Trainer(
             self.model, loss=seqrs.MAE("sum"), optimizer=optimiser, **options
@@ -156,6 +213,9 @@ class Prescribed:
 
     def step(self, gradient: Array) -> Any:
         return self.trainer.step(gradient[None, None], [[[-1e6]]])
+
+    def put(self, p: Array) -> None:
+        self.model.load_state_dict({"0.weight": p[None]})
 
     @property
     def parameters(self) -> Array:
@@ -167,10 +227,10 @@ CONFIGS = json.loads(str(OPTIMISER_GOLDENS["config"]))
 
 
 class TestOptimisers:
-    @pytest.mark.parametrize("dtype", DTYPES)
+    @pytest.mark.parametrize(("dtype", "device"), PLACES)
     @pytest.mark.parametrize("name", CONFIGS)
-    def test_golden(self, name: str, dtype: str) -> None:
-        run = Prescribed(OPTIMISER_GOLDENS["p0"], optimiser_of(CONFIGS[name]), dtype)
+    def test_golden(self, name: str, dtype: str, device: str) -> None:
+        run = Prescribed(OPTIMISER_GOLDENS["p0"], optimiser_of(CONFIGS[name]), dtype, device)
         pairs = zip(OPTIMISER_GOLDENS["gradients"], OPTIMISER_GOLDENS[name], strict=True)
         for gradient, expected in pairs:
             result = run.step(gradient)
@@ -185,9 +245,12 @@ class TestOptimisers:
         assert optimiser != optimiser_of(CONFIGS[name], lr=0.5)
         assert optimiser.lr == CONFIGS[name]["lr"]
 
+    @pytest.mark.parametrize(("dtype", "device"), PLACES)
     @pytest.mark.parametrize("kind", [seqrs.SGD, seqrs.RMSprop, seqrs.Adam, seqrs.AdamW])
-    def test_a_rate_of_zero_is_pytorchs_and_changes_nothing(self, kind: type[Any]) -> None:
-        run = Prescribed(np.ones(3), kind(lr=0.0))
+    def test_a_rate_of_zero_is_pytorchs_and_changes_nothing(
+        self, kind: type[Any], dtype: str, device: str
+    ) -> None:
+        run = Prescribed(np.ones(3), kind(lr=0.0), dtype, device)
         run.step(np.array([1.0, 2.0, 3.0]))
         assert run.parameters.tolist() == [1.0, 1.0, 1.0]
 
@@ -198,41 +261,45 @@ class TestOptimisers:
         assert seqrs.SGD(0.1) == seqrs.SGD(lr=0.1, momentum=0, nesterov=False, weight_decay=0)
 
 
+@pytest.mark.parametrize(("dtype", "device"), PLACES)
 class TestClipping:
     P0, G = np.zeros(4), np.array([3.0, -4.0, 0.0, 12.0])  # of norm 13
 
-    def change(self, **options: Any) -> tuple[Array, float]:
-        run = Prescribed(self.P0, seqrs.SGD(lr=1.0), **options)
+    def change(self, dtype: str, device: str, **options: Any) -> tuple[Array, float]:
+        run = Prescribed(self.P0, seqrs.SGD(lr=1.0), dtype, device, **options)
         result = run.step(self.G)
         return -run.parameters, result.grad_norm
 
-    def test_a_larger_norm_is_scaled_exactly_and_told_as_it_was(self) -> None:
-        clipped, norm = self.change(clip_norm=6.5)
-        assert norm == 13.0
-        assert clipped.tolist() == (self.G * (6.5 / 13.0)).tolist()
+    def test_a_larger_norm_is_scaled_exactly_and_told_as_it_was(
+        self, dtype: str, device: str
+    ) -> None:
+        clipped, norm = self.change(dtype, device, clip_norm=6.5)
+        assert_exact(norm, 13.0, device)
+        assert_exact(clipped, self.G * (6.5 / 13.0), device)
 
-    def test_a_smaller_norm_is_left_alone(self) -> None:
+    def test_a_smaller_norm_is_left_alone(self, dtype: str, device: str) -> None:
         for limit in (13.0, 20.0, None):
-            clipped, norm = self.change(clip_norm=limit)
-            assert norm == 13.0
-            assert clipped.tolist() == self.G.tolist()
+            clipped, norm = self.change(dtype, device, clip_norm=limit)
+            assert_exact(norm, 13.0, device)
+            assert_exact(clipped, self.G, device)
 
-    def test_values_are_clipped_after_the_norm(self) -> None:
-        assert self.change(clip_value=3.5)[0].tolist() == [3.0, -3.5, 0.0, 3.5]
-        assert self.change(clip_norm=6.5, clip_value=1.75)[0].tolist() == [1.5, -1.75, 0.0, 1.75]
+    def test_values_are_clipped_after_the_norm(self, dtype: str, device: str) -> None:
+        clipped, _ = self.change(dtype, device, clip_value=3.5)
+        assert_exact(clipped, [3.0, -3.5, 0.0, 3.5], device)
+        clipped, _ = self.change(dtype, device, clip_norm=6.5, clip_value=1.75)
+        assert_exact(clipped, [1.5, -1.75, 0.0, 1.75], device)
 
-    def test_the_norm_is_over_all_parameters(self) -> None:
-        model = seqrs.Sequential(
-            [seqrs.LSTM(3, 4, dtype="float64"), seqrs.Linear(4, 2, dtype="float64")], seed=0
-        )
+    def test_the_norm_is_over_all_parameters(self, dtype: str, device: str) -> None:
+        layers = [seqrs.LSTM(3, 4, dtype=dtype), seqrs.Linear(4, 2, dtype=dtype)]
+        model = seqrs.Sequential(layers, seed=0).to(device)
         random = np.random.default_rng(0)
-        x, y = random.normal(size=(2, 5, 3)), random.normal(size=(2, 5, 2))
+        x, y = (random.normal(size=(2, 5, n)).astype(dtype) for n in (3, 2))
         out, _, tape = model.forward(x)
         params = model.backward(tape, seqrs.MSE().gradient(out, y)).params
         expected = math.sqrt(sum(float((d**2).sum()) for d in params.values()))
         result = seqrs.Trainer(model, loss=seqrs.MSE(), clip_norm=1e-3).step(x, y)
-        assert_close(result.grad_norm, expected, FORMULA_F64)
-        assert_close(result.loss, seqrs.MSE()(out, y), FORMULA_F64)
+        assert_close(result.grad_norm, expected, FORMULA[dtype])
+        assert_close(result.loss, seqrs.MSE()(out, y), FORMULA[dtype])
 
 
 class NumpyTrainer:
@@ -281,17 +348,16 @@ class NumpyTrainer:
 
 
 class TestAgainstNumpy:
-    @pytest.mark.parametrize(
-        ("dtype", "tolerance"),
-        [
-            ("float32", tolerances.TRAINING_TO_PYTORCH),
-            ("float64", tolerances.TRAINING_TO_PYTORCH_F64),
-        ],
-    )
-    def test_sixty_steps_of_training(self, dtype: str, tolerance: float) -> None:
-        model = seqrs.Sequential(
-            [seqrs.LSTM(4, 10, dtype=dtype), seqrs.Linear(10, 3, dtype=dtype)], seed=1
-        )
+    TOLERANCE: ClassVar[dict[str, float]] = {
+        "float32": tolerances.TRAINING_TO_PYTORCH,
+        "float64": tolerances.TRAINING_TO_PYTORCH_F64,
+    }
+
+    @pytest.mark.parametrize(("dtype", "device"), PLACES)
+    def test_sixty_steps_of_training(self, dtype: str, device: str) -> None:
+        tolerance = self.TOLERANCE[dtype]
+        layers = [seqrs.LSTM(4, 10, dtype=dtype), seqrs.Linear(10, 3, dtype=dtype)]
+        model = seqrs.Sequential(layers, seed=1).to(device)
         lstm = reference.LSTM(4, 10)
         weights = model.state_dict()
         lstm.load_state_dict({k[2:]: p for k, p in weights.items() if k.startswith("0.")})
@@ -323,6 +389,7 @@ class TestAgainstNumpy:
             assert_close(p, final[name], tolerance, name)
 
 
+@pytest.mark.parametrize(("dtype", "device"), PLACES)
 @pytest.mark.parametrize(
     ("schedule", "formula"),
     [
@@ -340,14 +407,16 @@ class TestAgainstNumpy:
     ],
     ids=["constant", "step", "cosine", "one-cycle"],
 )
-def test_schedules(schedule: Callable[[], Any], formula: Callable[[int], float]) -> None:
-    run = Prescribed(np.zeros(1), seqrs.SGD(lr=schedule()))
-    before = 0.0
+def test_schedules(
+    schedule: Callable[[], Any], formula: Callable[[int], float], dtype: str, device: str
+) -> None:
+    run = Prescribed(np.zeros(1), seqrs.SGD(lr=schedule()), dtype, device)
     for s in range(14):
         assert_close(run.trainer.lr, formula(s), FORMULA_F64, f"step {s}")
-        run.step(np.ones(1))
-        assert_close(before - run.parameters[0], formula(s), RATE_BY_DIFFERENCE, f"step {s}")
-        before = run.parameters[0]
+        # From 0 the weight changes to the rate, with the gradient -1.
+        run.put(np.zeros(1))
+        run.step(-np.ones(1))
+        assert_close(run.parameters[0], formula(s), FORMULA[dtype], f"step {s}")
     made = schedule()
     assert pickle.loads(pickle.dumps(made)) == made == eval(repr(made), vars(seqrs.schedules))
 
@@ -366,9 +435,10 @@ def one_cycle(s: int, top: float, steps: int) -> float:
 
 
 class TestPlateau:
-    def losses_to_rates(self, losses: list[float], **options: Any) -> list[float]:
+    def losses_to_rates(self, device: str, losses: list[float], **options: Any) -> list[float]:
         """Rates after each epoch of `fit` in which the loss is as prescribed."""
-        run = Prescribed(np.zeros(1), seqrs.SGD(lr=seqrs.schedules.plateau(0.1, **options)))
+        optimiser = seqrs.SGD(lr=seqrs.schedules.plateau(0.1, **options))
+        run = Prescribed(np.zeros(1), optimiser, "float32", device)
         rates = []
         for loss in losses:
             x, y = np.zeros((1, 1, 1)), np.full((1, 1, 1), loss)
@@ -376,19 +446,19 @@ class TestPlateau:
             rates.append(run.trainer.lr)
         return rates
 
-    def test_the_rate_falls_after_patience(self) -> None:
-        rates = self.losses_to_rates([3, 2, 2, 2, 2, 1, 1, 1], factor=0.5, patience=1)
+    def test_the_rate_falls_after_patience(self, device: str) -> None:
+        rates = self.losses_to_rates(device, [3, 2, 2, 2, 2, 1, 1, 1], factor=0.5, patience=1)
         assert_close(rates, [0.1, 0.1, 0.1, 0.05, 0.05, 0.05, 0.05, 0.025], FORMULA_F64)
 
-    def test_the_rate_has_a_floor(self) -> None:
-        rates = self.losses_to_rates([1.0] * 5, factor=0.1, patience=0, min_lr=0.004)
+    def test_the_rate_has_a_floor(self, device: str) -> None:
+        rates = self.losses_to_rates(device, [1.0] * 5, factor=0.1, patience=0, min_lr=0.004)
         assert_close(rates, [0.1, 0.01, 0.004, 0.004, 0.004], FORMULA_F64)
 
 
-def test_the_state_of_the_optimiser_is_the_trainers() -> None:
+def test_the_state_of_the_optimiser_is_the_trainers(device: str) -> None:
     """Two trainers with one optimiser object do not share its averages."""
     optimiser = seqrs.Adam(lr=0.1)
-    one, two = (Prescribed(np.zeros(3), optimiser) for _ in range(2))
+    one, two = (Prescribed(np.zeros(3), optimiser, "float32", device) for _ in range(2))
     one.step(np.array([1.0, 2.0, 3.0]))
     two.step(np.array([1.0, 2.0, 3.0]))
     assert_same(one.model.state_dict(), two.model.state_dict())
