@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import pytest
 import seqrs
+from adapter import PLACES
 from cases import (
-    DTYPES,
     HERE,
     Array,
     assert_same,
@@ -35,12 +35,12 @@ from seqrs.checkpoints import Checkpoints
 from tolerances import FORMULA_F32, FORMULA_F64, assert_close, assert_same_bits
 
 TEXT = "the quick brown fox jumps over the lazy dog. " * 40
+FORMULA = {"float32": FORMULA_F32, "float64": FORMULA_F64}
 
 
-def regression_model(dtype: str = "float32") -> seqrs.Sequential:
-    return seqrs.Sequential(
-        [seqrs.GRU(3, 8, dtype=dtype), seqrs.Last(), seqrs.Linear(8, 2, dtype=dtype)], seed=0
-    )
+def regression_model(dtype: str = "float32", device: str = "cpu") -> seqrs.Sequential:
+    layers = [seqrs.GRU(3, 8, dtype=dtype), seqrs.Last(), seqrs.Linear(8, 2, dtype=dtype)]
+    return seqrs.Sequential(layers, seed=0).to(device)
 
 
 def sums(count: int = 20, dtype: str = "float32") -> list[tuple[Array, Array]]:
@@ -51,17 +51,20 @@ def sums(count: int = 20, dtype: str = "float32") -> list[tuple[Array, Array]]:
 
 
 class TestStep:
-    @pytest.mark.parametrize("dtype", DTYPES)
+    @pytest.mark.parametrize(("dtype", "device"), PLACES)
     @pytest.mark.parametrize(
         "optimizer",
         [seqrs.SGD(0.3, momentum=0.9), seqrs.RMSprop(), seqrs.Adam(0.01), seqrs.AdamW(0.01)],
+        ids=lambda optimizer: type(optimizer).__name__,
     )
-    def test_the_loss_falls(self, optimizer: Any, dtype: str) -> None:
-        trainer = seqrs.Trainer(regression_model(dtype), loss=seqrs.MSE(), optimizer=optimizer)
+    def test_the_loss_falls(self, optimizer: Any, dtype: str, device: str) -> None:
+        model = regression_model(dtype, device)
+        trainer = seqrs.Trainer(model, loss=seqrs.MSE(), optimizer=optimizer)
         losses = [trainer.step(x, y).loss for _ in range(6) for x, y in sums(dtype=dtype)]
         assert np.mean(losses[-20:]) < 0.2 * np.mean(losses[:5])
         assert trainer.steps_done == 120
 
+    @pytest.mark.parametrize(("dtype", "device"), PLACES)
     @pytest.mark.parametrize(
         ("loss", "y"),
         [
@@ -73,11 +76,12 @@ class TestStep:
         ],
         ids=lambda value: type(value).__name__,
     )
-    def test_the_result_is_the_loss_and_norm_before_the_update(self, loss: Any, y: Array) -> None:
-        model = seqrs.Sequential(
-            [make("lstm", "float64", 5, 6), seqrs.Linear(6, 3, dtype="float64")]
-        )
-        x = np.random.default_rng(0).normal(size=(2, 4, 5))
+    def test_the_result_is_the_loss_and_norm_before_the_update(
+        self, loss: Any, y: Array, dtype: str, device: str
+    ) -> None:
+        layers = [make("lstm", dtype, 5, 6), seqrs.Linear(6, 3, dtype=dtype)]
+        model = seqrs.Sequential(layers).to(device)
+        x = np.random.default_rng(0).normal(size=(2, 4, 5)).astype(dtype)
         out, state, tape = model.forward(x, lengths=[3, 4])
         gradients = model.backward(tape, loss.gradient(out, y, lengths=[3, 4]))
         norm = math.sqrt(sum((g**2).sum() for g in gradients.params.values()))
@@ -85,15 +89,15 @@ class TestStep:
         result = seqrs.Trainer(model, loss=loss, optimizer=seqrs.SGD(0.1), clip_norm=None).step(
             x, y, lengths=[3, 4]
         )
-        assert_close(result.loss, loss(out, y, lengths=[3, 4]), FORMULA_F64)
-        assert_close(result.grad_norm, norm, FORMULA_F64)
+        assert_close(result.loss, loss(out, y, lengths=[3, 4]), FORMULA[dtype])
+        assert_close(result.grad_norm, norm, FORMULA[dtype])
         assert_same_state(result.state, state)
         for name, p in model.state_dict().items():
-            assert_close(p, before[name] - 0.1 * gradients.params[name], FORMULA_F64, name)
+            assert_close(p, before[name] - 0.1 * gradients.params[name], FORMULA[dtype], name)
 
-    def test_targets_for_rows(self) -> None:
+    def test_targets_for_rows(self, device: str) -> None:
         layers = [seqrs.Embedding(9, 4), seqrs.LSTM(4, 6), seqrs.MeanPool(), seqrs.Linear(6, 3)]
-        model = seqrs.Sequential(layers, seed=0)
+        model = seqrs.Sequential(layers, seed=0).to(device)
         ids = np.random.default_rng(0).integers(0, 9, (4, 5))
         y, lengths = np.array([0, 1, 2, 1]), [5, 2, 0, 3]
         out, _ = model(ids, lengths=lengths)
@@ -106,8 +110,8 @@ class TestStep:
             result = trainer.step(ids, y, lengths=lengths)
         assert result.loss < 0.1
 
-    def test_a_single_layer_is_trained_too(self) -> None:
-        layer = seqrs.LSTM(3, 2)
+    def test_a_single_layer_is_trained_too(self, device: str) -> None:
+        layer = seqrs.LSTM(3, 2).to(device)
         trainer = seqrs.Trainer(layer, loss=seqrs.MSE(), optimizer=seqrs.Adam(0.05))
         x, y = np.ones((2, 4, 3)), np.full((2, 4, 2), 0.5)
         first = trainer.step(x, y)
@@ -117,10 +121,10 @@ class TestStep:
         assert last.loss < 0.5 * first.loss
         assert trainer.evaluate([(x, y)])["loss"] < first.loss
 
-    def test_time_first(self) -> None:
+    def test_time_first(self, device: str) -> None:
         def run(batch_first: bool) -> dict[str, Array]:
             layers = [make("lstm", batch_first=batch_first), seqrs.Linear(7, 2, seed=3)]
-            model = seqrs.Sequential(layers)
+            model = seqrs.Sequential(layers).to(device)
             trainer = seqrs.Trainer(model, loss=seqrs.MSE())
             for seed in range(3):
                 random = np.random.default_rng(seed)
@@ -133,8 +137,8 @@ class TestStep:
 
         assert_same(run(False), run(True))
 
-    def test_the_state_is_carried(self) -> None:
-        model = character_model()
+    def test_the_state_is_carried(self, device: str) -> None:
+        model = character_model(device=device)
         (x, y), *_ = id_batches(1)
         trainer = seqrs.Trainer(model)
         _, expected = model(x)
@@ -147,9 +151,11 @@ class TestStep:
     @pytest.mark.parametrize(
         "optimizer", [seqrs.AdamW(0.1), seqrs.SGD(0.1, momentum=0.9, weight_decay=1)]
     )
-    def test_no_live_step_changes_nothing(self, live: dict[str, Any], optimizer: Any) -> None:
+    def test_no_live_step_changes_nothing(
+        self, live: dict[str, Any], optimizer: Any, device: str
+    ) -> None:
         def run(empty: bool) -> dict[str, Array]:
-            model = character_model()
+            model = character_model(device=device)
             trainer = seqrs.Trainer(model, optimizer=optimizer)
             for x, y in id_batches(3):
                 trainer.step(x, y)
@@ -164,38 +170,39 @@ class TestStep:
 
         assert_same(run(True), run(False))
 
-    def test_empty_batches_change_nothing(self) -> None:
-        model = character_model()
+    def test_empty_batches_change_nothing(self, device: str) -> None:
+        model = character_model(device=device)
         before = model.state_dict()
         trainer = seqrs.Trainer(model)
         for shape in ((0, 5), (3, 0), (0, 0)):
             assert trainer.step(np.zeros(shape, int), np.zeros(shape, int)).loss == 0.0
         assert_same(model.state_dict(), before)
 
-    def test_tapes_of_before_are_refused(self) -> None:
-        model = character_model()
+    def test_tapes_of_before_are_refused(self, device: str) -> None:
+        model = character_model(device=device)
         (x, y), *_ = id_batches(1)
         out, _, tape = model.forward(x)
         seqrs.Trainer(model).step(x, y)
         with pytest.raises(seqrs.StateError, match="tape"):
             model.backward(tape, out)
 
-    def test_weights_loaded_into_a_layer_are_the_ones_that_train(self) -> None:
-        model, other = character_model(seed=1), character_model(seed=2)
+    def test_weights_loaded_into_a_layer_are_the_ones_that_train(self, device: str) -> None:
+        model, other = (character_model(seed=seed, device=device) for seed in (1, 2))
         trainer = seqrs.Trainer(model, optimizer=seqrs.SGD(0.1))
-        model.load_state_dict(other.state_dict())
         (x, y), *_ = id_batches(1)
+        trainer.step(x, y)
+        model.load_state_dict(other.state_dict())
         trainer.step(x, y)
         seqrs.Trainer(other, optimizer=seqrs.SGD(0.1)).step(x, y)
         assert_same(model.state_dict(), other.state_dict())
 
 
 class TestTruncated:
-    def test_one_update_for_each_chunk_with_the_state_carried(self) -> None:
+    def test_one_update_for_each_chunk_with_the_state_carried(self, device: str) -> None:
         """As if the chunks were given one by one."""
         x, y = np.random.default_rng(0).integers(0, 11, (2, 4, 10))
         lengths = np.array([10, 3, 0, 7])
-        whole, pieces = character_model(num_layers=2), character_model(num_layers=2)
+        whole, pieces = (character_model(num_layers=2, device=device) for _ in range(2))
         options: dict[str, Any] = {"optimizer": seqrs.Adam(0.01), "clip_norm": 0.1}
         truncated = seqrs.Trainer(whole, bptt=4, **options)
         result = truncated.step(x, y, lengths=lengths)
@@ -215,35 +222,35 @@ class TestTruncated:
         assert_close(result.loss, np.average(losses, weights=live), FORMULA_F32)
         assert result.grad_norm == max(norms)
 
-    def test_chunks_without_a_live_step_are_no_updates(self) -> None:
+    def test_chunks_without_a_live_step_are_no_updates(self, device: str) -> None:
         (x, y), *_ = id_batches(1, steps=12)
-        trainer = seqrs.Trainer(character_model(), bptt=4)
+        trainer = seqrs.Trainer(character_model(device=device), bptt=4)
         trainer.step(x, y, lengths=[4, 1, 2, 3])
         assert trainer.steps_done == 1
 
-    def test_a_chunk_as_long_as_the_sequence_is_no_truncation(self) -> None:
+    def test_a_chunk_as_long_as_the_sequence_is_no_truncation(self, device: str) -> None:
         (x, y), *_ = id_batches(1)
         weights = []
         for bptt in (None, 6, 100):
-            model = character_model(dropout=0.5, num_layers=2)
+            model = character_model(dropout=0.5, num_layers=2, device=device)
             seqrs.Trainer(model, bptt=bptt, seed=3).step(x, y)
             weights.append(model.state_dict())
         assert_same(weights[1], weights[0])
         assert_same(weights[2], weights[0])
 
-    def test_masks_are_cut_as_well(self) -> None:
+    def test_masks_are_cut_as_well(self, device: str) -> None:
         (x, y), *_ = id_batches(1)
         weights = []
         for live in ({"lengths": [5, 6, 1, 0]}, {"mask": np.arange(6) < [[5], [6], [1], [0]]}):
-            model = character_model()
+            model = character_model(device=device)
             seqrs.Trainer(model, bptt=2).step(x, y, **live)
             weights.append(model.state_dict())
         assert_same(weights[1], weights[0])
 
 
 class TestNumericalErrors:
-    def test_nan_in_the_data_names_the_step_and_changes_nothing(self) -> None:
-        model = regression_model()
+    def test_nan_in_the_data_names_the_step_and_changes_nothing(self, device: str) -> None:
+        model = regression_model(device=device)
         trainer = seqrs.Trainer(model, loss=seqrs.MSE(), optimizer=seqrs.Adam(0.01))
         (x, y), (x2, y2), *_ = sums()
         trainer.step(x, y)
@@ -257,15 +264,15 @@ class TestNumericalErrors:
         assert trainer.steps_done == 1
         trainer.step(x2, y2)
 
-        same = regression_model()
+        same = regression_model(device=device)
         other = seqrs.Trainer(same, loss=seqrs.MSE(), optimizer=seqrs.Adam(0.01))
         other.step(x, y)
         other.step(x2, y2)
         assert_same(model.state_dict(), same.state_dict())
 
-    def test_an_infinite_gradient_names_the_parameter(self) -> None:
+    def test_an_infinite_gradient_names_the_parameter(self, device: str) -> None:
         # In float32: |y| is 4 * 3e18, its gradient 4 * 3e38.
-        model = seqrs.Sequential([seqrs.Linear(1, 1, bias=False)])
+        model = seqrs.Sequential([seqrs.Linear(1, 1, bias=False)]).to(device)
         model.load_state_dict({"0.weight": [[1e-20]]})
         before = model.state_dict()
         trainer = seqrs.Trainer(model, loss=seqrs.MAE("sum"))
@@ -273,9 +280,9 @@ class TestNumericalErrors:
             trainer.step(np.full((4, 1, 1), 3e38), np.zeros((4, 1, 1)))
         assert_same(model.state_dict(), before)
 
-    def test_with_truncation_the_whole_call_is_undone(self) -> None:
-        model = regression = seqrs.Sequential([seqrs.GRU(3, 4), seqrs.Linear(4, 2)], seed=0)
-        trainer = seqrs.Trainer(regression, loss=seqrs.MSE(), bptt=2)
+    def test_with_truncation_the_whole_call_is_undone(self, device: str) -> None:
+        model = seqrs.Sequential([seqrs.GRU(3, 4), seqrs.Linear(4, 2)], seed=0).to(device)
+        trainer = seqrs.Trainer(model, loss=seqrs.MSE(), bptt=2)
         x, y = np.ones((2, 6, 3)), np.ones((2, 6, 2))
         x[0, 5, 0] = np.nan
         before = model.state_dict()
@@ -284,17 +291,17 @@ class TestNumericalErrors:
         assert_same(model.state_dict(), before)
         assert trainer.steps_done == 0
 
-    def test_fit_raises_it(self) -> None:
+    def test_fit_raises_it(self, device: str) -> None:
         (x, y), *_ = sums(1)
-        trainer = seqrs.Trainer(regression_model(), loss=seqrs.MSE())
+        trainer = seqrs.Trainer(regression_model(device=device), loss=seqrs.MSE())
         with pytest.raises(seqrs.NumericalError):
             trainer.fit([(x, y), (x * np.nan, y)], epochs=1, progress=False)
         assert trainer.steps_done == 1
 
 
 class TestEvaluate:
-    def test_it_is_the_mean_over_all_targets_without_training_or_dropout(self) -> None:
-        model = character_model(dropout=0.5, num_layers=2)
+    def test_it_is_the_mean_over_all_targets_without_training_or_dropout(self, device: str) -> None:
+        model = character_model(dropout=0.5, num_layers=2, device=device)
         batches = [(x, y, [6, 1, 0, 3]) for x, y in id_batches(3)]
         before = model.state_dict()
         metrics = seqrs.Trainer(model).evaluate(batches)
@@ -308,18 +315,19 @@ class TestEvaluate:
         assert_close(metrics["bits"], expected / math.log(2), FORMULA_F32)
         assert_close(metrics["accuracy"], (logits.argmax(axis=1) == classes).mean(), FORMULA_F64)
 
+    @pytest.mark.parametrize(("dtype", "device"), PLACES)
     @pytest.mark.parametrize("reduction", ["mean", "sum"])
-    def test_regression(self, reduction: str) -> None:
-        model, loss = regression_model("float64"), seqrs.MSE(reduction)
-        batches = [(x[:k], y[:k]) for k, (x, y) in enumerate(sums(4), 3)]
+    def test_regression(self, reduction: str, dtype: str, device: str) -> None:
+        model, loss = regression_model(dtype, device), seqrs.MSE(reduction)
+        batches = [(x[:k], y[:k]) for k, (x, y) in enumerate(sums(4, dtype), 3)]
         outs = np.concatenate([model(x)[0] for x, _ in batches])
         expected = loss(outs, np.concatenate([y for _, y in batches]))
         metrics = seqrs.Trainer(model, loss=loss).evaluate(batches)
-        assert_close(metrics["loss"], expected, FORMULA_F64)
+        assert_close(metrics["loss"], expected, FORMULA[dtype])
 
-    def test_a_text_is_read_with_the_state_carried(self) -> None:
-        corpus = seqrs.data.TextCorpus(TEXT, 2, 10)
-        model = character_model(vocab=corpus.vocab_size)
+    def test_a_text_is_read_with_the_state_carried(self, device: str) -> None:
+        corpus = seqrs.data.TextCorpus(TEXT[:450], 2, 10)
+        model = character_model(vocab=corpus.vocab_size, device=device)
         xs, ys = zip(*corpus, strict=True)
         out, _ = model(np.concatenate(xs, axis=1))
         expected = seqrs.CrossEntropy()(out, np.concatenate(ys, axis=1))
@@ -327,8 +335,8 @@ class TestEvaluate:
 
 
 class TestFit:
-    def test_history_is_a_dict_of_lists(self) -> None:
-        trainer = seqrs.Trainer(character_model(), optimizer=seqrs.Adam(0.02))
+    def test_history_is_a_dict_of_lists(self, device: str) -> None:
+        trainer = seqrs.Trainer(character_model(device=device), optimizer=seqrs.Adam(0.02))
         history = trainer.fit(id_batches(5), epochs=4, validation=id_batches(1), progress=False)
         assert {"epoch", "loss", "grad_norm", "lr", "val_loss"} <= history.keys()
         assert all(len(values) == 4 for values in history.values())
@@ -337,8 +345,8 @@ class TestFit:
         assert history["val_loss"][-1] < history["val_loss"][0]
         assert history["lr"] == [0.02] * 4
 
-    def test_it_is_the_same_as_single_steps(self) -> None:
-        fitted, stepped = character_model(), character_model()
+    def test_it_is_the_same_as_single_steps(self, device: str) -> None:
+        fitted, stepped = (character_model(device=device) for _ in range(2))
         seqrs.Trainer(fitted).fit(id_batches(3), epochs=2, progress=False)
         trainer = seqrs.Trainer(stepped)
         for _ in range(2):
@@ -346,18 +354,21 @@ class TestFit:
                 trainer.step(x, y)
         assert_same(fitted.state_dict(), stepped.state_dict())
 
-    def test_it_learns_a_text(self) -> None:
-        corpus = seqrs.data.TextCorpus(TEXT, 4, 15)
-        model = character_model(vocab=corpus.vocab_size, hidden=32)
-        trainer = seqrs.Trainer(model, optimizer=seqrs.Adam(0.02))
-        history = trainer.fit(corpus, epochs=10, validation=corpus, progress=False)
+    def test_it_learns_a_text(self, device: str) -> None:
+        corpus = seqrs.data.TextCorpus(TEXT, 8, 15)
+        model = character_model(vocab=corpus.vocab_size, hidden=32, device=device)
+        trainer = seqrs.Trainer(model, optimizer=seqrs.Adam(0.03))
+        part = [next(iter(corpus))]
+        history = trainer.fit(corpus, epochs=8, validation=part, progress=False)
         assert history["val_bits"][-1] < 0.5
         ids = seqrs.generate(model, corpus.encode("the quick "), 20, temperature=0)
         assert corpus.decode(ids) == "brown fox jumps over"
 
-    def test_text_carries_the_state_within_an_epoch(self) -> None:
-        corpus = seqrs.data.TextCorpus(TEXT, 2, 10)
-        fitted, stepped = (character_model(vocab=corpus.vocab_size) for _ in range(2))
+    def test_text_carries_the_state_within_an_epoch(self, device: str) -> None:
+        corpus = seqrs.data.TextCorpus(TEXT[:450], 2, 10)
+        fitted, stepped = (
+            character_model(vocab=corpus.vocab_size, device=device) for _ in range(2)
+        )
         seqrs.Trainer(fitted).fit(corpus, epochs=2, progress=False)
         trainer = seqrs.Trainer(stepped)
         for _ in range(2):
@@ -366,25 +377,27 @@ class TestFit:
                 state = trainer.step(x, y, state=state).state
         assert_same(fitted.state_dict(), stepped.state_dict())
 
-    def test_it_learns_to_classify_sequences_of_any_length(self) -> None:
+    def test_it_learns_to_classify_sequences_of_any_length(self, device: str) -> None:
         random = np.random.default_rng(0)
         sequences = [random.integers(0, 6, random.integers(1, 15)) for _ in range(120)]
         targets = [int(np.isin(5, s)) for s in sequences]
         data = seqrs.data.Padded(sequences, targets, batch_size=16, seed=1)
         layers = [seqrs.Embedding(6, 8), seqrs.GRU(8, 16), seqrs.MaxPool(), seqrs.Linear(16, 2)]
-        trainer = seqrs.Trainer(seqrs.Sequential(layers, seed=0), optimizer=seqrs.Adam(0.02))
+        model = seqrs.Sequential(layers, seed=0).to(device)
+        trainer = seqrs.Trainer(model, optimizer=seqrs.Adam(0.02))
         trainer.fit(data, epochs=15, progress=False)
         assert trainer.evaluate(data)["accuracy"] > 0.95
 
-    def test_it_learns_a_time_series(self) -> None:
+    def test_it_learns_a_time_series(self, device: str) -> None:
         series = np.sin(np.arange(300) * 0.3)
         data = seqrs.data.Windows(series, history=12, horizon=3, batch_size=32)
-        model = seqrs.Sequential([seqrs.LSTM(1, 16), seqrs.Last(), seqrs.Linear(16, 3)], seed=0)
+        layers = [seqrs.LSTM(1, 16), seqrs.Last(), seqrs.Linear(16, 3)]
+        model = seqrs.Sequential(layers, seed=0).to(device)
         trainer = seqrs.Trainer(model, loss=seqrs.MSE(), optimizer=seqrs.Adam(0.02))
         history = trainer.fit(data, epochs=15, progress=False)
         assert history["loss"][-1] < 0.02
 
-    def test_any_iterable_of_batches(self) -> None:
+    def test_any_iterable_of_batches(self, device: str) -> None:
         class Again:
             def __iter__(self) -> Any:
                 return iter(id_batches(2))
@@ -396,15 +409,15 @@ class TestFit:
             Again(),
             [list(b) for b in id_batches(2)],
         ):
-            model = character_model()
+            model = character_model(device=device)
             seqrs.Trainer(model).fit(data, epochs=2, progress=False)
             weights.append(model.state_dict())
         for other in weights[1:]:
             assert_same(other, weights[0])
-        model = character_model()
+        model = character_model(device=device)
         seqrs.Trainer(model).fit(iter(id_batches(2)), epochs=1, progress=False)
         lengths = [(x, y, [6] * 4) for x, y in id_batches(2)]
-        model = character_model()
+        model = character_model(device=device)
         seqrs.Trainer(model).fit(lengths, epochs=2, progress=False)
         assert_same(model.state_dict(), weights[0])
 
@@ -508,7 +521,7 @@ class TestData:
 
 
 class TestCallbacks:
-    def test_objects_and_functions(self) -> None:
+    def test_objects_and_functions(self, device: str) -> None:
         class Listener:
             def __init__(self) -> None:
                 self.seen: list[float] = []
@@ -517,7 +530,7 @@ class TestCallbacks:
                 self.seen.append(metrics["loss"])
 
         listener, called = Listener(), []
-        trainer = seqrs.Trainer(character_model())
+        trainer = seqrs.Trainer(character_model(device=device))
 
         def function(its: seqrs.Trainer, metrics: Any) -> None:
             assert its is trainer
@@ -538,8 +551,8 @@ class TestCallbacks:
             trainer.fit(id_batches(2), epochs=3, callbacks=[fail], progress=False)
         assert trainer.steps_done == 2
 
-    def test_early_stopping_puts_the_best_weights_back(self) -> None:
-        model = character_model()
+    def test_early_stopping_puts_the_best_weights_back(self, device: str) -> None:
+        model = character_model(device=device)
         trainer = seqrs.Trainer(model, optimizer=seqrs.SGD(0.1))
         values, weights = iter([3.0, 1.0, 2.0, 1.0, 5.0]), []
 
@@ -568,8 +581,8 @@ class TestCallbacks:
         with pytest.raises(ValueError, match=r"val_loss.*validation"):
             trainer.fit(id_batches(1), 1, callbacks=[seqrs.EarlyStopping()], progress=False)
 
-    def test_model_checkpoint_saves_the_best(self, tmp_path: Path) -> None:
-        model = character_model()
+    def test_model_checkpoint_saves_the_best(self, device: str, tmp_path: Path) -> None:
+        model = character_model(device=device)
         trainer = seqrs.Trainer(model, optimizer=seqrs.Adam(0.05))
         saver = seqrs.ModelCheckpoint(tmp_path / "best.safetensors", monitor="loss")
         every = seqrs.ModelCheckpoint(
@@ -597,7 +610,7 @@ class Noisy:
 
     EPOCHS = 4
 
-    def __init__(self, folder: Path, log: Path) -> None:
+    def __init__(self, folder: Path, log: Path, device: str = "cpu") -> None:
         random = np.random.default_rng(0)
         sequences = [random.integers(0, 11, random.integers(2, 9)) for _ in range(24)]
         self.data = seqrs.data.Padded(sequences, [s % 3 for s in sequences], 4, seed=5)
@@ -607,7 +620,7 @@ class Noisy:
             seqrs.Dropout(0.2),
             seqrs.Linear(8, 3),
         ]
-        self.model = seqrs.Sequential(layers, seed=1)
+        self.model = seqrs.Sequential(layers, seed=1).to(device)
         lr = seqrs.schedules.cosine(0.02, steps=self.EPOCHS * len(self.data), warmup=3)
         self.trainer = seqrs.Trainer(
             self.model, optimizer=seqrs.AdamW(lr=lr), clip_norm=0.5, seed=2
@@ -647,13 +660,15 @@ class StopAfter:
 
 class TestResume:
     @pytest.mark.parametrize("after", [1, 2, 5, 6, 7, 13])
-    def test_a_resumed_run_ends_with_the_same_bits(self, after: int, tmp_path: Path) -> None:
-        whole = Noisy(tmp_path / "whole", tmp_path / "whole.csv")
+    def test_a_resumed_run_ends_with_the_same_bits(
+        self, after: int, device: str, tmp_path: Path
+    ) -> None:
+        whole = Noisy(tmp_path / "whole", tmp_path / "whole.csv", device)
         expected = whole.fit(False)
-        first = Noisy(tmp_path / "run", tmp_path / "run.csv")
+        first = Noisy(tmp_path / "run", tmp_path / "run.csv", device)
         with pytest.raises(CrashError):
             first.fit(False, StopAfter(after))
-        again = Noisy(tmp_path / "run", tmp_path / "run.csv")
+        again = Noisy(tmp_path / "run", tmp_path / "run.csv", device)
         history = again.fit(True)
         assert_same(again.model.state_dict(), whole.model.state_dict())
         assert history == expected
@@ -661,11 +676,13 @@ class TestResume:
         assert (tmp_path / "run.csv").read_text() == (tmp_path / "whole.csv").read_text()
         assert again.stopping.best == whole.stopping.best
 
-    def test_a_run_of_a_text_goes_on_with_its_hidden_state(self, tmp_path: Path) -> None:
-        corpus = seqrs.data.TextCorpus(TEXT, 2, 10)
+    def test_a_run_of_a_text_goes_on_with_its_hidden_state(
+        self, device: str, tmp_path: Path
+    ) -> None:
+        corpus = seqrs.data.TextCorpus(TEXT[:450], 2, 10)
 
         def run(folder: str, resume: bool, *callbacks: Any) -> dict[str, Array]:
-            model = character_model(vocab=corpus.vocab_size)
+            model = character_model(vocab=corpus.vocab_size, device=device)
             seqrs.Trainer(model).fit(
                 corpus,
                 epochs=2,
@@ -681,10 +698,10 @@ class TestResume:
             run("cut", False, StopAfter(30))
         assert_same(run("cut", True), expected)
 
-    def test_ctrl_c_writes_a_checkpoint(self, tmp_path: Path) -> None:
-        expected = Noisy(tmp_path / "whole", tmp_path / "whole.csv")
+    def test_ctrl_c_writes_a_checkpoint(self, device: str, tmp_path: Path) -> None:
+        expected = Noisy(tmp_path / "whole", tmp_path / "whole.csv", device)
         expected.fit(False)
-        run = Noisy(tmp_path / "run", tmp_path / "run.csv")
+        run = Noisy(tmp_path / "run", tmp_path / "run.csv", device)
         run.store = Checkpoints(tmp_path / "run")
 
         class Interrupt(StopAfter):
@@ -696,14 +713,14 @@ class TestResume:
         with pytest.raises(KeyboardInterrupt):
             run.fit(False, Interrupt(3))
         assert len(run.store.files()) == 1
-        again = Noisy(tmp_path / "run", tmp_path / "run.csv")
+        again = Noisy(tmp_path / "run", tmp_path / "run.csv", device)
         again.fit(True)
         assert_same(again.model.state_dict(), expected.model.state_dict())
 
-    def test_resuming_a_finished_run_gives_its_result(self, tmp_path: Path) -> None:
-        run = Noisy(tmp_path / "run", tmp_path / "run.csv")
+    def test_resuming_a_finished_run_gives_its_result(self, device: str, tmp_path: Path) -> None:
+        run = Noisy(tmp_path / "run", tmp_path / "run.csv", device)
         expected = run.fit(False)
-        again = Noisy(tmp_path / "run", tmp_path / "run.csv")
+        again = Noisy(tmp_path / "run", tmp_path / "run.csv", device)
         assert again.fit(True) == expected
         assert_same(again.model.state_dict(), run.model.state_dict())
 
@@ -796,12 +813,14 @@ class TestResume:
         ],
     )
     def test_a_checkpoint_of_something_else_is_refused_and_changes_nothing(
-        self, other: str, error: type[Exception], says: str, tmp_path: Path
+        self, other: str, error: type[Exception], says: str, device: str, tmp_path: Path
     ) -> None:
-        seqrs.Trainer(character_model()).fit(id_batches(2), 1, progress=False, checkpoint=tmp_path)
+        first = character_model(device=device)
+        seqrs.Trainer(first).fit(id_batches(2), 1, progress=False, checkpoint=tmp_path)
         model = character_model(
             hidden=9 if other == "model" else 12,
             dtype="float64" if other == "dtype" else "float32",
+            device="cpu" if other == "dtype" else device,
         )
         optimizer = seqrs.SGD(0.1) if other == "optimiser" else seqrs.Adam(lr=2e-3)
         trainer = seqrs.Trainer(model, optimizer=optimizer)
@@ -820,7 +839,7 @@ import sys, time, numpy as np
 from pathlib import Path
 import test_training
 folder, out = Path(sys.argv[1]), sys.argv[2]
-run = test_training.Noisy(folder, folder.with_suffix(".csv"))
+run = test_training.Noisy(folder, folder.with_suffix(".csv"), sys.argv[3])
 run.EPOCHS = 4
 
 class Slow:
@@ -835,10 +854,13 @@ np.savez(out, **run.model.state_dict())
 
 
 class TestCrash:
-    def test_killed_at_any_moment_it_ends_with_the_same_bits(self, tmp_path: Path) -> None:
-        whole = Noisy(tmp_path / "whole", tmp_path / "whole.csv")
+    def test_killed_at_any_moment_it_ends_with_the_same_bits(
+        self, device: str, tmp_path: Path
+    ) -> None:
+        whole = Noisy(tmp_path / "whole", tmp_path / "whole.csv", device)
         whole.fit(False)
-        arguments = [sys.executable, "-c", KILLED, str(tmp_path / "run"), str(tmp_path / "out.npz")]
+        paths = (str(tmp_path / "run"), str(tmp_path / "out.npz"))
+        arguments = [sys.executable, "-c", KILLED, *paths, device]
         env = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]),
@@ -939,11 +961,11 @@ print(trainer.steps_done)
 
 
 class TestConcurrency:
-    def test_two_trainers_in_two_threads(self) -> None:
+    def test_trainers_in_threads_of_their_own(self, device: str) -> None:
         def run(out: list[dict[str, Array]]) -> None:
-            model = character_model(hidden=24, dropout=0.2, num_layers=2)
+            model = character_model(hidden=24, dropout=0.2, num_layers=2, device=device)
             trainer = seqrs.Trainer(model, seed=1)
-            for x, y in id_batches(15):
+            for x, y in id_batches(10):
                 trainer.step(x, y)
             out.append(model.state_dict())
 
@@ -959,14 +981,14 @@ class TestConcurrency:
         for weights in found:
             assert_same(weights, alone[0])
 
-    def test_a_copied_model_trains_on_its_own(self) -> None:
+    def test_a_copied_model_trains_on_its_own(self, device: str) -> None:
         import copy
 
-        model = character_model()
+        model = character_model(device=device)
         other = copy.deepcopy(model)
         (x, y), *_ = id_batches(1)
         before = model.state_dict()
         seqrs.Trainer(other).step(x, y)
         assert_same(model.state_dict(), before)
         assert other != model
-        assert_same_bits(model(x)[0], character_model()(x)[0])
+        assert_same_bits(model(x)[0], character_model(device=device)(x)[0])
