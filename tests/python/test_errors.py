@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import seqrs
+from adapter import CPU, GPU, gpu
 from cases import Array, assert_same
 
 B, T, I, H = 3, 4, 2, 5  # noqa: E741 (the letters of the design)
@@ -19,6 +20,8 @@ V = 7
 
 #: The layers, models and trainers of the case that runs, and what they were before it went wrong.
 MADE: list[tuple[Any, Any]] = []
+#: Where that case makes them.
+PLACE = {"device": CPU}
 
 #: (what is tried, the exact type, a pattern for the message).
 Case = tuple[str, Callable[[], Any], type[Exception], str]
@@ -28,11 +31,18 @@ def snapshot(value: Any) -> Any:
     """All of a layer, model or trainer that a call could change."""
     if isinstance(value, seqrs.Trainer):
         return value.steps_done, value.lr
-    return value.fingerprint, repr(value), {k: p.tobytes() for k, p in value.state_dict().items()}
+    return (
+        value.device,
+        value.fingerprint,
+        repr(value),
+        {k: p.tobytes() for k, p in value.state_dict().items()},
+    )
 
 
 def made(value: Any) -> Any:
-    """`value`, which has to stay as it is from now on."""
+    """`value`, on the device of the case, which has to stay as it is from now on."""
+    if not isinstance(value, seqrs.Trainer):
+        value.to(PLACE["device"])
     MADE.append((value, snapshot(value)))
     return value
 
@@ -180,10 +190,11 @@ BACKWARD: list[Case] = [
      r"dstate.*got .*\(1, 2, 5\)"),
     ("tape of another layer", foreign_tape, StateError, "tape: .*this layer.*another one's"),
     ("tape of other weights", lambda: stale_tape(lstm()), StateError,
-     "tape: .*parameters changed"),
+     "tape: .*present parameters.*from before .*changed"),
     ("tape of other weights of a model", lambda: stale_tape(words()), StateError,
-     "tape: .*parameters changed"),
-    ("tape from before training", trained_tape, StateError, "tape: .*parameters changed"),
+     "tape: .*present parameters.*from before .*changed"),
+    ("tape from before training", trained_tape, StateError,
+     "tape: .*present parameters.*from before .*changed"),
     ("tape of a layer in a model", tape_of_a_layer_in_a_model, StateError,
      "tape: .*this model.*another one's"),
     ("no tape", lambda: lstm().backward(None, X), TypeError, "tape: .*got None"),
@@ -234,9 +245,11 @@ MODELS: list[Case] = [
      "state: .*each recurrent layer.*got 2 entries"),
     ("state of too many", lambda: words()(IDS, (None, None)), ShapeError,
      "state: .*each recurrent layer.*got 2 entries"),
-    ("step of MeanPool", lambda: seqrs.Sequential([lstm(), seqrs.MeanPool()]).step(X[:, 0]),
+    ("step of MeanPool", lambda: made(
+        seqrs.Sequential([lstm(), seqrs.MeanPool()])).step(X[:, 0]),
      StateError, "MeanPool.*step by step"),
-    ("step of MaxPool", lambda: seqrs.Sequential([lstm(), seqrs.MaxPool()]).step(X[:, 0]),
+    ("step of MaxPool", lambda: made(
+        seqrs.Sequential([lstm(), seqrs.MaxPool()])).step(X[:, 0]),
      StateError, "MaxPool.*step by step"),
     ("step of a bidirectional layer", lambda: seqrs.Sequential([gru(bidirectional=True)]).step(
         X[:, 0]), StateError, "GRU|bidirectional|direction"),
@@ -274,7 +287,7 @@ TRAINING: list[Case] = [
     ("target of numbers", lambda: trainer(loss=seqrs.MSE()).step(IDS, IDS), ShapeError,
      r"y: .*\(3, 4, 7\).*got .*\(3, 4\)"),
     ("bptt over Last", lambda: seqrs.Trainer(
-        seqrs.Sequential([lstm(), seqrs.Last()]), loss=seqrs.MSE(), bptt=2
+        made(seqrs.Sequential([lstm(), seqrs.Last()])), loss=seqrs.MSE(), bptt=2
     ).step(X, np.zeros((B, H))), ValueError, r"bptt: .*Last.*got 2"),
     ("no batch", lambda: trainer().fit([], 1, progress=False), ValueError, "data: .*at least one"),
     ("a batch of one", lambda: trainer().fit([(IDS,)], 1, progress=False), ValueError,
@@ -341,18 +354,34 @@ EVERY = {
     "losses": LOSSES,
     "rest": REST,
 }
-CASES = [
-    pytest.param(*case[1:], id=re.sub(r"\W+", "-", f"{group}-{case[0]}").strip("-"))
-    for group, cases in EVERY.items()
-    for case in cases
+#: The groups in which something computes, or would have: they go wrong on a GPU as well.
+COMPUTING = ("arguments", "backward", "state-dicts", "models", "training")
+
+
+def named(group: str, case: Case, *end: str) -> str:
+    return re.sub(r"\W+", "-", "-".join([group, case[0], *end])).strip("-")
+
+
+CASES = [pytest.param(*case[1:], id=named(group, case)) for group in EVERY for case in EVERY[group]]
+CASES_AND_DEVICES = [
+    pytest.param(*case[1:], device, id=named(group, case, device), marks=marks)
+    for device, marks in ((CPU, ()), (GPU, gpu))
+    for group in EVERY
+    for case in EVERY[group]
+    if device == CPU or group in COMPUTING
 ]
 
 
-@pytest.mark.parametrize(("attempt", "error", "pattern"), CASES)
+@pytest.mark.parametrize(("attempt", "error", "pattern", "device"), CASES_AND_DEVICES)
 def test_the_error_has_the_type_and_message_and_nothing_has_changed(
-    attempt: Callable[[], Any], error: type[Exception], pattern: str
+    attempt: Callable[[], Any],
+    error: type[Exception],
+    pattern: str,
+    device: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     MADE.clear()
+    monkeypatch.setitem(PLACE, "device", device)
     threads = seqrs.get_num_threads()
     with pytest.raises(error) as caught:
         attempt()
@@ -441,8 +470,8 @@ class TestKinds:
 
 
 class TestNothingHasChanged:
-    def test_after_every_wrong_call_of_a_layer(self) -> None:
-        layer = lstm(num_layers=2)
+    def test_after_every_wrong_call_of_a_layer(self, device: str) -> None:
+        layer = lstm(num_layers=2).to(device)
         before, fingerprint = layer.state_dict(), layer.fingerprint
         y_before: Array = layer(X + 0.5)[0]
         attempts: tuple[Callable[[], Any], ...] = (
@@ -461,8 +490,8 @@ class TestNothingHasChanged:
         assert layer.fingerprint == fingerprint
         assert np.array_equal(layer(X + 0.5)[0], y_before)
 
-    def test_after_wrong_steps_of_training(self) -> None:
-        model = words()
+    def test_after_wrong_steps_of_training(self, device: str) -> None:
+        model = words().to(device)
         before = model.state_dict()
         learner = seqrs.Trainer(model)
         attempts: tuple[Callable[[], Any], ...] = (
@@ -478,8 +507,8 @@ class TestNothingHasChanged:
         assert_same(model.state_dict(), before)
         assert learner.steps_done == 0
 
-    def test_a_tape_that_was_refused_still_serves_its_own_layer(self) -> None:
-        layer, other = lstm(), lstm()
+    def test_a_tape_that_was_refused_still_serves_its_own_layer(self, device: str) -> None:
+        layer, other = lstm().to(device), lstm().to(device)
         y, _, tape = layer.forward(X)
         with pytest.raises(seqrs.StateError):
             other.backward(tape, y)

@@ -21,7 +21,8 @@ from cases import character_model
 from seqrs.checkpoints import Checkpoints
 
 folder = Path(sys.argv[1])
-corpus = seqrs.data.TextCorpus("the quick brown fox jumps over the lazy dog. " * 60, 2, 10)
+text = "the quick brown fox jumps over the lazy dog. " * int(sys.argv[4])
+corpus = seqrs.data.TextCorpus(text, 2, 10)
 
 class Watch:
     '''Has a state that tells which epochs it was told of.'''
@@ -31,7 +32,8 @@ class Watch:
     def load_state_dict(self, state): self.epochs = state["epochs"]
 
 def run(name):
-    model = character_model(vocab=corpus.vocab_size, dropout=0.2, num_layers=2)
+    model = character_model(
+        vocab=corpus.vocab_size, dropout=0.2, num_layers=2, device=sys.argv[3])
     lr = seqrs.schedules.plateau(0.02, patience=0, threshold=0.2)
     trainer = seqrs.Trainer(model, optimizer=seqrs.Adam(lr=lr), seed=1)
     watch = Watch()
@@ -81,21 +83,23 @@ print("done", interrupts)
 class TestInterrupted:
     @pytest.mark.parametrize("seed", range(3))
     def test_ctrl_c_at_any_moment_leaves_a_checkpoint_of_what_is_done(
-        self, seed: int, tmp_path: Path
+        self, seed: int, device: str, tmp_path: Path
     ) -> None:
         """Real signals at random times: no update is lost or counted twice, nor any epoch."""
-        found = python(INTERRUPTED, str(tmp_path), str(seed), timeout=120)
+        times = "60" if device == "cpu" else "6"  # which takes a GPU of software no less long
+        found = python(INTERRUPTED, str(tmp_path), str(seed), device, times, timeout=120)
         assert found.stdout.startswith("done"), found.stderr
 
     @pytest.mark.parametrize("event", ["step", "observe", "callback", "save"])
     def test_ctrl_c_right_after_something_is_done(
-        self, event: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, event: str, device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The moments at which a signal would lose most, one by one."""
         import seqrs.fitting as fitting
 
         def run(folder: Path, **options: Any) -> tuple[seqrs.Trainer, Any]:
-            trainer = seqrs.Trainer(character_model(dropout=0.3, num_layers=2))
+            model = character_model(dropout=0.3, num_layers=2, device=device)
+            trainer = seqrs.Trainer(model)
             options = {"progress": False, "checkpoint": tmp_path / folder, **options}
             return trainer, lambda: trainer.fit(id_batches(3), 3, **options)
 
@@ -164,10 +168,10 @@ class TestInterrupted:
 
 class TestBadBatches:
     @pytest.mark.parametrize("name", ["data", "validation", "evaluate"])
-    def test_the_message_names_the_batch_and_the_data(self, name: str) -> None:
+    def test_the_message_names_the_batch_and_the_data(self, name: str, device: str) -> None:
         good = id_batches(2)
         x, y = good[0]
-        trainer = seqrs.Trainer(character_model())
+        trainer = seqrs.Trainer(character_model(device=device))
         wrong = y.copy()
         wrong[2, 3] = 11
         for batch, words in (
@@ -187,28 +191,28 @@ class TestBadBatches:
             with pytest.raises((ValueError, TypeError), match=f"^{shown}: batch 2: {words}"):
                 attempts[name](data)
 
-    def test_a_wrong_class_is_found_where_the_caller_has_it(self) -> None:
+    def test_a_wrong_class_is_found_where_the_caller_has_it(self, device: str) -> None:
         x = np.ones((4, 3, 2))
         y = np.zeros((4, 3), int)
         y[3, 1] = -1
         layers = [seqrs.GRU(2, 3, batch_first=False), seqrs.Linear(3, 5)]
-        trainer = seqrs.Trainer(seqrs.Sequential(layers))
+        trainer = seqrs.Trainer(seqrs.Sequential(layers).to(device))
         with pytest.raises(seqrs.ShapeError, match=r"y\[3, 1\]: expected a class in 0\.\.5"):
             trainer.evaluate([(x, y, [4, 4, 4])])
         trainer.evaluate([(x, y, [4, 3, 4])])  # There it is not live.
-        trainer = seqrs.Trainer(seqrs.Sequential([seqrs.GRU(2, 3), seqrs.Last()]))
+        trainer = seqrs.Trainer(seqrs.Sequential([seqrs.GRU(2, 3), seqrs.Last()]).to(device))
         with pytest.raises(seqrs.ShapeError, match=r"y\[2\]: expected a class in 0\.\.3, got 9"):
             trainer.evaluate([(x, np.array([0, 5, 9, 1]), [1, 0, 2, 3])])
 
 
 class TestCallbacksThatServeAgain:
-    def test_early_stopping_forgets_the_weights_of_another_model(self) -> None:
+    def test_early_stopping_forgets_the_weights_of_another_model(self, device: str) -> None:
         stopping = seqrs.EarlyStopping("loss", patience=1)
-        first = seqrs.Trainer(character_model(seed=1), optimizer=seqrs.Adam(0.05))
+        first = seqrs.Trainer(character_model(seed=1, device=device), optimizer=seqrs.Adam(0.05))
         first.fit(id_batches(2), 4, callbacks=[stopping], progress=False)
         best = stopping.best
         # Its loss rises from the first epoch on.
-        model = character_model(seed=2)
+        model = character_model(seed=2, device=device)
         second = seqrs.Trainer(model, optimizer=seqrs.SGD(0.0))
         before = model.state_dict()
         second.fit(id_batches(2), 4, callbacks=[stopping], progress=False)
@@ -216,10 +220,12 @@ class TestCallbacksThatServeAgain:
         assert stopping.best != best
         assert_same(model.state_dict(), before)
 
-    def test_model_checkpoint_forgets_the_best_of_another_run(self, tmp_path: Path) -> None:
+    def test_model_checkpoint_forgets_the_best_of_another_run(
+        self, device: str, tmp_path: Path
+    ) -> None:
         saver = seqrs.ModelCheckpoint(tmp_path / "best", "loss")
         for seed in (1, 2):
-            model = character_model(seed=seed)
+            model = character_model(seed=seed, device=device)
             # The second learns nothing, so that all its losses are above the first's best.
             trainer = seqrs.Trainer(model, optimizer=seqrs.Adam(0.05 if seed == 1 else 0.0))
             trainer.fit(id_batches(2), 3, callbacks=[saver], progress=False)
@@ -328,7 +334,9 @@ class TestMistakesBeforeTheFirstEpoch:
 
 
 class TestFailingCallbacks:
-    def test_the_epoch_is_kept_and_every_callback_has_seen_it(self, tmp_path: Path) -> None:
+    def test_the_epoch_is_kept_and_every_callback_has_seen_it(
+        self, device: str, tmp_path: Path
+    ) -> None:
         told: list[int] = []
 
         def fail(trainer: seqrs.Trainer, metrics: Any) -> None:
@@ -337,7 +345,7 @@ class TestFailingCallbacks:
         def tell(trainer: seqrs.Trainer, metrics: Any) -> None:
             told.append(metrics["epoch"])
 
-        trainer = seqrs.Trainer(character_model())
+        trainer = seqrs.Trainer(character_model(device=device))
         with pytest.raises(OSError, match="of mine") as caught:
             trainer.fit(
                 id_batches(2), 3, callbacks=[fail, tell], progress=False, checkpoint=tmp_path
@@ -347,7 +355,7 @@ class TestFailingCallbacks:
         assert [path.stem for path in Checkpoints(tmp_path).files()] == [
             "epoch-000001-batch-000000000"
         ]
-        again = seqrs.Trainer(character_model())
+        again = seqrs.Trainer(character_model(device=device))
         again.fit(
             id_batches(2), 3, callbacks=[tell], progress=False, checkpoint=tmp_path, resume=True
         )
@@ -381,13 +389,13 @@ class TestOptions:
 
 
 class TestAnotherFit:
-    def test_two_fits_are_one_longer_one(self) -> None:
+    def test_two_fits_are_one_longer_one(self, device: str) -> None:
         """The orders of the batches go on, as do weights and optimiser; only the count is new."""
 
         def trained(*epochs: int) -> tuple[dict[str, Any], list[dict[str, list[float]]]]:
             sequences = [np.arange(n) % 11 for n in range(1, 13)]
             data = seqrs.data.Padded(sequences, sequences, 3, seed=4)
-            model = character_model(dropout=0.2, num_layers=2)
+            model = character_model(dropout=0.2, num_layers=2, device=device)
             trainer = seqrs.Trainer(model, optimizer=seqrs.Adam(0.01))
             found = [trainer.fit(data, each, progress=False) for each in epochs]
             return model.state_dict(), found
@@ -398,7 +406,7 @@ class TestAnotherFit:
         assert first["loss"] + second["loss"] == whole["loss"]
         assert second["epoch"] == [1, 2, 3]
 
-    def test_a_second_fit_can_be_resumed(self, tmp_path: Path) -> None:
+    def test_a_second_fit_can_be_resumed(self, device: str, tmp_path: Path) -> None:
         sequences = [np.arange(n) % 11 for n in range(1, 13)]
         data = seqrs.data.Padded(sequences, sequences, 3, seed=4)
 
@@ -407,7 +415,7 @@ class TestAnotherFit:
                 data, epochs, progress=False, checkpoint=tmp_path, resume=resume,
             )  # fmt: skip
 
-        models = [character_model(), character_model()]
+        models = [character_model(device=device) for _ in range(2)]
         whole, cut = map(seqrs.Trainer, models)
         for trainer in (whole, cut):
             trainer.fit(data, 2, progress=False)

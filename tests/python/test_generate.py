@@ -1,4 +1,7 @@
-"""Sampling: what is drawn, how likely, and that it is what the model's own steps say."""
+"""Sampling: what is drawn, how likely, and that it is what the model's own steps say.
+
+All of it is computed on the CPU, wherever the model is.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import seqrs
-from cases import DTYPES, Array, character_model
+from adapter import PLACES
+from cases import Array, character_model, id_batches
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tolerances import SHARE_OF_DRAWS, assert_same_bits
@@ -40,9 +44,11 @@ class TestWhatIsDrawn:
         assert ((ids >= 0) & (ids < VOCAB)).all()
         assert seqrs.generate(character_model(), [1], 0).shape == (0,)
 
-    @pytest.mark.parametrize("dtype", DTYPES)
-    def test_temperature_zero_takes_the_likeliest_at_every_step(self, dtype: str) -> None:
-        model = character_model(num_layers=2, dtype=dtype)
+    @pytest.mark.parametrize(("dtype", "device"), PLACES)
+    def test_temperature_zero_takes_the_likeliest_at_every_step(
+        self, dtype: str, device: str
+    ) -> None:
+        model = character_model(num_layers=2, dtype=dtype, device=device)
         prompt = [3, 1, 4]
         drawn = seqrs.generate(model, prompt, 30, temperature=0)
         y, state = model([prompt])
@@ -72,6 +78,16 @@ class TestWhatIsDrawn:
             assert_same_bits(seqrs.generate(model, np.array([1, 2, 3], kind), 10), expected)
         assert_same_bits(seqrs.generate(model, (1, 2, 3), 10), expected)
         assert_same_bits(seqrs.generate(model, np.array([3, 0, 2, 0, 1])[::-2], 10), expected)
+
+    def test_what_was_learnt_is_drawn_wherever_it_was_learnt(self, device: str) -> None:
+        model = character_model(device=device)
+        first = seqrs.generate(model, [1], 40)
+        trainer = seqrs.Trainer(model, optimizer=seqrs.Adam(0.1))
+        for x, y in id_batches(3):
+            trainer.step(x, y)
+        drawn = seqrs.generate(model, [1], 40)
+        assert not np.array_equal(drawn, first)
+        assert_same_bits(seqrs.generate(model.to("cpu"), [1], 40), drawn)
 
 
 class TestHowLikely:
