@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import seqrs
 import tolerances
+from adapter import CPU, PLACES
 from cases import (
     CELLS,
     DTYPES,
@@ -75,9 +76,9 @@ def _threads_are_put_back() -> Iterator[None]:
 class TestLengths:
     @pytest.mark.parametrize("live", [live for live in LIVE if live != "all-live"])
     def test_steps_that_are_not_live_are_plus_zero(
-        self, cell: str, structure: dict[str, Any], live: str
+        self, cell: str, structure: dict[str, Any], live: str, device: str
     ) -> None:
-        layer = make(cell, **structure)
+        layer = make(cell, device=device, **structure)
         options = live_for(layer, live)
         found = everything(layer, Given(layer), **options)
         dead = ~live_steps(layer, options)
@@ -88,9 +89,9 @@ class TestLengths:
     @pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf, 1e38])
     @pytest.mark.parametrize("live", [live for live in LIVE if live != "all-live"])
     def test_the_content_of_padding_has_no_influence(
-        self, cell: str, structure: dict[str, Any], live: str, poison: float
+        self, cell: str, structure: dict[str, Any], live: str, poison: float, device: str
     ) -> None:
-        layer = make(cell, **structure)
+        layer = make(cell, device=device, **structure)
         options = live_for(layer, live)
         dead = ~live_steps(layer, options)
         given, poisoned = Given(layer), Given(layer)
@@ -98,18 +99,18 @@ class TestLengths:
         poisoned.dy[dead] = poison
         assert_same(everything(layer, poisoned, **options), everything(layer, given, **options))
 
-    def test_ids_of_padding_have_no_influence(self) -> None:
-        model = character_model()
+    def test_ids_of_padding_have_no_influence(self, device: str) -> None:
+        model = character_model(device=device)
         ids = np.ones((2, 5), np.int64)
         expected, _ = model(ids, lengths=[2, 5])
         for outside in (-1, 10**9, np.iinfo(np.int64).min):
             ids[0, 2:] = outside
             assert_same_bits(model(ids, lengths=[2, 5])[0], expected)
 
-    def test_padding_has_no_influence_on_training(self) -> None:
+    def test_padding_has_no_influence_on_training(self, device: str) -> None:
         runs = []
         for poison in (0.0, np.nan):
-            model = seqrs.Sequential([seqrs.LSTM(3, 4), seqrs.Linear(4, 2)], seed=0)
+            model = seqrs.Sequential([seqrs.LSTM(3, 4), seqrs.Linear(4, 2)], seed=0).to(device)
             trainer = seqrs.Trainer(model, loss=seqrs.MSE(), optimizer=seqrs.Adam(lr=0.1))
             x, y = np.ones((2, 4, 3)), np.ones((2, 4, 2))
             x[0, 1:], y[0, 1:] = poison, poison
@@ -117,8 +118,8 @@ class TestLengths:
             runs.append({**model.state_dict(), "loss": np.array([result.loss, result.grad_norm])})
         assert_same(runs[1], runs[0])
 
-    def test_length_zero_leaves_the_initial_state(self, cell: str) -> None:
-        layer = make(cell, num_layers=2, bidirectional=True)
+    def test_length_zero_leaves_the_initial_state(self, cell: str, device: str) -> None:
+        layer = make(cell, num_layers=2, bidirectional=True, device=device)
         given = Given(layer)
         y, final, tape = layer.forward(given.x, given.state, lengths=[1, 0, 2, 0])
         gradients = layer.backward(tape, given.dy, given.dstate)
@@ -128,16 +129,19 @@ class TestLengths:
             assert not y[b].any()
             assert not gradients.x[b].any()
 
-    def test_the_state_stays_after_a_rows_last_step(self, cell: str) -> None:
-        layer = make(cell)
+    def test_the_state_stays_after_a_rows_last_step(self, cell: str, device: str) -> None:
+        layer = make(cell, device=device)
         given = Given(layer)
         _, final = layer(given.x, given.state, lengths=[2, 2, 2, 2])
         _, cut = layer(given.x[:, :2], given.state)
         assert_same_state(final, cut)
 
+    @pytest.mark.parametrize(("dtype", "device"), PLACES)
     @pytest.mark.parametrize(("batch", "steps"), [(0, T), (B, 0), (0, 0)])
-    def test_nothing_to_do(self, cell: str, dtype: str, batch: int, steps: int) -> None:
-        layer = make(cell, dtype, num_layers=2, bidirectional=True)
+    def test_nothing_to_do(
+        self, cell: str, dtype: str, device: str, batch: int, steps: int
+    ) -> None:
+        layer = make(cell, dtype, num_layers=2, bidirectional=True, device=device)
         given = Given(layer, batch, steps)
         for live in ({}, {"lengths": [0] * batch}, {"mask": np.zeros((batch, steps), bool)}):
             y, final, tape = layer.forward(given.x, given.state, **live)
@@ -148,8 +152,8 @@ class TestLengths:
             assert_same_state(gradients.state, given.dstate)
             assert not any(d.any() for d in gradients.params.values())
 
-    def test_a_model_without_rows_or_steps(self) -> None:
-        model = character_model()
+    def test_a_model_without_rows_or_steps(self, device: str) -> None:
+        model = character_model(device=device)
         for batch, steps in ((0, 5), (3, 0), (0, 0)):
             y, state = model(np.zeros((batch, steps), np.int64))
             assert y.shape == (batch, steps, 11)
@@ -157,8 +161,8 @@ class TestLengths:
         y, _ = model.step(np.zeros(0, np.int64))
         assert y.shape == (0, 11)
 
-    def test_each_row_is_reversed_inside_its_own_length(self, cell: str) -> None:
-        both, one = make(cell, bidirectional=True), make(cell)
+    def test_each_row_is_reversed_inside_its_own_length(self, cell: str, device: str) -> None:
+        both, one = make(cell, bidirectional=True, device=device), make(cell, device=device)
         weights = both.state_dict()
         one.load_state_dict({name: weights[f"{name}_reverse"] for name in one.state_dict()})
         given, lengths = Given(both), [2, T, 1, 0]
@@ -173,36 +177,40 @@ class TestLengths:
 
 
 class TestMasks:
+    @pytest.mark.parametrize(("dtype", "device"), PLACES)
     def test_lengths_and_a_prefix_mask_give_the_same_bits(
-        self, cell: str, structure: dict[str, Any], dtype: str
+        self, cell: str, structure: dict[str, Any], dtype: str, device: str
     ) -> None:
-        layer = make(cell, dtype, **structure)
+        layer = make(cell, dtype, device=device, **structure)
         given, lengths = Given(layer), {"lengths": [2, T, 0, 3]}
         mask = {"mask": live_steps(layer, lengths)}
         assert_same(everything(layer, given, **mask), everything(layer, given, **lengths))
 
     def test_all_live_in_every_way_gives_the_same_bits(
-        self, cell: str, structure: dict[str, Any]
+        self, cell: str, structure: dict[str, Any], device: str
     ) -> None:
-        layer = make(cell, **structure)
+        layer = make(cell, device=device, **structure)
         given = Given(layer)
         expected = everything(layer, given)
         shape = (B, T) if layer.batch_first else (T, B)
         assert_same(everything(layer, given, lengths=[T] * B), expected)
         assert_same(everything(layer, given, mask=np.ones(shape, bool)), expected)
 
-    def test_lengths_and_a_prefix_mask_train_alike(self) -> None:
+    def test_lengths_and_a_prefix_mask_train_alike(self, device: str) -> None:
         weights = []
         for live in ({"lengths": [1, 6, 0, 4]}, {"mask": np.arange(6) < [[1], [6], [0], [4]]}):
-            model = character_model(dropout=0.3, num_layers=2)
+            model = character_model(dropout=0.3, num_layers=2, device=device)
             trainer = seqrs.Trainer(model, seed=1)
             for x, y in id_batches(3):
                 trainer.step(x, y, **live)
             weights.append(model.state_dict())
         assert_same(weights[1], weights[0])
 
-    def test_holes_are_as_if_the_steps_were_not_there(self, cell: str, dtype: str) -> None:
-        layer = make(cell, dtype, bidirectional=True)
+    @pytest.mark.parametrize(("dtype", "device"), PLACES)
+    def test_holes_are_as_if_the_steps_were_not_there(
+        self, cell: str, dtype: str, device: str
+    ) -> None:
+        layer = make(cell, dtype, bidirectional=True, device=device)
         given, mask = Given(layer), LIVE["mask-with-holes"]["mask"]
         y, final = layer(given.x, given.state, mask=mask)
         for b in range(B):
@@ -210,8 +218,8 @@ class TestMasks:
             assert_same_bits(y[b : b + 1, mask[b]], y_b)
             assert_same_state(row_of(final, b), final_b)
 
-    def test_left_padding_is_right_padding_moved(self, cell: str) -> None:
-        layer = make(cell, bidirectional=True)
+    def test_left_padding_is_right_padding_moved(self, cell: str, device: str) -> None:
+        layer = make(cell, bidirectional=True, device=device)
         given = Given(layer)
         left = np.arange(T) >= T - 3
         x = given.x.copy()
@@ -247,17 +255,19 @@ class TestRowIndependence:
             setattr(chosen, name, like(getattr(given, name), arrays))
         return chosen
 
+    @pytest.mark.parametrize(("dtype", "device"), PLACES)
     @pytest.mark.parametrize("hidden", [7, 32, 50])
     def test_alone_in_any_batch_at_any_place_with_any_padding(
-        self, cell: str, dtype: str, hidden: int
+        self, cell: str, dtype: str, device: str, hidden: int
     ) -> None:
         batch, steps = 19, 6
-        layer = make(cell, dtype, 5, hidden, num_layers=2, bidirectional=True)
+        layer = make(cell, dtype, 5, hidden, num_layers=2, bidirectional=True, device=device)
         given = Given(layer, batch, steps)
         lengths = np.arange(batch) * 5 % (steps + 1)
         whole = everything(layer, given, lengths=lengths)
         random = np.random.default_rng(0)
-        chosen = [[b] for b in range(batch)]
+        # Of software a GPU is slow: there every sixth row.
+        chosen = [[b] for b in range(0, batch, 1 if device == CPU else 6)]
         chosen += [list(random.permutation(batch)), [3, 3, 3], list(range(0, batch, 2))]
         for rows in chosen:
             longest = int(lengths[rows].max())
@@ -268,8 +278,8 @@ class TestRowIndependence:
                     n = int(lengths[b])
                     assert_same(self.rows_of(found, place, n), self.rows_of(whole, b, n))
 
-    def test_nan_in_one_row_never_reaches_another(self, cell: str) -> None:
-        layer = make(cell, num_layers=2, bidirectional=True)
+    def test_nan_in_one_row_never_reaches_another(self, cell: str, device: str) -> None:
+        layer = make(cell, num_layers=2, bidirectional=True, device=device)
         given, poisoned = Given(layer), Given(layer)
         poisoned.x[1] = np.nan
         expected, got = everything(layer, given), everything(layer, poisoned)
@@ -277,18 +287,16 @@ class TestRowIndependence:
             assert_same(self.rows_of(got, b, T), self.rows_of(expected, b, T))
         assert np.isnan(got["y"][1]).all()
 
-    def test_in_a_model_of_every_layer(self) -> None:
-        model = seqrs.Sequential(
-            [
-                seqrs.Embedding(20, 9),
-                seqrs.LSTM(9, 17, bidirectional=True),
-                seqrs.LayerNorm(34),
-                seqrs.Activation("softmax"),
-                seqrs.MeanPool(),
-                seqrs.Linear(34, 5),
-            ],
-            seed=0,
-        )
+    def test_in_a_model_of_every_layer(self, device: str) -> None:
+        layers = [
+            seqrs.Embedding(20, 9),
+            seqrs.LSTM(9, 17, bidirectional=True),
+            seqrs.LayerNorm(34),
+            seqrs.Activation("softmax"),
+            seqrs.MeanPool(),
+            seqrs.Linear(34, 5),
+        ]
+        model = seqrs.Sequential(layers, seed=0).to(device)
         ids = np.random.default_rng(0).integers(0, 20, (13, 8))
         lengths = np.arange(13) % 9
         whole, _ = model(ids, lengths=lengths)
@@ -298,9 +306,12 @@ class TestRowIndependence:
 
 
 class TestStepIsSequence:
+    @pytest.mark.parametrize(("dtype", "device"), PLACES)
     @pytest.mark.parametrize("batch_first", [True, False], ids=["batch-first", "time-first"])
-    def test_steps_make_the_sequence(self, cell: str, dtype: str, batch_first: bool) -> None:
-        layer = make(cell, dtype, num_layers=2, batch_first=batch_first)
+    def test_steps_make_the_sequence(
+        self, cell: str, dtype: str, device: str, batch_first: bool
+    ) -> None:
+        layer = make(cell, dtype, num_layers=2, batch_first=batch_first, device=device)
         given = Given(layer)
         y, final = layer(given.x, given.state)
         state, time_axis = given.state, 1 if batch_first else 0
@@ -311,9 +322,11 @@ class TestStepIsSequence:
 
     @pytest.mark.parametrize("hidden", [8, 33, 100])
     @pytest.mark.parametrize("batch", [1, 2, 9])
-    def test_any_chunks_make_the_sequence(self, cell: str, batch: int, hidden: int) -> None:
+    def test_any_chunks_make_the_sequence(
+        self, cell: str, batch: int, hidden: int, device: str
+    ) -> None:
         steps = 12
-        layer = make(cell, "float32", 6, hidden, num_layers=2)
+        layer = make(cell, "float32", 6, hidden, num_layers=2, device=device)
         given = Given(layer, batch, steps)
         lengths = np.arange(batch) * 5 % (steps + 1) if batch > 1 else np.array([steps])
         y, final = layer(given.x, given.state, lengths=lengths)
@@ -325,28 +338,28 @@ class TestStepIsSequence:
             assert_same_bits(np.concatenate(pieces, axis=1), y)
             assert_same_state(state, final)
 
-    def test_forward_with_a_tape_is_inference(self, cell: str, dtype: str) -> None:
-        layer = make(cell, dtype, 9, 40, num_layers=2)
+    @pytest.mark.parametrize(("dtype", "device"), PLACES)
+    def test_forward_with_a_tape_is_inference(self, cell: str, dtype: str, device: str) -> None:
+        layer = make(cell, dtype, 9, 40, num_layers=2, device=device)
         given = Given(layer, 5, 7)
         y, final = layer(given.x, given.state)
         y_f, final_f, _ = layer.forward(given.x, given.state)
         assert_same_bits(y_f, y)
         assert_same_state(final_f, final)
 
-    def test_steps_of_a_model(self, dtype: str) -> None:
-        model = seqrs.Sequential(
-            [
-                seqrs.Embedding(20, 9, dtype=dtype),
-                seqrs.LSTM(9, 17, 2, proj_size=5, dtype=dtype),
-                seqrs.LayerNorm(5, dtype=dtype),
-                seqrs.GRU(5, 11, dtype=dtype),
-                seqrs.Activation("tanh"),
-                seqrs.Dropout(0.5),
-                seqrs.Linear(11, 20, dtype=dtype),
-                seqrs.Activation("softmax"),
-            ],
-            seed=0,
-        )
+    @pytest.mark.parametrize(("dtype", "device"), PLACES)
+    def test_steps_of_a_model(self, dtype: str, device: str) -> None:
+        layers = [
+            seqrs.Embedding(20, 9, dtype=dtype),
+            seqrs.LSTM(9, 17, 2, proj_size=5, dtype=dtype),
+            seqrs.LayerNorm(5, dtype=dtype),
+            seqrs.GRU(5, 11, dtype=dtype),
+            seqrs.Activation("tanh"),
+            seqrs.Dropout(0.5),
+            seqrs.Linear(11, 20, dtype=dtype),
+            seqrs.Activation("softmax"),
+        ]
+        model = seqrs.Sequential(layers, seed=0).to(device)
         ids = np.random.default_rng(0).integers(0, 20, (3, 8))
         y, final = model(ids)
         state: Any = None
@@ -614,9 +627,9 @@ class TestSeeds:
         assert not np.array_equal(weights["0.weight"], weights["1.weight"])
         assert not np.array_equal(weights["0.weight"], other.state_dict()["0.weight"])
 
-    def test_dropout_is_seeded_and_fresh_at_each_call(self) -> None:
+    def test_dropout_is_seeded_and_fresh_at_each_call(self, device: str) -> None:
         def build(seed: int) -> Any:
-            return make("lstm", num_layers=2, dropout=0.5, seed=seed)
+            return make("lstm", num_layers=2, dropout=0.5, seed=seed, device=device)
 
         given = Given(build(0))
         one, same, other = build(0), build(0), build(1)
@@ -627,9 +640,9 @@ class TestSeeds:
         assert not np.array_equal(second, first)
         assert_same_bits(same.forward(given.x)[0], second)
 
-    def test_dropout_does_not_depend_on_threads_lengths_or_padding(self) -> None:
+    def test_dropout_does_not_depend_on_threads_lengths_or_padding(self, device: str) -> None:
         def run(n: int, **live: Any) -> Array:
-            layer = make("lstm", "float32", 5, 80, num_layers=2, dropout=0.5)
+            layer = make("lstm", "float32", 5, 80, num_layers=2, dropout=0.5, device=device)
             given = Given(layer, 40, 7)
             with seqrs.num_threads(n):
                 y: Array = layer.forward(given.x, **live)[0]
@@ -642,9 +655,9 @@ class TestSeeds:
         for b, n in enumerate(lengths):
             assert_same_bits(cut[b, :n], whole[b, :n])
 
-    def test_training_twice_gives_the_same_bits(self) -> None:
+    def test_training_twice_gives_the_same_bits(self, device: str) -> None:
         def run(seed: int) -> dict[str, Array]:
-            model = character_model(num_layers=2, dropout=0.3)
+            model = character_model(num_layers=2, dropout=0.3, device=device)
             trainer = seqrs.Trainer(model, optimizer=seqrs.Adam(lr=1e-2), seed=seed)
             losses = [trainer.step(x, y).loss for x, y in id_batches(5)]
             return {**model.state_dict(), "losses": np.array(losses)}
@@ -653,12 +666,13 @@ class TestSeeds:
         assert_same(same, one)
         assert not np.array_equal(one["losses"], other["losses"])
 
-    def test_another_process_gives_the_same_bits(self) -> None:
+    def test_another_process_gives_the_same_bits(self, device: str) -> None:
         code = """
 import sys; from digests import trained
-sys.stdout.write("".join(a.tobytes().hex() for a in trained("float32").values()))
+found = trained("float32", sys.argv[1])
+sys.stdout.write("".join(a.tobytes().hex() for a in found.values()))
 """
-        first, second = (python(code) for _ in range(2))
+        first, second = (python(code, device) for _ in range(2))
         assert first.returncode == 0, first.stderr
         assert first.stdout == second.stdout
 
@@ -838,9 +852,10 @@ class TestGoodGuest:
         inside = sum(a < tick < b for tick in ticks)
         assert inside >= 0.1 * (b - a) / 0.005
 
-    def test_many_threads_may_call_one_model(self) -> None:
-        model = character_model(hidden=64, num_layers=2)
-        ids = np.random.default_rng(0).integers(0, 11, (16, 20))
+    def test_many_threads_may_call_one_model(self, device: str) -> None:
+        hidden, batch = (64, 16) if device == CPU else (8, 2)
+        model = character_model(hidden=hidden, num_layers=2, device=device)
+        ids = np.random.default_rng(0).integers(0, 11, (batch, 20))
         expected, expected_state = model(ids)
         problems: list[str] = []
         start = threading.Barrier(8)
@@ -883,11 +898,12 @@ print(len(pool_threads()))
         # Each caller is the third.
         assert python(code).stdout.strip() == "2"
 
-    def test_models_may_be_called_while_they_train(self) -> None:
-        model = character_model(hidden=32)
+    def test_models_may_be_called_while_they_train(self, device: str) -> None:
+        model = character_model(hidden=32, device=device)
         trainer = seqrs.Trainer(model)
         batches = id_batches(20, batch=8, steps=16)
         problems: list[str] = []
+        seen: set[str] = set()
         done = threading.Event()
 
         def call() -> None:
@@ -895,6 +911,7 @@ print(len(pool_threads()))
                 while not done.is_set():
                     y, _ = model(batches[0][0])
                     assert np.isfinite(y).all()
+                    seen.add(model.fingerprint)
             except BaseException as error:
                 problems.append(repr(error))
 
@@ -908,6 +925,8 @@ print(len(pool_threads()))
             reader.join(30)
         assert not problems
         assert not any(reader.is_alive() for reader in readers)
+        assert seen
+        assert trainer.steps_done == 20
 
     def test_an_array_that_changes_during_a_call_does_no_harm(self, heavy: Heavy) -> None:
         x = np.zeros((32, max(20, heavy.x.shape[1] // 8), 128), np.float32)
@@ -1068,8 +1087,10 @@ print(resident() - before)
 
 
 class TestLoud:
-    def test_a_failed_call_leaves_layer_and_state_as_they_were(self, cell: str) -> None:
-        layer = make(cell)
+    def test_a_failed_call_leaves_layer_and_state_as_they_were(
+        self, cell: str, device: str
+    ) -> None:
+        layer = make(cell, device=device)
         given, untouched = Given(layer), Given(layer)
         before = layer.state_dict()
         failures: list[Callable[[], object]] = [
@@ -1086,9 +1107,9 @@ class TestLoud:
         assert_same(layer.state_dict(), before)
         assert_same_state(given.state, untouched.state)
 
-    def test_a_failed_step_leaves_model_optimiser_and_state_as_they_were(self) -> None:
+    def test_a_failed_step_leaves_model_optimiser_and_state_as_they_were(self, device: str) -> None:
         def run(fail: bool) -> tuple[dict[str, Array], list[Array]]:
-            model = character_model(num_layers=2, dropout=0.2)
+            model = character_model(num_layers=2, dropout=0.2, device=device)
             trainer = seqrs.Trainer(model, optimizer=seqrs.Adam(lr=0.05), bptt=3, seed=1)
             state: Any = None
             for x, y in id_batches(4):
