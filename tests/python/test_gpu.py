@@ -1,13 +1,10 @@
-"""Layers, models and training on a GPU: what the CPU and the reference give, and nothing silent.
+"""A GPU beside the CPU: the same numbers drawn, moves there and back, and nothing silent.
 
-That every recurrent layer there is the reference, `test_package_against_reference.py` shows.
+What holds on any device is in the other files, in tests that take `device`.
 """
 
 from __future__ import annotations
 
-import pickle
-import threading
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,52 +12,10 @@ import pytest
 import seqrs
 import tolerances
 from adapter import GPU, gpu
-from cases import CELLS, Given, everything, flat, make, python
+from cases import Given, character_model, everything, python
 from seqrs import characters as characters_plan
 from seqrs.demo import LEARNING_RATE
-from test_package_against_reference import check
 from tolerances import assert_close, assert_same_bits
-
-
-@gpu
-class TestLayers:
-    @pytest.mark.parametrize("cell", CELLS)
-    def test_time_first_without_biases(self, cell: str) -> None:
-        layer = make(cell, batch_first=False, bias=False).to(GPU)
-        check(layer, Given(layer), {})
-
-    def test_dropout_is_that_of_the_cpu(self) -> None:
-        layers = [seqrs.LSTM(5, 7, 3, dropout=0.5, seed=3) for _ in range(2)]
-        layers[1].to(GPU)
-        feed = Given(layers[0])
-        want, got = (everything(layer, feed) for layer in layers)
-        for name, array in want.items():
-            assert_close(got[name], array, tolerances.PACKAGE_TO_REFERENCE_F32, name)
-
-    def test_a_step(self) -> None:
-        layer = make("lstm")
-        x = np.linspace(-1, 1, 10, dtype=np.float32).reshape(2, 5)
-        want, state = layer.step(x, None)
-        got, other = layer.to(GPU).step(x, None)
-        assert_close(got, want, tolerances.PACKAGE_TO_REFERENCE_F32)
-        for a, b in zip(flat(other), flat(state), strict=True):
-            assert_close(a, b, tolerances.PACKAGE_TO_REFERENCE_F32)
-
-    def test_nothing_at_all(self) -> None:
-        layer = make("gru-reset-before").to(GPU)
-        for shape in [(0, 3, 5), (2, 0, 5)]:
-            y, _, tape = layer.forward(np.zeros(shape, np.float32))
-            assert y.shape == (*shape[:2], 7)
-            assert layer.backward(tape, y).x.shape == shape
-
-    def test_a_tape_tells_its_size_and_outlives_no_change(self) -> None:
-        layer = make("lstm").to(GPU)
-        feed = Given(layer)
-        y, _, tape = layer.forward(feed.x)
-        assert tape.nbytes > y.nbytes
-        layer.load_state_dict({k: 2 * v for k, v in layer.state_dict().items()})
-        with pytest.raises(seqrs.StateError, match="tape"):
-            layer.backward(tape, feed.dy)
 
 
 def models() -> dict[str, seqrs.Sequential]:
@@ -88,11 +43,6 @@ def models() -> dict[str, seqrs.Sequential]:
     }
 
 
-def characters() -> seqrs.Sequential:
-    layers = [seqrs.Embedding(11, 8), seqrs.LSTM(8, 12), seqrs.Linear(12, 11)]
-    return seqrs.Sequential(layers, seed=5)
-
-
 LENGTHS = [7, 3, 0, 5]
 
 
@@ -112,6 +62,14 @@ def close(got: seqrs.Sequential, want: seqrs.Sequential) -> None:
 
 @gpu
 class TestModels:
+    def test_dropout_between_layers_is_that_of_the_cpu(self) -> None:
+        layers = [seqrs.LSTM(5, 7, 3, dropout=0.5, seed=3) for _ in range(2)]
+        layers[1].to(GPU)
+        given = Given(layers[0])
+        want, got = (everything(layer, given) for layer in layers)
+        for name, array in want.items():
+            assert_close(got[name], array, tolerances.PACKAGE_TO_REFERENCE_F32, name)
+
     @pytest.mark.parametrize("name", models())
     def test_inference_and_gradients_are_those_of_the_cpu(self, name: str) -> None:
         here, there = models()[name], models()[name].to(GPU)
@@ -133,67 +91,16 @@ class TestModels:
         assert model.to("cpu").device == "cpu"
         assert_same_bits(model(feed())[0], before)
 
-    def test_copies_and_files_are_of_the_cpu_bit_for_bit(self, tmp_path: Path) -> None:
-        model = characters().to(GPU)
-        assert pickle.loads(pickle.dumps(model)) == characters()
-        model.save(tmp_path / "model")
-        assert seqrs.load(tmp_path / "model") == characters()
-
     def test_layers_on_different_devices_are_refused(self) -> None:
-        model = characters()
+        model = character_model()
         model[1].to(GPU)
         with pytest.raises(seqrs.StateError, match="device of layer 1"):
             model(letters())
         assert model.to("cpu").device == "cpu"
 
-    def test_many_threads_may_call_one(self) -> None:
-        model = models()["tagger"].to(GPU)
-        want, found = model(feed())[0], []
-
-        def call() -> None:
-            found.extend(model(feed())[0] for _ in range(5))
-
-        threads = [threading.Thread(target=call) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert len(found) == 20
-        for y in found:
-            assert_same_bits(y, want)
-
-
-OPTIMIZERS = {
-    "sgd": lambda: seqrs.SGD(0.1, momentum=0.9, nesterov=True),
-    "rmsprop": lambda: seqrs.RMSprop(0.01, momentum=0.9),
-    "adam": lambda: seqrs.Adam(0.01),
-    "adamw": lambda: seqrs.AdamW(0.01),
-}
-
 
 @gpu
 class TestTraining:
-    @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-    @pytest.mark.parametrize("bptt", [None, 3])
-    def test_characters(self, optimizer: str, bptt: int | None) -> None:
-        here, there = characters(), characters().to(GPU)
-        trainers = [
-            seqrs.Trainer(model, optimizer=OPTIMIZERS[optimizer](), bptt=bptt)
-            for model in (here, there)
-        ]
-        state: list[Any] = [None, None]
-        for k in range(6):
-            x, y = letters(k), letters(k + 1)
-            done = [
-                t.step(x, y, lengths=LENGTHS, state=s) for t, s in zip(trainers, state, strict=True)
-            ]
-            state = [step.state for step in done]
-            for a, b in (("loss", "loss"), ("grad_norm", "grad_norm")):
-                want, got = getattr(done[0], a), getattr(done[1], b)
-                assert_close([got], [want], tolerances.TRAINING_TO_PYTORCH, a)
-        assert [trainer.steps_done for trainer in trainers] == [6 if bptt is None else 18] * 2
-        close(there, here)
-
     @pytest.mark.parametrize("name", models())
     def test_models(self, name: str) -> None:
         here, there = models()[name], models()[name].to(GPU)
@@ -207,7 +114,7 @@ class TestTraining:
         close(there, here)
 
     def test_what_is_learnt_shows_wherever_one_looks(self) -> None:
-        model = characters().to(GPU)
+        model = character_model().to(GPU)
         trainer = seqrs.Trainer(model)
         seen = [model.fingerprint]
         for k in range(3):
@@ -221,27 +128,8 @@ class TestTraining:
             model.to(GPU)
         assert len(set(seen)) == 4
 
-    def test_others_may_look_while_it_trains(self) -> None:
-        model = characters().to(GPU)
-        trainer = seqrs.Trainer(model)
-
-        def train() -> None:
-            for k in range(15):
-                trainer.step(letters(k), letters(k + 1))
-
-        thread = threading.Thread(target=train, daemon=True)
-        thread.start()
-        seen = set()
-        while thread.is_alive():
-            assert np.isfinite(model(letters())[0]).all()
-            seen.add(model.fingerprint)
-        thread.join(60)
-        assert trainer.steps_done == 15
-        assert model.fingerprint not in (characters().fingerprint, None)
-        assert seen
-
     def test_a_trainer_follows_its_model(self) -> None:
-        here, there = characters(), characters()
+        here, there = character_model(), character_model()
         trainers = [seqrs.Trainer(model) for model in (here, there)]
         for k, device in enumerate(["gpu", "gpu", "cpu", "gpu", "cpu"]):
             there.to(device)
@@ -249,28 +137,6 @@ class TestTraining:
             assert_close([got.loss], [want.loss], tolerances.TRAINING_TO_PYTORCH)
         assert trainers[1].steps_done == 5
         close(there, here)
-
-    def test_parameters_that_are_put_in_are_taken_up(self) -> None:
-        model = characters().to(GPU)
-        trainer = seqrs.Trainer(model)
-        first = trainer.step(letters(0), letters(1)).loss
-        trainer.step(letters(2), letters(3))
-        model.load_state_dict(characters().state_dict())
-        again = trainer.evaluate([(letters(0), letters(1))])["loss"]
-        assert_close([again], [first], tolerances.FORMULA_F32)
-
-    def test_a_checkpoint_goes_on(self, tmp_path: Path) -> None:
-        def run(steps: range, trainer: seqrs.Trainer) -> list[float]:
-            return [trainer.step(letters(k), letters(k + 1)).loss for k in steps]
-
-        whole = run(range(4), seqrs.Trainer(characters().to(GPU)))
-        trainer = seqrs.Trainer(characters().to(GPU))
-        first = run(range(2), trainer)
-        trainer._handle.checkpoint(tmp_path / "run", "{}")
-        resumed = seqrs.Trainer(characters().to(GPU))
-        resumed._handle.restore(tmp_path / "run")
-        assert resumed.steps_done == 2
-        assert first + run(range(2, 4), resumed) == whole
 
     def test_the_demo_s_model_learns_as_on_the_cpu(self) -> None:
         text = b"".join(b"def f%d(x):\n    return x + %d\n" % (k, 7 * k) for k in range(300))
@@ -288,23 +154,6 @@ class TestTraining:
         for got, want in zip(losses[GPU], losses["cpu"], strict=True):
             assert_close([got], [want], tolerances.DEMO_ON_A_GPU)
 
-    def test_fit(self) -> None:
-        model = characters().to(GPU)
-        trainer = seqrs.Trainer(model, optimizer=seqrs.Adam(0.05))
-        ids = np.tile(np.arange(8), (4, 1))
-        data = [(ids[:, :-1], ids[:, 1:])]
-        before = trainer.evaluate(data)["loss"]
-        trainer.fit(data, epochs=20, progress=False)
-        assert trainer.evaluate(data)["loss"] < before / 2
-
-    def test_what_is_not_finite_changes_nothing(self) -> None:
-        model = models()["max"].to(GPU)
-        trainer = seqrs.Trainer(model, loss=seqrs.MSE())
-        before = model.fingerprint
-        with pytest.raises(seqrs.NumericalError, match="loss at step 1"):
-            trainer.step(np.full((4, 7, 6), np.nan, np.float32), np.zeros((4, 3), np.float32))
-        assert (model.fingerprint, trainer.steps_done) == (before, 0)
-
 
 class TestDevices:
     def test_names(self) -> None:
@@ -318,7 +167,7 @@ class TestDevices:
             layer.to(0)  # type: ignore[arg-type]
 
     def test_an_adapter_that_is_not_there(self) -> None:
-        model = characters()
+        model = character_model()
         with pytest.raises(seqrs.NoDeviceError, match="adapter 99"):
             model.to("gpu:99")
         assert model.device == "cpu"
