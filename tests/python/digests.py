@@ -59,15 +59,17 @@ def model_of(dtype: str) -> dict[str, cases.Array]:
     return found
 
 
-def trained(dtype: str, device: str = "cpu") -> dict[str, cases.Array]:
+def trained(dtype: str, steps: int = 4) -> dict[str, cases.Array]:
     """A short training run with dropout, clipping and truncated back-propagation."""
-    layers = [
-        seqrs.Embedding(50, 24, dtype=dtype),
-        seqrs.LSTM(24, 40, 2, dropout=0.3, dtype=dtype),
-        seqrs.Dropout(0.2),
-        seqrs.Linear(40, 50, dtype=dtype),
-    ]
-    model = seqrs.Sequential(layers, seed=1).to(device)
+    model = seqrs.Sequential(
+        [
+            seqrs.Embedding(50, 24, dtype=dtype),
+            seqrs.LSTM(24, 40, 2, dropout=0.3, dtype=dtype),
+            seqrs.Dropout(0.2),
+            seqrs.Linear(40, 50, dtype=dtype),
+        ],
+        seed=1,
+    )
     trainer = seqrs.Trainer(
         model,
         loss=seqrs.CrossEntropy(),
@@ -79,7 +81,7 @@ def trained(dtype: str, device: str = "cpu") -> dict[str, cases.Array]:
     random = np.random.default_rng(3)
     state: Any = None
     results: list[list[float]] = []
-    for _ in range(4):
+    for _ in range(steps):
         x = random.integers(0, 50, (32, 13))
         result = trainer.step(x, (x * 7 + 1) % 50, lengths=np.arange(32) % 14, state=state)
         state = result.state

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import seqrs
+from adapter import CPU, GPU, gpu
 from cases import assert_same, character_model, id_batches, python
 from seqrs.checkpoints import Checkpoints
 
@@ -81,12 +82,18 @@ print("done", interrupts)
 
 
 class TestInterrupted:
-    @pytest.mark.parametrize("seed", range(3))
+    @pytest.mark.parametrize(
+        ("seed", "device"),
+        [
+            *[pytest.param(seed, CPU, id=f"{seed}-{CPU}") for seed in range(3)],
+            pytest.param(0, GPU, id=f"0-{GPU}", marks=gpu),
+        ],
+    )
     def test_ctrl_c_at_any_moment_leaves_a_checkpoint_of_what_is_done(
         self, seed: int, device: str, tmp_path: Path
     ) -> None:
         """Real signals at random times: no update is lost or counted twice, nor any epoch."""
-        times = "60" if device == "cpu" else "6"  # which takes a GPU of software no less long
+        times = "60" if device == CPU else "6"  # which takes a GPU of software no less long
         found = python(INTERRUPTED, str(tmp_path), str(seed), device, times, timeout=120)
         assert found.stdout.startswith("done"), found.stderr
 

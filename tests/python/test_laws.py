@@ -86,18 +86,19 @@ class TestLengths:
             assert not found[name][dead].any(), name
             assert not np.signbit(found[name][dead]).any(), name
 
-    @pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf, 1e38])
     @pytest.mark.parametrize("live", [live for live in LIVE if live != "all-live"])
     def test_the_content_of_padding_has_no_influence(
-        self, cell: str, structure: dict[str, Any], live: str, poison: float, device: str
+        self, cell: str, structure: dict[str, Any], live: str, device: str
     ) -> None:
         layer = make(cell, device=device, **structure)
         options = live_for(layer, live)
         dead = ~live_steps(layer, options)
-        given, poisoned = Given(layer), Given(layer)
-        poisoned.x[dead] = poison
-        poisoned.dy[dead] = poison
-        assert_same(everything(layer, poisoned, **options), everything(layer, given, **options))
+        expected = everything(layer, Given(layer), **options)
+        for poison in (np.nan, np.inf, -np.inf, 1e38):
+            poisoned = Given(layer)
+            poisoned.x[dead] = poison
+            poisoned.dy[dead] = poison
+            assert_same(everything(layer, poisoned, **options), expected)
 
     def test_ids_of_padding_have_no_influence(self, device: str) -> None:
         model = character_model(device=device)
@@ -266,12 +267,12 @@ class TestRowIndependence:
         lengths = np.arange(batch) * 5 % (steps + 1)
         whole = everything(layer, given, lengths=lengths)
         random = np.random.default_rng(0)
-        # Of software a GPU is slow: there every sixth row.
-        chosen = [[b] for b in range(0, batch, 1 if device == CPU else 6)]
+        # Of software a GPU is slow: there fewer rows, and padding for all.
+        chosen = [[b] for b in range(0, batch, 1 if device == CPU else 9)]
         chosen += [list(random.permutation(batch)), [3, 3, 3], list(range(0, batch, 2))]
         for rows in chosen:
             longest = int(lengths[rows].max())
-            for width in (longest, longest + 3):
+            for width in (longest, longest + 3) if device == CPU else (longest + 3,):
                 part = self.subset(given, rows, width, np.nan)
                 found = everything(layer, part, lengths=lengths[rows])
                 for place, b in enumerate(rows):
@@ -330,7 +331,8 @@ class TestStepIsSequence:
         given = Given(layer, batch, steps)
         lengths = np.arange(batch) * 5 % (steps + 1) if batch > 1 else np.array([steps])
         y, final = layer(given.x, given.state, lengths=lengths)
-        for cuts in ([], [1], [5], [1, 2, 3, 11], [4, 4, 8]):
+        every_cut = ([4, 4, 8], [1, 2, 3, 11], [], [1], [5])
+        for cuts in every_cut if device == CPU else every_cut[:2]:
             state, pieces = given.state, []
             for a, b in zip([0, *cuts], [*cuts, steps], strict=True):
                 piece, state = layer(given.x[:, a:b], state, lengths=np.clip(lengths - a, 0, b - a))
@@ -668,9 +670,12 @@ class TestSeeds:
 
     def test_another_process_gives_the_same_bits(self, device: str) -> None:
         code = """
-import sys; from digests import trained
-found = trained("float32", sys.argv[1])
-sys.stdout.write("".join(a.tobytes().hex() for a in found.values()))
+import sys, seqrs
+from cases import character_model, id_batches
+model = character_model(dropout=0.3, num_layers=2, device=sys.argv[1])
+trainer = seqrs.Trainer(model, bptt=5, seed=2)
+print([trainer.step(x, y).loss.hex() for x, y in id_batches(3)])
+print([p.tobytes().hex() for p in model.state_dict().values()])
 """
         first, second = (python(code, device) for _ in range(2))
         assert first.returncode == 0, first.stderr
