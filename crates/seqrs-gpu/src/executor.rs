@@ -420,6 +420,26 @@ mod tests {
         assert!(held.iter().all(|&count| count <= 3), "{held:?}");
     }
 
+    fn threads_that_share_a_recorder_lose_nothing() {
+        let gpu = Gpu::noop();
+        let recorder = gpu.recorder();
+        // So many that a thread is likely to be put off while it copies them.
+        let many = vec![1.0; 1 << 20];
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..50 {
+                        let ones = recorder.numbers(&many);
+                        let sum = recorder.times(&ones, &ones).unwrap();
+                        gpu.read(&recorder, &sum).unwrap();
+                    }
+                });
+            }
+        });
+    }
+
+    #[test]
+
     #[test]
     fn buffers_go_with_their_recorder() {
         let gpu = Gpu::noop();
