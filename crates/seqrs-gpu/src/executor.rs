@@ -420,6 +420,7 @@ mod tests {
         assert!(held.iter().all(|&count| count <= 3), "{held:?}");
     }
 
+    #[test]
     fn threads_that_share_a_recorder_lose_nothing() {
         let gpu = Gpu::noop();
         let recorder = gpu.recorder();
@@ -437,8 +438,6 @@ mod tests {
             }
         });
     }
-
-    #[test]
 
     #[test]
     fn buffers_go_with_their_recorder() {
