@@ -121,7 +121,7 @@ pub(crate) fn backward<C: Cell>(rec: &Recorder, run: Backward<'_, Recorder>) -> 
             d_gates: width as u32,
             running: row as u32,
             h_at: (slot * state) as u32,
-            steps: 0,
+            steps: 1,
             items_step: items_step(direction, batch).wrapping_neg(),
             weights_at: 0,
             second_at: recurrent.second_at as u32,
@@ -135,7 +135,7 @@ pub(crate) fn backward<C: Cell>(rec: &Recorder, run: Backward<'_, Recorder>) -> 
             let k = direction.step(k, pieces.len());
             let (piece, table) = (&pieces[k], &pieces[k].table);
             let (record, Left { d_gates, operands, projection }) = (&record.items[k], &left[k]);
-            let mut params = params::StepBack { steps: piece.time as u32, ..step };
+            let mut params = step;
             if let Some((_, start, stride)) = d_y {
                 params.d_y_at = (start + piece.items.start * stride + d * state) as u32;
             }
@@ -143,12 +143,17 @@ pub(crate) fn backward<C: Cell>(rec: &Recorder, run: Backward<'_, Recorder>) -> 
             let items_at = |t: usize| (direction.step(t, piece.time) * batch) as u32;
 
             if let Some(tile) = all_steps {
-                params.items_at = items_at(piece.time - 1);
                 let d_y = d_y.map_or(record, |(d_y, _, _)| d_y);
                 let mut buffers = vec![table, packed, &d_after, d_y, record, &running, d_gates];
                 buffers.extend(operands);
-                let kernel = Kernel::AllStepsBack(kind, tile);
-                rec.dispatch(kernel, &buffers, params.words(), tile.workgroups(hidden, batch));
+                let at_once = rec.steps_at_once(batch * columns * hidden);
+                for done in (0..piece.time).step_by(at_once) {
+                    let items_at = items_at(piece.time - 1 - done);
+                    let steps = at_once.min(piece.time - done) as u32;
+                    let params = params::StepBack { items_at, steps, ..params };
+                    let kernel = Kernel::AllStepsBack(kind, tile);
+                    rec.dispatch(kernel, &buffers, params.words(), tile.workgroups(hidden, batch));
+                }
                 continue;
             }
             for t in (0..piece.time).rev() {

@@ -11,6 +11,7 @@ use crate::pool::Pool;
 use crate::program::BufferId;
 use crate::released::Released;
 use crate::trace::Trace;
+use crate::turn::Turns;
 
 /// Set to 1, it lets software adapters be used: they are for tests, and slower than the CPU
 /// backend.
@@ -36,8 +37,10 @@ pub enum GpuError {
         /// What it has.
         have: u64,
     },
-    /// It has no memory left.
+    /// There is no memory left for what goes to it or comes from it.
     OutOfMemory {
+        /// Where: its own memory, or this computer's for what comes from it.
+        what: &'static str,
         /// What was asked for.
         bytes: u64,
     },
@@ -45,6 +48,8 @@ pub enum GpuError {
     DeviceLost(String),
     /// It refused what seqrs asked for, which is a bug in seqrs or in a driver.
     Refused(String),
+    /// The caller asked for the computation to stop.
+    Interrupted,
 }
 
 impl fmt::Display for GpuError {
@@ -54,11 +59,12 @@ impl fmt::Display for GpuError {
             Self::Unsupported { limit, need, have } => {
                 write!(f, "GPU {limit}: expected at least {need}, got {have}")
             }
-            Self::OutOfMemory { bytes } => {
-                write!(f, "GPU memory: expected room for {bytes} bytes, got none")
+            Self::OutOfMemory { what, bytes } => {
+                write!(f, "{what}: expected room for {bytes} bytes, got none")
             }
             Self::DeviceLost(reason) => write!(f, "GPU: expected a device, got lost: {reason}"),
             Self::Refused(words) => write!(f, "GPU: expected to work, got {words}"),
+            Self::Interrupted => write!(f, "GPU: expected to finish, got an interrupt"),
         }
     }
 }
@@ -72,13 +78,14 @@ impl From<GpuError> for Error {
             GpuError::Unsupported { limit, need, have } => {
                 Self::no_device(format!("GPU {limit}"), format!("at least {need}"), have)
             }
-            GpuError::OutOfMemory { bytes } => {
-                Self::OutOfMemory { what: "GPU memory".to_owned(), bytes: u128::from(bytes) }
+            GpuError::OutOfMemory { what, bytes } => {
+                Self::OutOfMemory { what: what.to_owned(), bytes: bytes.into() }
             }
             GpuError::DeviceLost(reason) => {
                 Self::no_device("GPU", "a device", format!("lost: {reason}"))
             }
             GpuError::Refused(words) => Self::no_device("GPU", "to work", words),
+            GpuError::Interrupted => Self::Interrupted,
         }
     }
 }
@@ -138,7 +145,9 @@ fn describe(adapter: &wgpu::Adapter) -> Description {
 pub struct Gpu {
     pub(crate) device: wgpu::Device,
     pub(crate) queue: wgpu::Queue,
-    pub(crate) state: Mutex<State>,
+    pub(crate) state: Turns<State>,
+    /// What the recorders that were made for it release.
+    pub(crate) released: Mutex<Vec<Arc<Released>>>,
     pub(crate) trace: Trace,
     lost: Arc<OnceLock<String>>,
     description: Description,
@@ -151,8 +160,6 @@ pub(crate) struct State {
     pub(crate) pool: Pool,
     /// By the text of the shader.
     pub(crate) compiled: HashMap<String, Arc<Compiled>>,
-    /// Of the recorders that were made for it.
-    pub(crate) released: Vec<Arc<Released>>,
 }
 
 impl fmt::Debug for Gpu {
@@ -207,13 +214,25 @@ impl Gpu {
     /// A device that checks programs and computes nothing.
     #[cfg(test)]
     pub(crate) fn noop() -> Self {
-        let (device, queue) = wgpu::Device::noop(&wgpu::DeviceDescriptor::default());
+        Self::noop_of(128 << 20)
+    }
+
+    /// One whose shaders see buffers of so many bytes, whether or not there is memory for them.
+    #[cfg(test)]
+    pub(crate) fn noop_of(largest_binding: u64) -> Self {
+        let required_limits = wgpu::Limits {
+            max_buffer_size: largest_binding,
+            max_storage_buffer_binding_size: largest_binding,
+            ..wgpu::Limits::default()
+        };
+        let (device, queue) =
+            wgpu::Device::noop(&wgpu::DeviceDescriptor { required_limits, ..Default::default() });
         let description = Description {
             name: "none".to_owned(),
             driver: String::new(),
             api: "none".to_owned(),
             is_software: true,
-            largest_binding: 128 << 20,
+            largest_binding,
         };
         Self::of(device, queue, description)
     }
@@ -221,11 +240,25 @@ impl Gpu {
     fn of(device: wgpu::Device, queue: wgpu::Queue, description: Description) -> Self {
         let lost = Arc::new(OnceLock::new());
         let told = Arc::clone(&lost);
-        device.set_device_lost_callback(move |_, reason| {
-            let _ = told.set(reason);
+        device.set_device_lost_callback(move |reason, words| {
+            let _ = told.set(match reason {
+                wgpu::DeviceLostReason::Destroyed => "it was destroyed".to_owned(),
+                _ => words,
+            });
         });
-        let (state, trace) = (Mutex::default(), Trace::default());
-        Self { device, queue, state, trace, lost, description }
+        let (state, released, trace) = Default::default();
+        Self { device, queue, state, released, trace, lost, description }
+    }
+
+    /// Takes the device away, as a driver may at any moment: for tests of what comes then.
+    #[doc(hidden)]
+    pub fn lose(&self) {
+        self.device.destroy();
+    }
+
+    /// Whether it is gone. It does not come back; another [`Gpu`] of the same adapter may work.
+    pub fn is_lost(&self) -> bool {
+        self.check().is_err()
     }
 
     /// The adapter that it is of.
@@ -233,8 +266,17 @@ impl Gpu {
         &self.description
     }
 
+    /// Whether the driver has said so.
+    pub(crate) fn told_lost(&self) -> bool {
+        self.lost.get().is_some()
+    }
+
     /// [`GpuError::DeviceLost`] if it is gone.
     pub(crate) fn check(&self) -> Result<(), GpuError> {
+        // It is told to who asks.
+        if !self.told_lost() {
+            let _ = self.poll(wgpu::PollType::Poll);
+        }
         match self.lost.get() {
             None => Ok(()),
             Some(reason) => Err(GpuError::DeviceLost(reason.clone())),

@@ -1,16 +1,25 @@
 //! Runs programs on a device of the `wgpu` crate.
 
 use std::collections::{HashMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use seqrs_core::{interrupt, memory};
 
 use crate::device::{Gpu, GpuError, State};
+use crate::pace::Pace;
 use crate::pool;
 use crate::program::{Access, BufferId, Command, Pipeline, Program};
 use crate::recorder::{Numbers, Recorder, locked};
 use crate::trace::Event;
+use crate::turn::Turn;
 
-/// Dispatches of a submission: while the device does these, the next are recorded.
-const SUBMISSION: usize = 256;
+/// Between two looks, while the device works, whether the caller wants to stop.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Multiplications of a dispatch on a device made of software: about a tenth of a second.
+const SOFTWARE_WORK: usize = 1 << 26;
 
 /// A pipeline on a device.
 pub(crate) struct Compiled {
@@ -18,13 +27,34 @@ pub(crate) struct Compiled {
     layout: wgpu::BindGroupLayout,
 }
 
+/// All that a program needs before its first dispatch.
+struct Ready {
+    compiled: Vec<Arc<Compiled>>,
+    /// The words of all dispatches, and where those of each command begin.
+    params: Option<wgpu::Buffer>,
+    offsets: Vec<u32>,
+    /// Clears and writes buffers.
+    first: wgpu::CommandEncoder,
+}
+
+/// Whether a wait for the device may be given up.
+#[derive(Clone, Copy, PartialEq)]
+enum Waits {
+    /// Until the caller wants to stop.
+    ForCaller,
+    /// To the end.
+    ToEnd,
+}
+
 impl Gpu {
     /// A recorder of programs for this device. When it is gone, programs that it gave out and
     /// that did not run may be refused, since their buffers go with it.
     pub fn recorder(&self) -> Recorder {
-        let recorder = Recorder::with_largest_buffer(self.description().largest_binding);
-        let mut state = locked(&self.state);
-        state.released.push(recorder.released());
+        let mut recorder = Recorder::with_largest_buffer(self.description().largest_binding);
+        if self.description().is_software {
+            recorder = recorder.with_most_work(SOFTWARE_WORK);
+        }
+        locked(&self.released).push(recorder.released());
         recorder
     }
 
@@ -32,11 +62,14 @@ impl Gpu {
     /// on while this returns.
     ///
     /// # Errors
-    /// [`GpuError`]; the buffers then have any contents.
+    /// [`GpuError`]; the buffers that the program writes then have any contents. With
+    /// [`GpuError::OutOfMemory`] nothing of it was done, with [`GpuError::Interrupted`] nothing of
+    /// what begins at [`Program::whole_from`].
     pub fn run(&self, program: &Program) -> Result<(), GpuError> {
         self.check()?;
-        let mut state = locked(&self.state);
-        self.run_locked(&mut state, program)
+        let mut turn = self.state.wait(stops).ok_or(GpuError::Interrupted)?;
+        self.run_in_turn(&mut turn.content, program)?;
+        Ok(())
     }
 
     /// Runs what `recorder` has recorded since the last time. Of several threads that share a
@@ -45,38 +78,76 @@ impl Gpu {
     /// # Errors
     /// As [`run`](Self::run).
     pub fn run_recorded(&self, recorder: &Recorder) -> Result<(), GpuError> {
-        self.check()?;
-        let mut state = locked(&self.state);
-        let program = recorder.program();
-        self.run_locked(&mut state, &program)
+        let mut turn = self.turn(recorder)?;
+        self.run_in_turn(&mut turn.content, &recorder.program())?;
+        Ok(())
     }
 
-    fn run_locked(&self, state: &mut State, program: &Program) -> Result<(), GpuError> {
-        if let Err(error) = self.fits(state, program) {
-            state.release(program);
+    /// A turn to run what `recorder` has recorded, which is forgotten if none comes.
+    fn turn(&self, recorder: &Recorder) -> Result<Turn<'_, State>, GpuError> {
+        if let Err(error) = self.check() {
+            recorder.forget();
             return Err(error);
         }
+        // Others need what they have recorded, and wait for this thread to run it.
+        let turn = self.state.wait(|| stops() && recorder.forget());
+        turn.ok_or(GpuError::Interrupted)
+    }
+
+    /// Says whether who waits for what it gives may still stop.
+    fn run_in_turn(&self, state: &mut State, program: &Program) -> Result<Waits, GpuError> {
         self.trace.note(|| Event::Ran(program.clone()));
+        let done = self.run_checked(state, program);
+        match &done {
+            Ok(_) | Err(GpuError::Interrupted) => {}
+            Err(GpuError::Refused(_)) => {
+                // They may be what is not valid.
+                for pipeline in &program.pipelines {
+                    state.compiled.remove(&pipeline.source);
+                }
+                self.unmake(state, program);
+            }
+            Err(_) => self.unmake(state, program),
+        }
+        self.release(state, program);
+        done
+    }
+
+    fn run_checked(&self, state: &mut State, program: &Program) -> Result<Waits, GpuError> {
+        self.fits(state, program)?;
+        let bytes = || program.buffers.iter().map(|(_, bytes)| bytes).sum();
+        // Whatever may be missing is asked for before the first dispatch changes anything.
+        let ready = self.watched(bytes, || self.prepare(state, program))?;
+        self.watched(bytes, || self.submit(state, program, ready))
+    }
+
+    /// What the driver says of `work`, which needs so many bytes.
+    fn watched<R>(
+        &self,
+        bytes: impl FnOnce() -> u64,
+        work: impl FnOnce() -> Result<R, GpuError>,
+    ) -> Result<R, GpuError> {
         let memory = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
         let validation = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
         let internal = self.device.push_error_scope(wgpu::ErrorFilter::Internal);
-        self.run_checked(state, program);
-        state.release(program);
+        let done = work();
         let [internal, validation, memory] =
             [internal, validation, memory].map(|scope| pollster::block_on(scope.pop()));
         self.check()?;
         if memory.is_some() {
-            let bytes = program.buffers.iter().map(|(_, bytes)| bytes).sum();
-            return Err(GpuError::OutOfMemory { bytes });
+            return Err(GpuError::OutOfMemory { what: "GPU memory", bytes: bytes() });
         }
-        if let Some(error) = validation.or(internal) {
-            // They may be what is not valid.
-            for pipeline in &program.pipelines {
-                state.compiled.remove(&pipeline.source);
-            }
-            return Err(GpuError::Refused(error.to_string()));
+        match validation.or(internal) {
+            Some(error) => Err(self.refused(&error)),
+            None => done,
         }
-        Ok(())
+    }
+
+    /// The error for what the driver refused. One that is about to be gone does so too.
+    fn refused(&self, words: &dyn std::fmt::Display) -> GpuError {
+        let timeout = Some(Duration::from_secs(1));
+        let _ = self.poll(wgpu::PollType::Wait { submission_index: None, timeout });
+        self.check().err().unwrap_or_else(|| GpuError::Refused(words.to_string()))
     }
 
     /// What the driver would not say in these words.
@@ -87,66 +158,47 @@ impl Gpu {
             return Err(GpuError::Unsupported { limit, need, have });
         }
         let made: HashSet<BufferId> = program.buffers.iter().map(|&(id, _)| id).collect();
+        let most = self.device.limits().max_compute_workgroups_per_dimension;
         let known = |id: &BufferId| made.contains(id) || state.buffers.contains_key(id);
-        let known = program.commands.iter().all(|command| match command {
-            Command::Write { to, .. } => made.contains(to),
-            Command::Dispatch { buffers, .. } => buffers.iter().all(known),
-        });
-        if known { Ok(()) } else { Err(never_made()) }
-    }
-
-    fn run_checked(&self, state: &mut State, program: &Program) {
-        self.make(state, program);
-        self.write_first(state, program);
-        let compiled: Vec<_> =
-            program.pipelines.iter().map(|pipeline| self.compiled(state, pipeline)).collect();
-        let (params, offsets) = self.params(program);
-        let mut groups: HashMap<(usize, &[BufferId]), wgpu::BindGroup> = HashMap::new();
-        for (commands, offsets) in
-            program.commands.chunks(SUBMISSION).zip(offsets.chunks(SUBMISSION))
-        {
-            let mut encoder = None;
-            for (command, &offset) in commands.iter().zip(offsets) {
-                match command {
-                    // It was written before the first of them.
-                    Command::Write { .. } => {}
-                    Command::Dispatch { pipeline, buffers, workgroups: [x, y, z], .. } => {
-                        let compiled = &compiled[*pipeline];
-                        let group = groups
-                            .entry((*pipeline, buffers))
-                            .or_insert_with(|| self.bind(state, compiled, buffers, &params));
-                        let encoder: &mut Recording = encoder.get_or_insert_with(|| {
-                            let descriptor = wgpu::CommandEncoderDescriptor::default();
-                            let mut encoder = self.device.create_command_encoder(&descriptor);
-                            let pass = encoder
-                                .begin_compute_pass(&wgpu::ComputePassDescriptor::default())
-                                .forget_lifetime();
-                            Recording { encoder, pass }
-                        });
-                        encoder.pass.set_pipeline(&compiled.pipeline);
-                        encoder.pass.set_bind_group(0, &*group, &[offset]);
-                        encoder.pass.dispatch_workgroups(*x, *y, *z);
+        for command in &program.commands {
+            match command {
+                Command::Write { to, .. } if !made.contains(to) => return Err(never_made()),
+                Command::Write { .. } => {}
+                Command::Dispatch { buffers, workgroups, .. } => {
+                    if !buffers.iter().all(known) {
+                        return Err(never_made());
+                    }
+                    if let Some(&need) = workgroups.iter().find(|&&need| need > most) {
+                        let (need, have) = (need.into(), most.into());
+                        let limit = "workgroups along an axis";
+                        return Err(GpuError::Unsupported { limit, need, have });
                     }
                 }
             }
-            self.submit(encoder);
         }
+        Ok(())
+    }
+
+    fn prepare(&self, state: &mut State, program: &Program) -> Result<Ready, GpuError> {
+        let descriptor = wgpu::CommandEncoderDescriptor::default();
+        let mut first = self.device.create_command_encoder(&descriptor);
+        self.make(state, program, &mut first);
+        let (params, offsets) = self.write(state, program, &mut first)?;
+        let compiled =
+            program.pipelines.iter().map(|pipeline| self.compiled(state, pipeline)).collect();
+        Ok(Ready { compiled, params, offsets, first })
     }
 
     /// Makes the program's buffers, of those that were used before where there are some.
-    fn make(&self, state: &mut State, program: &Program) {
+    fn make(&self, state: &mut State, program: &Program, encoder: &mut wgpu::CommandEncoder) {
         let most = self.description().largest_binding;
         let blank: HashSet<BufferId> = program.blank.iter().copied().collect();
-        let mut clear: Option<wgpu::CommandEncoder> = None;
         for &(id, bytes) in &program.buffers {
             let size = pool::rounded(bytes, most);
             let buffer = match state.pool.take(size) {
                 Some(buffer) => {
                     if !blank.contains(&id) {
-                        let descriptor = wgpu::CommandEncoderDescriptor::default();
-                        clear
-                            .get_or_insert_with(|| self.device.create_command_encoder(&descriptor))
-                            .clear_buffer(&buffer, 0, None);
+                        encoder.clear_buffer(&buffer, 0, None);
                     }
                     buffer
                 }
@@ -163,51 +215,168 @@ impl Gpu {
             state.pool.lend(buffer.size());
             state.buffers.insert(id, buffer);
         }
-        if let Some(clear) = clear {
-            self.queue.submit([clear.finish()]);
-        }
     }
 
-    /// Writes what the program writes. That is done before any of its dispatches: it writes to
-    /// buffers of its own, from the start, before it uses them, and so no submission has to end
-    /// for it.
-    fn write_first(&self, state: &State, program: &Program) {
-        for command in &program.commands {
-            if let Command::Write { to, bytes } = command {
-                self.queue.write_buffer(&state.buffers[to], 0, bytes);
-            }
-        }
+    /// Forgets the program's buffers: some may not be there, and whoever needs memory needs that
+    /// of the others, and of what is kept.
+    fn unmake(&self, state: &mut State, program: &Program) {
+        let gone = program.buffers.iter().filter_map(|(id, _)| state.buffers.remove(id));
+        let bytes = gone.map(|buffer| buffer.size()).sum();
+        state.pool.clear(bytes);
     }
 
-    fn submit(&self, recording: Option<Recording>) {
-        if let Some(Recording { encoder, pass }) = recording {
-            drop(pass);
-            self.queue.submit([encoder.finish()]);
-        }
-    }
-
-    /// The words of all dispatches in one buffer, and where those of each command begin.
-    fn params(&self, program: &Program) -> (wgpu::Buffer, Vec<u32>) {
+    /// Writes what the program writes, and the words of all its dispatches, which it gives with
+    /// where those of each command begin. That is done before any of the dispatches: a program
+    /// writes to buffers of its own, from the start, before it uses them, and so no submission has
+    /// to end for it. All of it goes through one buffer.
+    fn write(
+        &self,
+        state: &State,
+        program: &Program,
+        encoder: &mut wgpu::CommandEncoder,
+    ) -> Result<(Option<wgpu::Buffer>, Vec<u32>), GpuError> {
         let align = self.device.limits().min_uniform_buffer_offset_alignment as usize;
-        let mut bytes = Vec::new();
+        let (mut written, mut words) = (0, 0);
         let mut offsets = Vec::with_capacity(program.commands.len());
         for command in &program.commands {
-            offsets.push(bytes.len() as u32);
-            if let Command::Dispatch { params, .. } = command {
-                bytes.extend_from_slice(bytemuck::cast_slice(params));
-                bytes.resize(bytes.len().next_multiple_of(align), 0);
+            offsets.push(words as u32);
+            match command {
+                Command::Write { bytes, .. } => written += bytes.len(),
+                Command::Dispatch { params, .. } => {
+                    words += (4 * params.len()).next_multiple_of(align);
+                }
             }
         }
+        if program.commands.is_empty() {
+            return Ok((None, offsets));
+        }
         // The last binding is as long as any.
-        bytes.resize(bytes.len() + align, 0);
-        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some("params"),
-            size: bytes.len() as u64,
-            usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
-            mapped_at_creation: false,
-        });
-        self.queue.write_buffer(&buffer, 0, &bytes);
-        (buffer, offsets)
+        words += align;
+        let usage = wgpu::BufferUsages::MAP_WRITE | wgpu::BufferUsages::COPY_SRC;
+        let staging = self.transfer("written", (written + words) as u64, usage)?;
+        let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
+        let uniform = self.transfer("params", words as u64, usage)?;
+        // Without it, what the driver has said tells why.
+        if let Ok(mut mapped) = staging.get_mapped_range_mut(..) {
+            let mut at = 0;
+            for command in &program.commands {
+                if let Command::Write { to, bytes } = command {
+                    mapped.slice(at..at + bytes.len()).copy_from_slice(bytes);
+                    let (buffer, len) = (&state.buffers[to], bytes.len() as u64);
+                    encoder.copy_buffer_to_buffer(&staging, at as u64, buffer, 0, len);
+                    at += bytes.len();
+                }
+            }
+            for (command, &offset) in program.commands.iter().zip(&offsets) {
+                if let Command::Dispatch { params, .. } = command {
+                    let (bytes, at) = (bytemuck::cast_slice(params), at + offset as usize);
+                    mapped.slice(at..at + bytes.len()).copy_from_slice(bytes);
+                }
+            }
+            let len = words as u64;
+            encoder.copy_buffer_to_buffer(&staging, written as u64, &uniform, 0, len);
+        }
+        staging.unmap();
+        Ok((Some(uniform), offsets))
+    }
+
+    /// A buffer on the way to the device or back from it; one that is for writing is mapped.
+    fn transfer(
+        &self,
+        label: &'static str,
+        size: u64,
+        usage: wgpu::BufferUsages,
+    ) -> Result<wgpu::Buffer, GpuError> {
+        let have = self.device.limits().max_buffer_size.min(u32::MAX.into());
+        if size > have {
+            let limit = "bytes that go to it or come from it at once";
+            return Err(GpuError::Unsupported { limit, need: size, have });
+        }
+        Ok(self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some(label),
+            size,
+            usage,
+            mapped_at_creation: usage.contains(wgpu::BufferUsages::MAP_WRITE),
+        }))
+    }
+
+    /// Submits the dispatches, and asks before each submission whether to stop. No more than two
+    /// are on their way, so what goes on after a stop is short.
+    fn submit(&self, state: &State, program: &Program, ready: Ready) -> Result<Waits, GpuError> {
+        let Ready { compiled, params, offsets, first } = ready;
+        let mut first = Some(first.finish());
+        let Some(params) = params else {
+            self.queue.submit(first);
+            return Ok(Waits::ForCaller);
+        };
+        let mut before: Option<wgpu::SubmissionIndex> = None;
+        let mut groups: HashMap<(usize, &[BufferId]), wgpu::BindGroup> = HashMap::new();
+        // What was written stands before the first of them.
+        let mut dispatches = program.commands.iter().zip(offsets).enumerate().peekable();
+        let (mut pace, mut last) = (Pace::new(self.description().is_software), 0);
+        let mut waits = if program.is_shared { Waits::ToEnd } else { Waits::ForCaller };
+        while dispatches.peek().is_some() {
+            if waits == Waits::ForCaller && stops() {
+                return Err(GpuError::Interrupted);
+            }
+            let (began, mut count) = (Instant::now(), 0);
+            let mut encoder =
+                self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+            while count < pace.dispatches()
+                && let Some((at, (command, offset))) = dispatches.next()
+            {
+                let Command::Dispatch { pipeline, buffers, workgroups: [x, y, z], .. } = command
+                else {
+                    continue;
+                };
+                if program.whole_from.is_some_and(|from| at >= from) {
+                    waits = Waits::ToEnd;
+                }
+                let compiled = &compiled[*pipeline];
+                let group = groups
+                    .entry((*pipeline, buffers))
+                    .or_insert_with(|| self.bind(state, compiled, buffers, &params));
+                pass.set_pipeline(&compiled.pipeline);
+                pass.set_bind_group(0, &*group, &[offset]);
+                pass.dispatch_workgroups(*x, *y, *z);
+                count += 1;
+            }
+            drop(pass);
+            let this = self.queue.submit(first.take().into_iter().chain([encoder.finish()]));
+            if let Some(before) = before.replace(this) {
+                self.wait(&before, waits)?;
+            }
+            // Some devices compute in `submit`, others have done the submission before this one.
+            pace.took(count.min(last.max(1)), began.elapsed());
+            last = count;
+        }
+        Ok(waits)
+    }
+
+    /// Waits until the device has done a submission.
+    fn wait(&self, index: &wgpu::SubmissionIndex, waits: Waits) -> Result<(), GpuError> {
+        loop {
+            if waits == Waits::ForCaller && stops() {
+                return Err(GpuError::Interrupted);
+            }
+            let submission_index = Some(index.clone());
+            match self.poll(wgpu::PollType::Wait { submission_index, timeout: Some(LOOK) }) {
+                Ok(_) => return self.check(),
+                Err(wgpu::PollError::Timeout) => self.check()?,
+                Err(error) => return Err(self.refused(&error)),
+            }
+        }
+    }
+
+    /// As [`wgpu::Device::poll`], which panics where the device is lost while it waits.
+    pub(crate) fn poll(&self, what: wgpu::PollType) -> Result<wgpu::PollStatus, wgpu::PollError> {
+        catch_unwind(AssertUnwindSafe(|| self.device.poll(what))).unwrap_or_else(|panic| match self
+            .told_lost()
+        {
+            true => Ok(wgpu::PollStatus::Poll),
+            false => resume_unwind(panic),
+        })
     }
 
     fn compiled(&self, state: &mut State, pipeline: &Pipeline) -> Arc<Compiled> {
@@ -316,68 +485,85 @@ impl Gpu {
         recorder: &Recorder,
         wanted: &[&Numbers],
     ) -> Result<Vec<Vec<f32>>, GpuError> {
-        self.run_recorded(recorder)?;
-        let ends: Vec<usize> = wanted
-            .iter()
-            .scan(0, |end, numbers| {
-                *end += numbers.len();
-                Some(*end)
-            })
-            .collect();
-        let total = ends.last().copied().unwrap_or(0);
-        if total == 0 {
-            return Ok(vec![Vec::new(); wanted.len()]);
+        let none = |error| {
+            recorder.forget();
+            error
+        };
+        // What may be missing is asked for before anything is done.
+        let (mut all, results) = self.room(wanted).map_err(none)?;
+        let mut turn = self.turn(recorder)?;
+        let waits = self.run_in_turn(&mut turn.content, &recorder.program())?;
+        let Some(results) = results else { return Ok(all) };
+        let index =
+            self.watched(|| results.size(), || self.copy(&turn.content, wanted, &results))?;
+        drop(turn);
+        let slice = results.slice(..);
+        let (done, told) = std::sync::mpsc::channel();
+        self.watched(
+            || 0,
+            || {
+                slice.map_async(wgpu::MapMode::Read, move |result| {
+                    // Who waited may have given up.
+                    let _ = done.send(result);
+                });
+                Ok(())
+            },
+        )?;
+        self.wait(&index, waits)?;
+        told.recv().map_err(|error| self.refused(&error))?.map_err(|error| self.refused(&error))?;
+        let mapped = slice.get_mapped_range().map_err(|error| self.refused(&error))?;
+        let mut numbers: &[f32] = bytemuck::cast_slice(&mapped);
+        for (wanted, found) in wanted.iter().zip(&mut all) {
+            let (these, rest) = numbers.split_at(wanted.len());
+            found.extend_from_slice(these);
+            numbers = rest;
+            self.trace.note(|| Event::Gave(wanted.id(), found.clone()));
         }
-        let refused = |error: &dyn std::fmt::Display| GpuError::Refused(error.to_string());
-        let staging = self.device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some("results"),
-            size: 4 * total as u64,
-            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
-            mapped_at_creation: false,
-        });
+        Ok(all)
+    }
+
+    /// Room for these numbers here, and a buffer for the way from the device if there are any.
+    fn room(&self, wanted: &[&Numbers]) -> Result<Room, GpuError> {
+        let total: u64 = wanted.iter().map(|numbers| 4 * numbers.len() as u64).sum();
+        let room = |numbers: &&Numbers| memory::room("results", numbers.len());
+        let here = wanted.iter().map(room).collect::<Result<_, _>>();
+        let here =
+            here.map_err(|_| GpuError::OutOfMemory { what: "results of the GPU", bytes: total })?;
+        if total == 0 {
+            return Ok((here, None));
+        }
+        let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+        let results = self.watched(|| total, || self.transfer("results", total, usage))?;
+        Ok((here, Some(results)))
+    }
+
+    /// Copies these numbers one after the other.
+    fn copy(
+        &self,
+        state: &State,
+        wanted: &[&Numbers],
+        to: &wgpu::Buffer,
+    ) -> Result<wgpu::SubmissionIndex, GpuError> {
         let mut encoder =
             self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        {
-            let state = locked(&self.state);
-            for (numbers, end) in
-                wanted.iter().zip(&ends).filter(|(numbers, _)| !numbers.is_empty())
-            {
-                let bytes = 4 * numbers.len() as u64;
-                let to = 4 * *end as u64 - bytes;
-                let buffer = state.buffers.get(&numbers.id()).ok_or_else(never_made)?;
-                encoder.copy_buffer_to_buffer(buffer, 0, &staging, to, bytes);
-            }
+        let mut at = 0;
+        for numbers in wanted.iter().filter(|numbers| !numbers.is_empty()) {
+            let bytes = 4 * numbers.len() as u64;
+            let buffer = state.buffers.get(&numbers.id()).ok_or_else(never_made)?;
+            encoder.copy_buffer_to_buffer(buffer, 0, to, at, bytes);
+            at += bytes;
         }
-        self.queue.submit([encoder.finish()]);
-        let slice = staging.slice(..);
-        let (done, wait) = std::sync::mpsc::channel();
-        slice.map_async(wgpu::MapMode::Read, move |result| {
-            // Who waited may have given up.
-            let _ = done.send(result);
-        });
-        self.device.poll(wgpu::PollType::wait_indefinitely()).map_err(|error| refused(&error))?;
-        wait.recv().map_err(|error| refused(&error))?.map_err(|error| refused(&error))?;
-        self.check()?;
-        let mapped = slice.get_mapped_range().map_err(|error| refused(&error))?;
-        let all: &[f32] = bytemuck::cast_slice(&mapped);
-        let part = |(numbers, end): (&&Numbers, &usize)| all[end - numbers.len()..*end].to_vec();
-        let found: Vec<Vec<f32>> = wanted.iter().zip(&ends).map(part).collect();
-        for (numbers, found) in wanted.iter().zip(&found) {
-            self.trace.note(|| Event::Gave(numbers.id(), found.clone()));
-        }
-        Ok(found)
+        Ok(self.queue.submit([encoder.finish()]))
     }
-}
 
-impl State {
     /// Releases what a program says, and what recorders that are gone have left.
-    fn release(&mut self, program: &Program) {
-        let Self { buffers, pool, released, .. } = self;
+    fn release(&self, state: &mut State, program: &Program) {
+        let State { buffers, pool, .. } = state;
         let mut remove = |ids: &[BufferId]| {
             ids.iter().filter_map(|id| buffers.remove(id)).for_each(|buffer| pool.keep(buffer));
         };
         remove(&program.released);
-        released.retain(|released| {
+        locked(&self.released).retain(|released| {
             // A recorder has it, and so has each buffer that is still held.
             let is_held = Arc::strong_count(released) > 1;
             if released.is_abandoned() || !is_held {
@@ -388,22 +574,30 @@ impl State {
     }
 }
 
+/// Room for results, and a buffer for them if there are any.
+type Room = (Vec<Vec<f32>>, Option<wgpu::Buffer>);
+
+/// Whether the caller wants to stop.
+fn stops() -> bool {
+    interrupt::check().is_err()
+}
+
 /// The program that was to make a buffer failed, or ran elsewhere.
 fn never_made() -> GpuError {
     GpuError::Refused("a buffer that no program made on this device".to_owned())
 }
 
-/// A pass that dispatches are being recorded into.
-struct Recording {
-    encoder: wgpu::CommandEncoder,
-    pass: wgpu::ComputePass<'static>,
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::MutexGuard;
+
     use seqrs_core::backend::Backend;
 
     use super::*;
+
+    fn state(gpu: &Gpu) -> MutexGuard<'_, State> {
+        gpu.state.wait(|| false).unwrap().content
+    }
 
     /// Needs no driver, so it runs everywhere.
     #[test]
@@ -415,9 +609,38 @@ mod tests {
         for _ in 0..50 {
             let sum = recorder.times(&ones, &ones).unwrap();
             gpu.read(&recorder, &sum).unwrap();
-            held.push(gpu.state.lock().unwrap().buffers.len());
+            held.push(state(&gpu).buffers.len());
         }
         assert!(held.iter().all(|&count| count <= 3), "{held:?}");
+    }
+
+    /// One of some buffers cannot be had.
+    #[test]
+    fn what_there_is_no_memory_for_is_not_made_at_all() {
+        let gpu = Gpu::noop_of(1 << 52);
+        let recorder = gpu.recorder();
+        let ones = recorder.numbers(&[1.0; 300]);
+        let sum = recorder.times(&ones, &ones).unwrap();
+        gpu.read(&recorder, &sum).unwrap();
+        for _ in 0..3 {
+            let sum = recorder.times(&ones, &ones).unwrap();
+            let large = recorder.zeros_of(1 << 48);
+            let error = gpu.run_recorded(&recorder).unwrap_err();
+            assert!(
+                matches!(error, GpuError::OutOfMemory { bytes, .. } if bytes > 1 << 50),
+                "{error}"
+            );
+            drop((large, sum));
+            let turn = gpu.state.wait(|| false).unwrap();
+            assert_eq!((turn.content.buffers.len(), turn.content.pool.kept()), (2, 0));
+            drop(turn);
+            // What there was before is there, and what is small can be had.
+            let again = recorder.times(&ones, &ones).unwrap();
+            gpu.read(&recorder, &again).unwrap();
+        }
+        let results = recorder.blank_of(1 << 48);
+        let error = gpu.read(&recorder, &results).unwrap_err();
+        assert!(matches!(error, GpuError::OutOfMemory { what: "results of the GPU", .. }));
     }
 
     #[test]
@@ -450,11 +673,11 @@ mod tests {
             // What outlives its recorder is kept until it goes.
             drop(recorder);
             gpu.run(&Program::default()).unwrap();
-            assert_eq!(gpu.state.lock().unwrap().buffers.len(), 2);
+            assert_eq!(state(&gpu).buffers.len(), 2);
             drop((ones, sum));
             gpu.run(&Program::default()).unwrap();
-            let state = gpu.state.lock().unwrap();
-            assert_eq!((state.buffers.len(), state.released.len()), (0, 0));
+            let released = locked(&gpu.released).len();
+            assert_eq!((state(&gpu).buffers.len(), released), (0, 0));
         }
     }
 }

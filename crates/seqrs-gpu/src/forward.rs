@@ -123,7 +123,7 @@ pub(crate) fn forward<C: Cell>(rec: &Recorder, run: Forward<'_, Recorder>) -> Re
                 y_at: (y_at + piece.items.start * y_stride + d * state) as u32,
                 y_stride: y_stride as u32,
                 record: kept as u32,
-                steps: piece.time as u32,
+                steps: 1,
                 items_step: items_step(direction, batch),
                 weights_at: 0,
                 second_at: recurrent.second_at as u32,
@@ -133,11 +133,15 @@ pub(crate) fn forward<C: Cell>(rec: &Recorder, run: Forward<'_, Recorder>) -> Re
             let items_at = |t: usize| (direction.step(t, piece.time) * batch) as u32;
 
             if let Some(tile) = all_steps {
-                let params = params::Step { items_at: items_at(0), ..step };
                 let mut buffers = vec![table, &gx, &recurrent.numbers, &h];
                 buffers.extend(c.into_iter().chain([y]).chain(record));
-                let kernel = Kernel::AllSteps(kind, recorded, tile);
-                rec.dispatch(kernel, &buffers, params.words(), tile.workgroups(hidden, batch));
+                let at_once = rec.steps_at_once(batch * columns * hidden);
+                for t in (0..piece.time).step_by(at_once) {
+                    let steps = at_once.min(piece.time - t) as u32;
+                    let params = params::Step { items_at: items_at(t), steps, ..step };
+                    let kernel = Kernel::AllSteps(kind, recorded, tile);
+                    rec.dispatch(kernel, &buffers, params.words(), tile.workgroups(hidden, batch));
+                }
                 continue;
             }
             let tile = |gates: usize, units: usize| rec.rules.tile(gates, units, batch);

@@ -12,6 +12,7 @@ pub mod device;
 mod executor;
 mod forward;
 mod kernels;
+mod pace;
 mod params;
 mod pieces;
 mod pool;
@@ -23,6 +24,7 @@ mod row_kernels;
 mod rows;
 mod rules;
 mod trace;
+mod turn;
 mod weights;
 
 pub use kernels::shaders;

@@ -44,6 +44,19 @@ impl Pool {
         self.let_go();
     }
 
+    /// Lets all go that is kept, and forgets buffers of so many bytes that are in use no more.
+    pub(crate) fn clear(&mut self, bytes: u64) {
+        self.in_use -= bytes;
+        self.most_in_use = self.in_use;
+        self.kept.clear();
+    }
+
+    /// Buffers that are kept.
+    #[cfg(test)]
+    pub(crate) fn kept(&self) -> usize {
+        self.kept.len()
+    }
+
     fn let_go(&mut self) {
         let most = (self.most_in_use + self.most_in_use / 2).saturating_sub(self.in_use);
         let mut sum: u64 = self.kept.iter().map(wgpu::Buffer::size).sum();
@@ -88,9 +101,9 @@ mod tests {
             held = step(held);
         }
         // Each step takes its buffers before it gives back those of the step before.
-        let state = gpu.state.lock().unwrap();
-        assert_eq!((state.buffers.len(), state.pool.kept.len()), (3, 3));
-        drop(state);
+        let turn = gpu.state.wait(|| false).unwrap();
+        assert_eq!((turn.content.buffers.len(), turn.content.pool.kept.len()), (3, 3));
+        drop(turn);
         // Others are let go for what another shape needs.
         let small = Program {
             buffers: vec![(BufferId(1 << 41), 300)],
@@ -98,7 +111,8 @@ mod tests {
             ..Default::default()
         };
         gpu.run(&small).unwrap();
-        let pool = &gpu.state.lock().unwrap().pool;
+        let turn = gpu.state.wait(|| false).unwrap();
+        let pool = &turn.content.pool;
         let kept: u64 = pool.kept.iter().map(wgpu::Buffer::size).sum();
         assert!(kept + pool.in_use <= pool.most_in_use / 2 * 3);
     }

@@ -8,6 +8,7 @@ use crate::kernels::{Kernel, PRODUCT_TILE};
 use crate::params::{self, NONE};
 use crate::recorder::{Numbers, Recorder};
 use crate::row_kernels::{ColumnSums, ColumnTerm, RowKernel, by_column};
+use crate::rules::MOST_WORKGROUPS;
 
 /// A matrix in a buffer.
 #[derive(Clone, Copy, Debug)]
@@ -70,28 +71,33 @@ impl Recorder {
             Start::Bias(numbers, at) => (numbers, at as u32, 0),
             Start::Sum => (b.numbers, NONE, 1),
         };
-        let params = params::Product {
-            m: m as u32,
-            n: n as u32,
-            k: k as u32,
-            a_at: a.at as u32,
-            a_m: a.strides[0] as u32,
-            a_k: a.strides[1] as u32,
-            b_at: b.at as u32,
-            b_k: b.strides[0] as u32,
-            b_n: b.strides[1] as u32,
-            c_at: c.at as u32,
-            c_m: c.strides[0] as u32,
-            bias_at,
-            add,
-            k_first: split.first as u32,
-            splits: split.splits as u32,
-            c_split: split.stride as u32,
-        };
         let tiles = |n: usize| n.div_ceil(PRODUCT_TILE);
-        let groups = [tiles(n), tiles(m), split.splits];
-        let buffers = [a.numbers, b.numbers, bias, c.numbers];
-        self.dispatch(Kernel::Product, &buffers, params.words(), groups);
+        let rows = self.most_work / (n * k).max(1) / PRODUCT_TILE;
+        let rows = rows.clamp(1, MOST_WORKGROUPS) * PRODUCT_TILE;
+        for from in (0..m).step_by(rows) {
+            let part = rows.min(m - from);
+            let params = params::Product {
+                m: part as u32,
+                n: n as u32,
+                k: k as u32,
+                a_at: (a.at + from * a.strides[0]) as u32,
+                a_m: a.strides[0] as u32,
+                a_k: a.strides[1] as u32,
+                b_at: b.at as u32,
+                b_k: b.strides[0] as u32,
+                b_n: b.strides[1] as u32,
+                c_at: (c.at + from * c.strides[0]) as u32,
+                c_m: c.strides[0] as u32,
+                bias_at,
+                add,
+                k_first: split.first as u32,
+                splits: split.splits as u32,
+                c_split: split.stride as u32,
+            };
+            let groups = [tiles(n), tiles(part), split.splits];
+            let buffers = [a.numbers, b.numbers, bias, c.numbers];
+            self.dispatch(Kernel::Product, &buffers, params.words(), groups);
+        }
     }
 
     /// d_W += d^T x over the items of all pieces: m x n numbers of `to`, the first at `at`.

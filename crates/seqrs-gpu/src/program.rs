@@ -75,6 +75,11 @@ pub struct Program {
     pub pipelines: Vec<Pipeline>,
     /// In order.
     pub commands: Vec<Command>,
+    /// From this command on it is done to the end: what these change would be of no use half done.
+    /// Until there it may be stopped, and has changed nothing that somebody else knows.
+    pub whole_from: Option<usize>,
+    /// Whether several threads have recorded it. Then no one of them may stop it.
+    pub is_shared: bool,
     /// To be released.
     pub released: Vec<BufferId>,
 }

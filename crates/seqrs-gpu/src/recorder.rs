@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, ThreadId};
 
 use seqrs_core::Error;
 use seqrs_core::backend::{Backend, Backward, Forward};
@@ -103,11 +104,15 @@ pub struct Recorder {
     released: Arc<Released>,
     largest_buffer: u64,
     pub(crate) rules: Rules,
+    /// Multiplications of a dispatch.
+    pub(crate) most_work: usize,
 }
 
 #[derive(Debug, Default)]
 struct Recorded {
     program: Program,
+    /// Who has recorded it.
+    by: Option<ThreadId>,
     pipelines: HashMap<Kernel, usize>,
     /// Bytes of the buffers that the program makes and does not write as a whole: once nobody
     /// needs what is in them they may take other numbers.
@@ -151,6 +156,7 @@ impl Recorder {
             released: Arc::default(),
             largest_buffer: bytes,
             rules: Rules::default(),
+            most_work: usize::MAX,
         }
     }
 
@@ -158,6 +164,18 @@ impl Recorder {
     pub fn with_rules(mut self, rules: Rules) -> Self {
         self.rules = rules;
         self
+    }
+
+    /// For a slow device: what is large is cut so that a dispatch multiplies about so often, since
+    /// no dispatch can be stopped. The bits do not depend on it.
+    pub fn with_most_work(mut self, multiplications: usize) -> Self {
+        self.most_work = multiplications;
+        self
+    }
+
+    /// Steps of so many multiplications that a dispatch has at most: on a GPU some milliseconds.
+    pub(crate) fn steps_at_once(&self, multiplications: usize) -> usize {
+        (self.most_work / multiplications.max(1)).clamp(1, 4096)
     }
 
     /// What nobody needs any more of what it recorded.
@@ -173,6 +191,24 @@ impl Recorder {
         let recorded = std::mem::take(&mut *locked(&self.recorded));
         drop(recorded.pieces);
         Program { released, ..recorded.program }
+    }
+
+    /// Forgets what was recorded since the last program; false if others have recorded some of it.
+    pub(crate) fn forget(&self) -> bool {
+        let mut recorded = locked(&self.recorded);
+        if recorded.program.is_shared {
+            return false;
+        }
+        let forgotten = std::mem::take(&mut *recorded);
+        drop(recorded);
+        drop(forgotten);
+        true
+    }
+
+    /// What is recorded from here on, to the end of the program, is done wholly or not at all.
+    pub fn begin_whole(&self) {
+        let Recorded { program, .. } = &mut *locked(&self.recorded);
+        program.whole_from.get_or_insert(program.commands.len());
     }
 
     /// A buffer with these numbers.
@@ -202,7 +238,7 @@ impl Recorder {
     }
 
     fn written(&self, bytes: &[u8], len: usize) -> Numbers {
-        let Recorded { program, .. } = &mut *locked(&self.recorded);
+        let Recorded { program, .. } = &mut *self.recording();
         let numbers = self.fresh(program, len);
         program.blank.push(numbers.id);
         if !bytes.is_empty() {
@@ -213,7 +249,7 @@ impl Recorder {
 
     /// A buffer of `len` zeros.
     pub(crate) fn buffer(&self, len: usize) -> Numbers {
-        let Recorded { program, reusable, .. } = &mut *locked(&self.recorded);
+        let Recorded { program, reusable, .. } = &mut *self.recording();
         let numbers = self.fresh(program, len);
         reusable.insert(numbers.id, bytes_of(len));
         numbers
@@ -221,7 +257,7 @@ impl Recorder {
 
     /// A buffer of `len` numbers, whatever they are: each is written before it is read.
     pub(crate) fn blank_buffer(&self, len: usize) -> Numbers {
-        let Recorded { program, reusable, .. } = &mut *locked(&self.recorded);
+        let Recorded { program, reusable, .. } = &mut *self.recording();
         // Up to twice as large, so that small ones do not keep large ones from each other.
         let fits = |&bytes: &u64| (bytes_of(len)..=2 * bytes_of(len)).contains(&bytes);
         // What reads or writes the numbers that were there has been recorded by now.
@@ -232,6 +268,15 @@ impl Recorder {
         program.blank.push(numbers.id);
         reusable.insert(numbers.id, bytes_of(len));
         numbers
+    }
+
+    /// What is being recorded, of which this thread records some more.
+    fn recording(&self) -> MutexGuard<'_, Recorded> {
+        let mut recorded = locked(&self.recorded);
+        let this = thread::current().id();
+        let others = *recorded.by.get_or_insert(this) != this;
+        recorded.program.is_shared |= others;
+        recorded
     }
 
     /// A buffer that nobody has had before.
@@ -252,8 +297,7 @@ impl Recorder {
         if workgroups.contains(&0) {
             return;
         }
-        let mut recorded = locked(&self.recorded);
-        let Recorded { program, pipelines, .. } = &mut *recorded;
+        let Recorded { program, pipelines, .. } = &mut *self.recording();
         let pipeline = *pipelines.entry(kernel).or_insert_with(|| {
             program.pipelines.push(kernel.pipeline());
             program.pipelines.len() - 1

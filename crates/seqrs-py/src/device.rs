@@ -67,7 +67,10 @@ pub(crate) fn gpu(py: Python<'_>, number: usize) -> PyResult<Arc<Gpu>> {
                        after the fork)";
             return Err(errors::state(py, "GPU", expected, got));
         }
-        if let Some(gpu) = gpus.get(&number) {
+        // One that is lost is opened again.
+        if let Some(gpu) = gpus.get(&number)
+            && !gpu.is_lost()
+        {
             return Ok(Arc::clone(gpu));
         }
     }
@@ -75,6 +78,9 @@ pub(crate) fn gpu(py: Python<'_>, number: usize) -> PyResult<Arc<Gpu>> {
     let gpu = Arc::new(compute(py, || Ok(Gpu::new(number)?))?);
     let mut open = locked(&OPEN);
     let Open { gpus, .. } = open.get_or_insert_with(Open::default);
+    if gpus.get(&number).is_some_and(|gpu| gpu.is_lost()) {
+        gpus.remove(&number);
+    }
     Ok(Arc::clone(gpus.entry(number).or_insert(gpu)))
 }
 

@@ -3,6 +3,7 @@
 //! They need an adapter, of software too; without one they say so and pass, unless
 //! SEQRS_REQUIRE_GPU is 1.
 
+use std::cell::Cell;
 use std::sync::{Arc, OnceLock};
 
 use seqrs::gpu::{Gpu, GpuModel, GpuTrainer};
@@ -12,6 +13,7 @@ use seqrs::{
     Huber, Layer, LayerNorm, Linear, Loss, Lstm, Mae, Mse, OptimizerSpec, RmsProp, Rnn, Sequential,
     Sgd, Trainer, TrainerOptions,
 };
+use seqrs_core::interrupt;
 
 /// Of the largest value: f32 on both sides, whose sums have another order
 /// (`PACKAGE_TO_REFERENCE_F32` in tests/README.md).
@@ -369,5 +371,133 @@ fn targets_out_of_range_are_refused_as_on_the_cpu() {
         for (before, after) in model.layers().iter().zip(after.layers()) {
             assert_eq!(before.numbers(), after.numbers(), "{loss:?}");
         }
+    }
+}
+
+thread_local! {
+    /// Questions whether to stop that are still answered with no.
+    static PATIENCE: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Runs `work`, which wants to stop at the question after so many.
+fn impatient<R>(patience: usize, work: impl FnOnce() -> R) -> R {
+    fn stop() -> bool {
+        let left = PATIENCE.get();
+        PATIENCE.set(left.saturating_sub(1));
+        left == 0
+    }
+    PATIENCE.set(patience);
+    interrupt::scope(stop, work)
+}
+
+/// All that a run goes on from.
+fn content(trainer: &GpuTrainer) -> (u64, Vec<Vec<f32>>) {
+    let trainer = trainer.to_cpu().unwrap();
+    let layers = trainer.model.layers().iter();
+    (trainer.steps_done(), layers.map(|layer| layer.numbers().to_vec()).collect())
+}
+
+#[test]
+fn a_step_is_done_wholly_or_not_at_all() {
+    let Some(gpu) = gpu() else { return };
+    let (_, model) = models().swap_remove(2);
+    for bptt in [None, Some(3)] {
+        let options = TrainerOptions::new(CrossEntropy::mean(), Adam::new(0.01)).bptt(bptt);
+        let new = || GpuTrainer::new(Arc::clone(&gpu), model.clone(), options).unwrap();
+        let given = Given::new(1);
+        let x = given.input(&model);
+        let target = Target::Ids(Rows { data: &given.ids, place: Place::batch_first(TIME, 1) });
+        let mut undisturbed = new();
+        let mut trainer = new();
+        let before = content(&trainer);
+        let want = undisturbed.step(x, target, &given.steps, None).unwrap();
+        let mut undone = 0;
+        for patience in 0.. {
+            match impatient(patience, || trainer.step(x, target, &given.steps, None)) {
+                Err(error) => {
+                    assert_eq!(error, Error::Interrupted);
+                    assert_eq!(content(&trainer), before, "{bptt:?}: {patience}");
+                    undone += 1;
+                }
+                Ok(found) => {
+                    assert_eq!(found, want);
+                    break;
+                }
+            }
+        }
+        assert!(undone >= 4, "{bptt:?}: {undone}");
+        assert_eq!(content(&trainer), content(&undisturbed));
+        // The moments are the same too.
+        for trainer in [&mut trainer, &mut undisturbed] {
+            trainer.step(x, target, &given.steps, None).unwrap();
+        }
+        assert_eq!(content(&trainer), content(&undisturbed));
+    }
+}
+
+#[test]
+fn parameters_are_put_in_place_wholly_or_not_at_all() {
+    let Some(gpu) = gpu() else { return };
+    let (_, model) = models().swap_remove(2);
+    let options = TrainerOptions::new(CrossEntropy::mean(), Adam::new(0.01));
+    let mut trainer = GpuTrainer::new(gpu, model.clone(), options).unwrap();
+    let before = content(&trainer);
+    let other = model.reseeded(99).unwrap();
+    let undone = (0..).take_while(|&patience| {
+        let found = impatient(patience, || trainer.set_model(&other));
+        assert!(matches!(found, Ok(()) | Err(Error::Interrupted)));
+        if found.is_err() {
+            assert_eq!(content(&trainer), before);
+        }
+        found.is_err()
+    });
+    undone.count();
+    let numbers: Vec<_> = other.layers().iter().map(|layer| layer.numbers().to_vec()).collect();
+    assert_eq!(content(&trainer), (0, numbers));
+}
+
+#[test]
+fn a_lost_device_is_told_by_every_call() {
+    if gpu().is_none() {
+        return;
+    }
+    let (_, model) = models().swap_remove(2);
+    let given = Given::new(1);
+    let x = given.input(&model);
+    let target = Target::Ids(Rows { data: &given.ids, place: Place::batch_first(TIME, 1) });
+    let steps = &given.steps;
+    for bptt in [None, Some(3)] {
+        let options = TrainerOptions::new(CrossEntropy::mean(), Adam::new(0.01)).bptt(bptt);
+        let gpu = Arc::new(Gpu::new(0).unwrap());
+        let mut trainer = GpuTrainer::new(Arc::clone(&gpu), model.clone(), options).unwrap();
+        trainer.step(x, target, steps, None).unwrap();
+        let on_gpu = GpuModel::new(Arc::clone(&gpu), model.clone()).unwrap();
+        let state = || model.zero_state(LENGTHS.len()).unwrap();
+        let (y, tape) = on_gpu.record(x, steps.clone(), &mut state(), None).unwrap();
+        let done = trainer.steps_done();
+        gpu.lose();
+        for _ in 0..2 {
+            let told = |error: Option<Error>| {
+                let Some(error) = error else { panic!("a lost device has worked") };
+                assert!(matches!(error, Error::NoDevice { .. }), "{error}");
+                assert!(error.to_string().contains("lost"), "{error}");
+            };
+            told(trainer.step(x, target, steps, None).err());
+            told(trainer.evaluate(x, target, steps, None).err());
+            told(trainer.set_model(&model).err());
+            told(on_gpu.infer(x, steps, &mut state()).err());
+            told(on_gpu.record(x, steps.clone(), &mut state(), None).err());
+            told(on_gpu.backward(&tape, Some(&y), &mut state(), true).err());
+            told(GpuModel::new(Arc::clone(&gpu), model.clone()).err());
+            told(GpuTrainer::new(Arc::clone(&gpu), model.clone(), options).err());
+            // What is lost is said by name.
+            let error = trainer.to_cpu().unwrap_err();
+            assert!(error.to_string().starts_with("parameters: expected the GPU"), "{error}");
+            told(Some(error));
+            told(on_gpu.to_cpu().err());
+            assert_eq!(trainer.steps_done(), done);
+        }
+        // The model that was taken there is as it was.
+        assert_eq!(on_gpu.structure().fingerprint(), model.fingerprint());
     }
 }

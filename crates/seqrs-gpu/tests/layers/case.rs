@@ -1,5 +1,6 @@
 //! A stack of layers with its inputs, and everything that comes out of it on any backend.
 
+use std::cell::Cell;
 use std::ops::Range;
 use std::sync::OnceLock;
 
@@ -249,12 +250,23 @@ pub(crate) fn recorded_by(
     gpu: &Gpu,
     case: &Case,
 ) -> Result<Vec<Quantity>, Error> {
-    outcome(
+    let failed = Cell::new(None);
+    let found = outcome(
         recorder,
         case,
         |v| upload(recorder, v),
-        |numbers| gpu.read(recorder, numbers).unwrap().into_iter().map(f64::from).collect(),
-    )
+        |numbers| match gpu.read(recorder, numbers) {
+            Ok(found) => found.into_iter().map(f64::from).collect(),
+            Err(error) => {
+                failed.set(Some(failed.take().unwrap_or(error)));
+                vec![0.0; numbers.len()]
+            }
+        },
+    );
+    match failed.into_inner() {
+        Some(error) => Err(error.into()),
+        None => found,
+    }
 }
 
 pub(crate) fn on_gpu(gpu: &Gpu, case: &Case) -> Vec<Quantity> {

@@ -20,9 +20,13 @@ fn every_choice_gives_the_same_bits() {
         case.options.num_layers = 2;
         case.options.bidirectional = true;
     };
-    for case in Case::all_cells(21, 4, &[4, 0, 3, 4, 1], change) {
+    for case in Case::all_cells(21, 8, &[8, 0, 3, 7, 1], change) {
         // All steps at once, but for the projected.
         let want = on_gpu(gpu, &case);
+        // Three steps, or a product of 64 rows, in a dispatch.
+        let most = 3 * 5 * case.options.cell.gates() * 21 * 21;
+        let recorder = gpu.recorder().with_most_work(most);
+        assert_same_bits(&case, &want, &recorded_by(&recorder, gpu, &case).unwrap());
         for tile in tiles {
             let recorder = gpu.recorder().with_rules(by_steps(tile));
             assert_same_bits(&case, &want, &recorded_by(&recorder, gpu, &case).unwrap());

@@ -6,6 +6,7 @@
 mod case;
 mod choices;
 mod devices;
+mod failures;
 mod hard;
 mod pieces;
 mod values;

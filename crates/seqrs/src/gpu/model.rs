@@ -10,7 +10,7 @@ use seqrs_core::spec::Spec;
 use seqrs_core::steps::Direction;
 use seqrs_core::{Error, Steps, memory};
 use seqrs_cpu::Cpu;
-use seqrs_gpu::device::Gpu;
+use seqrs_gpu::device::{Gpu, GpuError};
 use seqrs_gpu::{Function, Linear, Normal, Numbers, Recorder, Weights};
 
 use crate::layer::Layer;
@@ -70,22 +70,25 @@ impl GpuModel {
     /// [`Error::NoDevice`], [`Error::OutOfMemory`].
     pub fn new(gpu: Arc<Gpu>, model: Sequential<f32>) -> Result<Self, Error> {
         let recorder = gpu.recorder();
-        let upload = |layer: &Layer<f32>| Arc::from(recorder.numbers(layer.numbers()));
-        let parameters: Vec<Arc<Numbers>> = model.layers().iter().map(upload).collect();
-        let weights = model.layers().iter().zip(&parameters);
-        let weights = weights.map(|(layer, numbers)| weights_of(layer, numbers)).collect();
+        let parameters = uploaded(&recorder, &model);
+        let weights = weights_of_all(&model, &parameters);
         gpu.run_recorded(&recorder)?;
         Ok(Self { gpu, recorder, model, parameters, weights })
     }
 
-    /// Puts the parameters of a model of the same structure in place.
+    /// Puts the parameters of a model of the same structure in place, all or none.
     pub(crate) fn put(&mut self, model: &Sequential<f32>) -> Result<(), Error> {
-        for (layer, numbers) in model.layers().iter().zip(&self.parameters) {
-            self.recorder.copy_numbers(&self.recorder.numbers(layer.numbers()), numbers);
-        }
+        let parameters = uploaded(&self.recorder, model);
         self.gpu.run_recorded(&self.recorder)?;
+        self.replace(parameters);
         self.model = model.clone();
         Ok(())
+    }
+
+    /// Goes on with other buffers of the device as parameters; gives those of before.
+    pub(crate) fn replace(&mut self, parameters: Vec<Arc<Numbers>>) -> Vec<Arc<Numbers>> {
+        self.weights = weights_of_all(&self.model, &parameters);
+        std::mem::replace(&mut self.parameters, parameters)
     }
 
     /// What it is made of. Its parameters may be older than those of the device.
@@ -101,10 +104,11 @@ impl GpuModel {
     /// The model with the parameters that the device has now.
     ///
     /// # Errors
-    /// [`Error::NoDevice`], [`Error::OutOfMemory`].
+    /// [`Error::NoDevice`], which says so if they are lost with it; [`Error::OutOfMemory`],
+    /// [`Error::Interrupted`].
     pub fn to_cpu(&self) -> Result<Sequential<f32>, Error> {
         let wanted: Vec<&Numbers> = self.parameters.iter().map(|numbers| &**numbers).collect();
-        let found = self.gpu.read_all(&self.recorder, &wanted)?;
+        let found = self.gpu.read_all(&self.recorder, &wanted).map_err(with_its_device)?;
         let mut model = self.model.clone();
         for (layer, numbers) in model.layers_mut().iter_mut().zip(found) {
             layer.set_numbers(numbers)?;
@@ -593,6 +597,31 @@ fn recurrent_numbers(tape: &BackendTape<Recorder>) -> usize {
         directions + layer.y.len() + dropped
     });
     tape.x.len() + layers.sum::<usize>()
+}
+
+/// The error for parameters that cannot come back.
+pub(super) fn with_its_device(error: GpuError) -> Error {
+    match error {
+        GpuError::DeviceLost(reason) => {
+            let got = format!("a GPU that is lost with them ({reason})");
+            Error::no_device("parameters", "the GPU that alone has them as they are now", got)
+        }
+        error => error.into(),
+    }
+}
+
+/// The parameters of each layer, on the device.
+fn uploaded(recorder: &Recorder, model: &Sequential<f32>) -> Vec<Arc<Numbers>> {
+    let layers = model.layers().iter();
+    layers.map(|layer| Arc::from(recorder.numbers(layer.numbers()))).collect()
+}
+
+fn weights_of_all(
+    model: &Sequential<f32>,
+    parameters: &[Arc<Numbers>],
+) -> Vec<StackWeights<Recorder>> {
+    let layers = model.layers().iter().zip(parameters);
+    layers.map(|(layer, numbers)| weights_of(layer, numbers)).collect()
 }
 
 fn weights_of(layer: &Layer<f32>, numbers: &Arc<Numbers>) -> StackWeights<Recorder> {

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use seqrs_core::backend::State;
+use seqrs_core::backend::{Backend, State};
 use seqrs_core::{Error, Steps};
 use seqrs_gpu::device::Gpu;
 use seqrs_gpu::{Clip, Numbers, Rule, Term};
 
-use super::model::{DeviceState, GpuModel};
+use super::model::{DeviceState, GpuModel, with_its_device};
 use crate::layer::Layer;
 use crate::losses::{Huber, Loss};
 use crate::optimizers::{self, Optimizer};
@@ -65,6 +65,8 @@ impl GpuTrainer {
         let of_layer = |k: usize| optimizer.moments.iter().map(|runs| upload(&runs[k])).collect();
         let moments = layers.map(of_layer).collect();
         let optimizer = Optimizer { moments: Vec::new(), ..optimizer };
+        // A step that fails must not take them along.
+        model.gpu.run_recorded(&model.recorder)?;
         Ok(Self { model, options, optimizer, moments })
     }
 
@@ -75,7 +77,8 @@ impl GpuTrainer {
     pub fn to_cpu(&self) -> Result<Trainer<f32>, Error> {
         let model = self.model.to_cpu()?;
         let wanted: Vec<&Numbers> = self.moments.iter().flatten().map(|moment| &**moment).collect();
-        let mut found = self.model.gpu.read_all(&self.model.recorder, &wanted)?.into_iter();
+        let found = self.model.gpu.read_all(&self.model.recorder, &wanted);
+        let mut found = found.map_err(with_its_device)?.into_iter();
         let names = self.moments.first().map_or(0, Vec::len);
         let mut moments = vec![Vec::with_capacity(self.moments.len()); names];
         for _ in &self.moments {
@@ -132,7 +135,8 @@ impl GpuTrainer {
     /// [`Trainer::step_on`](crate::Trainer::step_on).
     ///
     /// # Errors
-    /// As there, and [`Error::NoDevice`]. Nothing has changed then, unless the device is lost.
+    /// As there, and [`Error::NoDevice`]. Nothing has changed then, unless the device is lost. It is
+    /// interrupted as there: until the update begins.
     pub fn step(
         &mut self,
         x: Input<'_, f32>,
@@ -154,7 +158,7 @@ impl GpuTrainer {
         } else {
             // Wrong targets at the end are found before the beginning is learnt.
             target.gather(&outputs(structure, steps)?, width)?;
-            let before = self.kept()?;
+            let before = self.branch()?;
             for from in (0..steps.time()).step_by(chunk) {
                 let part = steps.slice(from, (from + chunk).min(steps.time()));
                 let (x, target) = later(x, target, steps, from);
@@ -165,7 +169,7 @@ impl GpuTrainer {
                         after = state.or(after);
                     }
                     Err(error) => {
-                        self.put_back(&before);
+                        self.go_back(before);
                         return Err(error);
                     }
                 }
@@ -232,6 +236,8 @@ impl GpuTrainer {
         let (gradients, _) = self.model.backward_flow(&tape, Some(d_y), &mut d_state, false)?;
         let all: Vec<&Numbers> = gradients.iter().map(|numbers| &**numbers).collect();
         rec.reduce(&all, true, &report, 1);
+        // Whoever wants to stop may do so until here.
+        rec.begin_whole();
         let rule = rule(&self.optimizer);
         let clip = Clip {
             norm: self.options.clip_norm.map_or(f32::INFINITY, |norm| norm as f32),
@@ -325,32 +331,29 @@ impl GpuTrainer {
         Error::numerical(what, "a finite number", norm)
     }
 
-    /// Copies of all that an update changes.
-    fn kept(&self) -> Result<Kept, Error> {
-        use seqrs_core::backend::Backend;
+    /// Goes on with copies of all that an update changes; gives the originals.
+    fn branch(&mut self) -> Result<Kept, Error> {
         let rec = &self.model.recorder;
-        let copies = |numbers: &[Arc<Numbers>]| -> Result<Vec<Arc<Numbers>>, Error> {
+        let copies = |numbers: &Vec<Arc<Numbers>>| -> Result<Vec<Arc<Numbers>>, Error> {
             numbers.iter().map(|numbers| Ok(Arc::from(Backend::copy(rec, numbers)?))).collect()
         };
+        let parameters = copies(&self.model.parameters)?;
+        let moments = self.moments.iter().map(copies).collect::<Result<_, _>>()?;
         Ok(Kept {
-            parameters: copies(&self.model.parameters)?,
-            moments: self.moments.iter().map(|m| copies(m)).collect::<Result<_, _>>()?,
+            parameters: self.model.replace(parameters),
+            moments: std::mem::replace(&mut self.moments, moments),
             updates: self.optimizer.clone(),
         })
     }
 
-    fn put_back(&mut self, kept: &Kept) {
-        let rec = &self.model.recorder;
-        let pairs = kept.parameters.iter().zip(&self.model.parameters);
-        let moments = kept.moments.iter().flatten().zip(self.moments.iter().flatten());
-        for (from, to) in pairs.chain(moments) {
-            rec.copy_numbers(from, to);
-        }
-        self.optimizer = kept.updates.clone();
+    /// Goes on with the originals. Nothing of it can fail: the device has no part in it.
+    fn go_back(&mut self, kept: Kept) {
+        self.model.replace(kept.parameters);
+        (self.moments, self.optimizer) = (kept.moments, kept.updates);
     }
 }
 
-/// What a step may have to put back.
+/// What a step may have to go back to.
 struct Kept {
     parameters: Vec<Arc<Numbers>>,
     moments: Vec<Vec<Arc<Numbers>>>,
