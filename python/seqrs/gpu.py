@@ -2,9 +2,15 @@
 
 `model.to("gpu")` takes a model there: calling it, `forward` and `backward`, and a `Trainer` of it
 then compute on the device, in float32, with the results of the CPU within the rounding of float32.
-Parameters come back when they are asked for (`state_dict`, `save`, `to("cpu")`). Ctrl-C is heard
-when the device is done with a call. There is never a silent fallback: without an adapter `to`
-raises NoDeviceError.
+Parameters come back when they are asked for (`state_dict`, `save`, `to("cpu")`). There is never a
+silent fallback: without an adapter `to` raises NoDeviceError.
+
+Ctrl-C is heard within 200 ms, or when the device is done with the one dispatch that it is at, if
+that takes longer on a device that computes while it takes work in, as those made of software do. An
+update of the parameters that has begun is done to its end. What is too large for the device or its
+memory is refused before anything is computed: NoDeviceError names the limit, MemoryError the bytes.
+A device that is lost raises NoDeviceError at every call; `to("gpu")` opens it again, and what a
+`Trainer` had there and nobody had asked for is lost with it.
 """
 
 from __future__ import annotations
