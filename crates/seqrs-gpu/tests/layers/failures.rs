@@ -144,8 +144,9 @@ fn a_lost_device_says_so_at_every_call() {
                 assert!(matches!(error, GpuError::DeviceLost(_)), "{error}");
                 assert!(error.to_string().contains("lost"), "{error}");
             };
-            lost(gpu.read(&recorder, &ones).unwrap_err());
+            // The first call says so, also one that waits for nothing.
             lost(gpu.run(&Program::default()).unwrap_err());
+            lost(gpu.read(&recorder, &ones).unwrap_err());
             let sum = recorder.times(&ones, &ones).unwrap();
             lost(gpu.run_recorded(&recorder).unwrap_err());
             lost(gpu.read(&recorder, &sum).unwrap_err());
