@@ -61,6 +61,10 @@ impl Gpu {
         Err(Absent)
     }
 
+    pub(crate) fn is_lost(&self) -> bool {
+        match self.0 {}
+    }
+
     pub(crate) fn traced<R>(&self, _: impl FnOnce() -> R) -> (R, Vec<Event>) {
         match self.0 {}
     }
