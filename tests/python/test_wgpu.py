@@ -27,6 +27,7 @@ from cases import (
     I,
     T,
     assert_same,
+    character_model,
     everything,
     live_for,
     make,
@@ -34,7 +35,7 @@ from cases import (
     python,
 )
 from seqrs import _seqrs
-from test_gpu import LENGTHS, characters, feed, letters, models
+from test_gpu import LENGTHS, feed, letters, models
 from tolerances import assert_close, assert_same_bits
 
 
@@ -221,7 +222,7 @@ WORK: dict[str, Callable[[], Any]] = {
     },
     **{
         f"optimizer-{optimizer!r}": training_of(
-            characters(), seqrs.CrossEntropy(), optimizer, clip_norm=0.1
+            character_model(), seqrs.CrossEntropy(), optimizer, clip_norm=0.1
         )
         for optimizer in (
             seqrs.SGD(0.1),
