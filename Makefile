@@ -9,6 +9,7 @@
 #   make test-interop    the tests that need PyTorch, in the same environment
 #   make bench-rust      kernels, layers and a training step, from Rust
 #   make bench-rust-peers  compares with burn, candle, tract and rust-lstm (builds them first)
+#   make bench-rust-peers-gpu  compares with burn on wgpu, on a GPU (builds it first)
 #   make bench-neighbours  beside a busy process, and from many threads
 #   make bench-gpu       on a GPU, beside PyTorch with cuDNN where it is installed
 #   make clean           removes all that the others made
@@ -33,7 +34,7 @@ CLEAN_ENV := env -u PYTHONPATH -u SEQRS_NUM_THREADS -u SEQRS_LEVEL -u OMP_NUM_TH
 SOURCES := Cargo.toml Cargo.lock pyproject.toml \
   $(shell find crates python -type f ! -path '*/__pycache__/*' ! -name '*.so')
 
-.PHONY: help demo test bench bench-rust bench-rust-peers bench-neighbours bench-gpu docs wheel lint lint-rust lint-python \
+.PHONY: help demo test bench bench-rust bench-rust-peers bench-rust-peers-gpu bench-neighbours bench-gpu docs wheel lint lint-rust lint-python \
   test-rust test-stubs test-python test-interop clean
 
 help:
@@ -125,6 +126,12 @@ bench-rust:
 bench-rust-peers:
 	CARGO_TARGET_DIR=target/rust-peers cargo run --release --locked \
 	  --manifest-path benches/rust-peers/Cargo.toml -- $(ARGS)
+
+bench-rust-peers-gpu:
+	@mkdir -p target/bench
+	CARGO_TARGET_DIR=target/rust-peers cargo run --release --locked --features gpu \
+	  --manifest-path benches/rust-peers/Cargo.toml -- \
+	  --device gpu --json target/bench/rust-peers-gpu.json $(ARGS)
 
 bench-neighbours: $(VENV)/installed.stamp
 	$(CLEAN_ENV) $(PY) benches/python/neighbours.py $(ARGS)

@@ -56,19 +56,23 @@ fn turn(contender: &mut dyn Contender, call: f64, share: f64) -> Result<f64, Fai
 }
 
 /// The medians of the turns of each contender: they take turns, each round in another order,
-/// until each has had `seconds`.
+/// until each has had `seconds`. Where one fails: which, and why.
 pub(crate) fn take_turns(
     contenders: &mut [Box<dyn Contender>],
     seconds: f64,
-) -> Result<Vec<Vec<f64>>, Failure> {
+) -> Result<Vec<Vec<f64>>, (usize, Failure)> {
     let share = seconds / ROUNDS as f64;
-    let calls = contenders.iter_mut().map(|c| call(c.as_mut())).collect::<Result<Vec<_>, _>>()?;
+    let mut calls = Vec::new();
+    for (k, contender) in contenders.iter_mut().enumerate() {
+        calls.push(call(contender.as_mut()).map_err(|failure| (k, failure))?);
+    }
     let mut turns = vec![Vec::new(); contenders.len()];
     for round in 0..ROUNDS {
         let first = round % contenders.len();
         for k in (first..contenders.len()).chain(0..first) {
             if round < FEW_ROUNDS || calls[k] < share {
-                turns[k].push(turn(contenders[k].as_mut(), calls[k], share)?);
+                let one = turn(contenders[k].as_mut(), calls[k], share);
+                turns[k].push(one.map_err(|failure| (k, failure))?);
             }
         }
     }

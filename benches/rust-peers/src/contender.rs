@@ -1,5 +1,6 @@
 //! A library with a case before it, and what it gives.
 
+use crate::case::Device;
 use crate::problem::Problem;
 
 /// What went wrong in one of the libraries.
@@ -19,10 +20,15 @@ pub(crate) trait Contender {
     fn results(&self) -> Result<Results, Failure>;
 }
 
-/// A library. `build` gives nothing if it has no such layer, or does not train.
+/// A library that is ready, or nothing if it has no such layer or does not train.
+pub(crate) type Built = Result<Option<Box<dyn Contender>>, Failure>;
+
+/// A library.
 pub(crate) struct Library {
     pub(crate) name: &'static str,
-    pub(crate) build: fn(&Problem) -> Result<Option<Box<dyn Contender>>, Failure>,
+    /// Whose cases it is timed at.
+    pub(crate) device: Device,
+    pub(crate) build: fn(&Problem) -> Built,
     /// What its results are compared with.
     pub(crate) reference: &'static str,
     /// Largest difference, of the largest value in the array: outputs and states, gradients.

@@ -5,12 +5,16 @@ use std::fmt::Write;
 
 use serde::{Deserialize, Serialize};
 
-use crate::case::Case;
-use crate::peers::LIBRARIES;
+use crate::case::{Case, Device};
+use crate::contender::Library;
+use crate::peers::{LIBRARIES, REFERENCE};
 
 /// A run, or several of them on one machine.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Record {
+    /// The GPU, if it is of one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) adapter: Option<String>,
     /// The instruction set that seqrs uses.
     pub(crate) level: String,
     /// How many the machine has.
@@ -32,8 +36,8 @@ pub(crate) struct Row {
     pub(crate) spread: (f64, f64),
     /// Largest difference from the reference, of the largest value in the array.
     pub(crate) difference: f64,
-    /// How many times the time of `seqrs` and of `seqrs f64` it needs: the median of the
-    /// ratios of single rounds.
+    /// How many times the time of each form of seqrs it needs: the median of the ratios of
+    /// single rounds.
     pub(crate) times: BTreeMap<String, f64>,
 }
 
@@ -50,18 +54,16 @@ impl Record {
         threads
     }
 
-    /// Tables in Markdown: against seqrs in f32, and against seqrs in f64.
+    /// Tables in Markdown: against each form of seqrs.
     pub(crate) fn tables(&self) -> String {
         let mut text = String::new();
-        for reference in ["seqrs", "seqrs f64"] {
+        for reference in LIBRARIES.iter().filter(|library| library.goal.is_none()) {
             let peers: Vec<_> = LIBRARIES
                 .iter()
-                .filter(|library| library.goal.is_some() && library.reference == reference)
+                .filter(|library| library.goal.is_some() && library.reference == reference.name)
                 .map(|library| library.name)
                 .collect();
-            // Beside f64, f32 stands as well: it is what one would use.
-            let more = (reference != "seqrs").then_some("seqrs");
-            let ours: Vec<_> = [reference].into_iter().chain(more).collect();
+            let ours = with_single(reference.name, reference.device);
             let mut columns = vec!["case", "threads"];
             columns.extend(&ours);
             for peer in &peers {
@@ -70,7 +72,7 @@ impl Record {
             }
             let mut rows = Vec::new();
             for threads in self.threads() {
-                for case in Case::all() {
+                for case in Case::all(reference.device) {
                     rows.extend(self.line(&case.name(), threads, &ours, &peers));
                 }
             }
@@ -83,9 +85,9 @@ impl Record {
         text
     }
 
-    /// A line of a table, if a peer was timed.
+    /// A line of a table, if the case was timed.
     fn line(&self, case: &str, threads: usize, ours: &[&str], peers: &[&str]) -> Option<String> {
-        peers.iter().find_map(|peer| self.row(case, threads, peer))?;
+        self.row(case, threads, ours[0])?;
         let mut cells = vec![case.to_string(), threads.to_string()];
         let time = |library| self.row(case, threads, library).map(|row| duration(row.seconds));
         cells.extend(ours.iter().map(|name| time(name).unwrap_or_default()));
@@ -102,21 +104,21 @@ impl Record {
     /// f64, against f32 as well.
     pub(crate) fn goals(&self) -> String {
         let mut text = String::new();
-        for library in &LIBRARIES {
+        for library in LIBRARIES {
             let Some(goal) = library.goal else { continue };
-            let more = (library.reference != "seqrs").then_some("seqrs");
-            for reference in [library.reference].into_iter().chain(more) {
-                text += &self.goal(library.name, reference, goal);
+            for reference in with_single(library.reference, library.device) {
+                text += &self.goal(library, reference, goal);
             }
         }
         text
     }
 
-    fn goal(&self, library: &str, reference: &str, goal: fn(usize) -> f64) -> String {
+    fn goal(&self, library: &Library, reference: &str, goal: fn(usize) -> f64) -> String {
+        let (library, device) = (library.name, library.device);
         let mut missed = String::new();
         let (mut timed, mut least) = (0, f64::INFINITY);
         for threads in self.threads() {
-            for case in Case::all() {
+            for case in Case::all(device) {
                 let name = case.name();
                 let row = self.row(&name, threads, library);
                 let Some(&times) = row.and_then(|row| row.times.get(reference)) else { continue };
@@ -143,6 +145,12 @@ impl Record {
         };
         format!("{library} / {reference} >= {goal}: {word}, least {least}\n{missed}")
     }
+}
+
+/// A form of seqrs and, beside f64, f32 as well: it is what one would use.
+fn with_single(reference: &'static str, device: Device) -> Vec<&'static str> {
+    let single = (device == Device::Cpu && reference != REFERENCE).then_some(REFERENCE);
+    [reference].into_iter().chain(single).collect()
 }
 
 /// As short as it may be.

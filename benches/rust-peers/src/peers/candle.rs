@@ -8,7 +8,7 @@ use candle_nn::rnn::{GRUState, LSTMState};
 use candle_nn::{GRU, GRUConfig, LSTM, LSTMConfig, RNN, VarBuilder};
 
 use crate::case::{Case, Cell, Task};
-use crate::contender::{Contender, Failure, Results, widened};
+use crate::contender::{Built, Contender, Failure, Results, widened};
 use crate::problem::Problem;
 
 const NAMES: [(&str, &str); 4] = [
@@ -38,7 +38,7 @@ struct Candle {
     gradients: Option<GradStore>,
 }
 
-pub(crate) fn build(problem: &Problem) -> std::result::Result<Option<Box<dyn Contender>>, Failure> {
+pub(crate) fn build(problem: &Problem) -> Built {
     if problem.case.cell == Cell::GruResetBefore {
         return Ok(None);
     }
@@ -47,7 +47,7 @@ pub(crate) fn build(problem: &Problem) -> std::result::Result<Option<Box<dyn Con
 
 impl Candle {
     fn new(problem: &Problem) -> Result<Self> {
-        let Case { task, cell, batch, time, size } = problem.case;
+        let Case { task, cell, batch, time, size, .. } = problem.case;
         let rows = cell.gates() * size;
         let w = &problem.weights;
         // Only what is a variable gets a gradient, and costs one.

@@ -11,7 +11,7 @@ use rust_lstm::models::lstm_network::{LSTMNetwork, LSTMState};
 use rust_lstm::{GRUCellGradients, LSTMCellGradients};
 
 use crate::case::{Case, Cell, Task};
-use crate::contender::{Contender, Failure, Results};
+use crate::contender::{Built, Contender, Failure, Results};
 use crate::problem::{Problem, transposed};
 
 /// One array (numbers, B) for each step.
@@ -40,7 +40,7 @@ struct RustLstm {
     kept: Kept,
 }
 
-pub(crate) fn build(problem: &Problem) -> Result<Option<Box<dyn Contender>>, Failure> {
+pub(crate) fn build(problem: &Problem) -> Built {
     let Case { task, cell, batch, size, .. } = problem.case;
     let net = match cell {
         Cell::Lstm => Net::Lstm(lstm(problem)?),

@@ -1,10 +1,11 @@
-//! seqrs, in both precisions: a step in place, sequences with an output of their own.
+//! seqrs on the processor, in both precisions: a step in place, sequences with an output of
+//! their own.
 
 use seqrs::low_level::{Cpu, Input, ModelGradients, ModelState, Place, Rows, Steps};
 use seqrs::{Error, Gru, Layer, Lstm, Number, Sequential};
 
 use crate::case::{Case, Cell, Task};
-use crate::contender::{Contender, Failure, Results};
+use crate::contender::{Built, Contender, Failure, Results};
 use crate::problem::{Problem, swapped};
 
 /// The instruction set that is used.
@@ -31,11 +32,10 @@ fn converted<T: Number>(values: &[f32]) -> Vec<T> {
     values.iter().map(|&value| T::from_f64(value.into())).collect()
 }
 
-/// Threads are those of the process.
-pub(crate) fn build<T: Number>(problem: &Problem) -> Result<Option<Box<dyn Contender>>, Failure> {
-    let case = problem.case;
-    let Case { batch, size, .. } = case;
-    let mut layer: Layer<T> = match case.cell {
+/// The layer, with the weights of the problem.
+pub(super) fn layer<T: Number>(problem: &Problem) -> Result<Layer<T>, Error> {
+    let Case { cell, size, .. } = problem.case;
+    let mut layer: Layer<T> = match cell {
         Cell::Lstm => Lstm::new(size, size).build()?,
         Cell::Gru => Gru::new(size, size).reset_after(true).build()?,
         Cell::GruResetBefore => Gru::new(size, size).build()?,
@@ -45,7 +45,14 @@ pub(crate) fn build<T: Number>(problem: &Problem) -> Result<Option<Box<dyn Conte
     let parameters = [&w.weight_ih, &w.weight_hh, &w.bias_ih, &w.bias_hh].into_iter();
     let numbers = parameters.take(layer.parameters().len());
     layer.set_numbers(numbers.flat_map(|values| converted(values)).collect())?;
-    let model = Sequential::from(layer);
+    Ok(layer)
+}
+
+/// Threads are those of the process.
+pub(crate) fn build<T: Number>(problem: &Problem) -> Built {
+    let case = problem.case;
+    let Case { batch, size, .. } = case;
+    let model = Sequential::from(layer(problem)?);
     let mut start = model.zero_state(batch)?;
     start[0].h = converted(&problem.h0);
     if let Some(c) = &mut start[0].c {
@@ -114,25 +121,40 @@ impl<T: Number> Contender for Seqrs<T> {
     }
 
     fn results(&self) -> Result<Results, Failure> {
-        let Case { batch, size, .. } = self.case;
-        let wide = |values: &[T]| values.iter().map(|&v| v.to_f64()).collect::<Vec<_>>();
         let Some(gradients) = &self.gradients else {
-            let state = &self.state[0];
-            let mut results =
-                vec![("y", swapped(&wide(&self.y), batch, size)), ("h", wide(&state.h))];
-            results.extend(state.c.as_ref().map(|c| ("c", wide(c))));
-            return Ok(results);
+            return Ok(outputs(&self.case, &self.y, &self.state[0].h, self.state[0].c.as_deref()));
         };
-        let d_x = wide(gradients.x.as_deref().unwrap_or_default());
-        let mut results = vec![("d_x", swapped(&d_x, batch, size))];
-        let names = ["d_weight_ih", "d_weight_hh", "d_bias_ih", "d_bias_hh"];
-        for (name, parameter) in names.into_iter().zip(self.model.parameters()) {
-            results.push((name, wide(&gradients.layers[0][parameter.range])));
-        }
-        if self.case.cell == Cell::GruResetBefore {
-            // The gradient of a second bias would be the same.
-            results.extend(results.last().map(|(_, d_bias)| ("d_bias_hh", d_bias.clone())));
-        }
-        Ok(results)
+        let d_x = gradients.x.as_deref().unwrap_or_default();
+        Ok(gradients_of(&self.case, &self.model.layers()[0], &gradients.layers[0], d_x))
     }
+}
+
+fn wide<T: Number>(values: &[T]) -> Vec<f64> {
+    values.iter().map(|&v| v.to_f64()).collect()
+}
+
+/// The results of inference; in `y` steps come first.
+pub(super) fn outputs<T: Number>(case: &Case, y: &[T], h: &[T], c: Option<&[T]>) -> Results {
+    let mut results = vec![("y", swapped(&wide(y), case.batch, case.size)), ("h", wide(h))];
+    results.extend(c.map(|c| ("c", wide(c))));
+    results
+}
+
+/// The results of training; in `d_x` steps come first.
+pub(super) fn gradients_of<T: Number>(
+    case: &Case,
+    layer: &Layer<T>,
+    d_parameters: &[T],
+    d_x: &[T],
+) -> Results {
+    let mut results = vec![("d_x", swapped(&wide(d_x), case.batch, case.size))];
+    let names = ["d_weight_ih", "d_weight_hh", "d_bias_ih", "d_bias_hh"];
+    for (name, parameter) in names.into_iter().zip(layer.parameters()) {
+        results.push((name, wide(&d_parameters[parameter.range])));
+    }
+    if case.cell == Cell::GruResetBefore {
+        // The gradient of a second bias would be the same.
+        results.extend(results.last().map(|(_, d_bias)| ("d_bias_hh", d_bias.clone())));
+    }
+    results
 }

@@ -17,7 +17,7 @@ use tract_onnx::pb::{
 use tract_onnx::prelude::*;
 
 use crate::case::{Case, Cell, Task};
-use crate::contender::{Contender, Failure, Results, widened};
+use crate::contender::{Built, Contender, Failure, Results, widened};
 use crate::problem::Problem;
 
 struct Tract {
@@ -29,7 +29,7 @@ struct Tract {
     outputs: TVec<TValue>,
 }
 
-pub(crate) fn build(problem: &Problem) -> Result<Option<Box<dyn Contender>>, Failure> {
+pub(crate) fn build(problem: &Problem) -> Built {
     let Case { task, batch, time, size, .. } = problem.case;
     if task == Task::Train {
         return Ok(None);
