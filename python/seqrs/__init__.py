@@ -47,9 +47,10 @@ from .recurrent import GRU, LSTM, RNN
 from .threads import get_num_threads, info, num_threads, set_num_threads
 
 if TYPE_CHECKING:
-    from . import callbacks, checkpoints, data, gpu, reference, schedules
+    from . import callbacks, checkpoints, data, diagnosis, gpu, plot, reference, schedules
     from . import wgpu as wgpu
     from .callbacks import CSVLogger, EarlyStopping, ModelCheckpoint
+    from .diagnosis import diagnose
     from .generation import generate
     from .training import Trainer, TrainStep
 
@@ -98,12 +99,15 @@ __all__ = [
     "callbacks",
     "checkpoints",
     "data",
+    "diagnose",
+    "diagnosis",
     "generate",
     "get_num_threads",
     "gpu",
     "info",
     "load",
     "num_threads",
+    "plot",
     "reference",
     "schedules",
     "set_num_threads",
@@ -120,8 +124,11 @@ _LATER = {
     "callbacks": "",
     "checkpoints": "",
     "data": "",
+    "diagnose": "diagnosis",
+    "diagnosis": "",
     "generate": "generation",
     "gpu": "",
+    "plot": "",
     "reference": "",
     "schedules": "",
     "wgpu": "",

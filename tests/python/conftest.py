@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from adapter import DEVICES
+
+# Pictures are drawn in memory, also where there is a screen.
+os.environ["MPLBACKEND"] = "Agg"
 
 
 def pytest_configure(config: pytest.Config) -> None:

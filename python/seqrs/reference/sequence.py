@@ -225,9 +225,18 @@ class Layer:
         return y_out, self._given_out(s), Tape(self._params, live, steps, factors)
 
     def backward(
-        self, tape: Tape, dy: npt.ArrayLike | None = None, dstate: Any = None
+        self,
+        tape: Tape,
+        dy: npt.ArrayLike | None = None,
+        dstate: Any = None,
+        *,
+        flow: list[list[Any]] | None = None,
     ) -> Gradients:
-        """The gradients of a loss whose gradient is `dy` at y and `dstate` at the final state."""
+        """The gradients of a loss whose gradient is `dy` at y and `dstate` at the final state.
+
+        `flow`, an empty list, is filled with d<t>, the gradients at the states: one for each step
+        of `tape.steps`, which says of which rows.
+        """
         if tape.params is not self._params:
             raise ValueError("tape: expected one of this layer and of its present weights")
         if dy is None and dstate is None:
@@ -237,6 +246,7 @@ class Layer:
         d_y = np.zeros(y_shape) if dy is None else self._sequence("dy", dy, y_shape)
         d_s = self._state("dstate", dstate, batch)
 
+        d_states: list[list[Any]] = [[] for _ in tape.steps]
         d_params: dict[str, Array] = {}
         for k in reversed(range(self.num_layers)):
             if tape.dropout_masks is not None and k < len(tape.dropout_masks):
@@ -246,12 +256,15 @@ class Layer:
             d_y_parts = np.split(d_y, len(self._directions), axis=2)
             for suffix, d_y_d in zip(self._directions, d_y_parts, strict=True):
                 d = k * len(self._directions) + bool(suffix)
-                d_w, d_s_d = backward_direction(
-                    self.cell, self._weights(k, suffix), tape.steps[d], d_y_d, _at(d_s, d), d_x
+                weights, steps = self._weights(k, suffix), tape.steps[d]
+                d_w, d_s_d, d_states[d] = backward_direction(
+                    self.cell, weights, steps, d_y_d, _at(d_s, d), d_x
                 )
                 _put(d_s, d, d_s_d)
                 d_params.update({f"{name}_l{k}{suffix}": d_w[name] for name in d_w})
             d_y = d_x
+        if flow is not None:
+            flow.extend(d_states)
         return Gradients(
             x=np.ascontiguousarray(self._swapped(d_y)),
             state=self._given_out(d_s),
@@ -404,17 +417,22 @@ def backward_direction(
     d_y: Array,
     d_s: Any,
     d_x: Array,
-) -> tuple[dict[str, Array], Any]:
-    """The steps again, last taken first: adds to d_x; gives d_w and that of the initial state."""
+) -> tuple[dict[str, Array], Any, list[Any]]:
+    """The steps again, last taken first: adds to d_x.
+
+    Gives d_w, that of the initial state, and those of the states after each step.
+    """
+    flow = []
     d_w = {name: np.zeros_like(parameter) for name, parameter in w.items()}
     for step in reversed(steps):
         rows = step.rows
         d_s_t = _at(d_s, rows)
         d_s_t = d_s_t._replace(h=d_s_t.h + d_y[step.t, rows])  # h is state and output at once
+        flow.append(d_s_t)
         d_x_t, d_s_t = backward_step(cell, w, step, d_s_t, d_w)
         d_x[step.t, rows] += d_x_t
         _put(d_s, rows, d_s_t)
-    return d_w, d_s
+    return d_w, d_s, flow[::-1]
 
 
 def forward_step(
