@@ -364,10 +364,9 @@ class _Plain:
     tape: Any
 
     def __init__(self, layer: Layer, has_steps: bool) -> None:
-        self._handle = layer._handle
-        if layer.num_parameters:
-            self._handle = _seqrs.Layer(layer._handle.spec_json, "float64")
-            self._handle.load_state_dict(dict(layer.state_dict()), True)
+        # A layer of its own, on the CPU wherever the other is.
+        self._handle = _seqrs.Layer(layer._handle.spec_json, "float64")
+        self._handle.load_state_dict(dict(layer.state_dict()), True)
         self._has_steps = has_steps
 
     def forward(self, x: Array, live: Live) -> Array:

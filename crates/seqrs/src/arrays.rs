@@ -6,12 +6,14 @@
 //! | `model.step(x_t, state)` | [`Sequential::step`], [`Sequential::step_ids`] |
 //! | `model.forward(...)`, `model.backward(...)` | [`Sequential::forward`], [`Sequential::backward`] |
 //! | `Trainer(model, loss, optimizer, ...)` | [`Trainer::new`](crate::Trainer::new), options, `build()?` |
+//! | `seqrs.diagnose(model, x, y, loss)` | [`diagnose`], of a [`Batch`] and [`Targets`] |
 //! | `trainer.step(x, y, ...)` | [`Trainer::step`](crate::Trainer::step), of a [`Batch`] and [`Targets`] |
 //!
 //! A [`Layer`] alone has the same methods as a [`Sequential`]. Each is a thin coat over a
 //! function of [`low_level`](crate::low_level) whose name ends in `_on`, and gives its bits.
 
 pub mod batch;
+pub mod diagnosis;
 pub mod gradients;
 pub mod inference;
 pub mod states;
@@ -19,6 +21,7 @@ pub mod targets;
 pub mod training;
 
 pub use batch::Batch;
+pub use diagnosis::{Diagnosis, diagnose};
 pub use gradients::{Gradients, Recorded};
 pub use states::States;
 pub use targets::Targets;

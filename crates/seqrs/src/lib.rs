@@ -71,6 +71,7 @@
 //!   [`Sequential::forward`] keeps a tape for [`Sequential::backward`]. All read a [`Batch`].
 //! - [`Trainer`]: [`losses`], [`optimizers`], [`schedules`], clipping, truncated
 //!   back-propagation, and [`Trainer::checkpoint`], from which a run goes on bit for bit.
+//! - [`diagnose`]: saturated gates, dead units, vanishing and exploding gradients, in numbers.
 //! - [`Sequential::save`], [`Sequential::load`], and [`load`] where the kind of model is
 //!   not known.
 //! - Parameters have PyTorch's names, shapes and gate order: [`Sequential::parameters`].
@@ -118,9 +119,12 @@ mod printable;
 mod room;
 #[cfg(test)]
 mod scratch;
+mod spectrum;
 mod spread;
 
-pub use arrays::{Batch, Gradients, Recorded, States, Targets, TrainerBuilder};
+pub use arrays::{
+    Batch, Diagnosis, Gradients, Recorded, States, Targets, TrainerBuilder, diagnose,
+};
 pub use files::{AnyModel, LoadOptions, load, load_with};
 pub use layer::{Layer, LayerSpec, NamedParameter};
 pub use layers::activation::Activation;

@@ -52,6 +52,10 @@ pub struct Output<T> {
 /// The states of the recurrent layers of a model, in order.
 pub type ModelState<T> = Vec<State<Vec<T>>>;
 
+/// What looks on as gradients go back through a model: it is shown each layer by its index, with
+/// the gradient of what it gave out.
+pub(crate) type Seen<'a, T> = dyn FnMut(usize, Option<&[T]>) -> Result<(), Error> + 'a;
+
 /// Layers one after the other. A clone shares the parameters until one of the two changes
 /// them.
 ///
@@ -469,6 +473,20 @@ impl<T: Number> Sequential<T> {
         d_state: &mut ModelState<T>,
         want_d_x: bool,
     ) -> Result<ModelGradients<T>, Error> {
+        self.backward_seen_on(cpu, tape, d_y, d_state, want_d_x, &mut |_, _| Ok(()))
+    }
+
+    /// As [`Sequential::backward_on`], and shows `seen` the gradient of each layer's output,
+    /// packed, the last layer first; none where it is zero.
+    pub(crate) fn backward_seen_on(
+        &self,
+        cpu: &Cpu<T>,
+        tape: &ModelTape<T>,
+        d_y: Option<&[T]>,
+        d_state: &mut ModelState<T>,
+        want_d_x: bool,
+        seen: &mut Seen<'_, T>,
+    ) -> Result<ModelGradients<T>, Error> {
         self.check_tape(tape)?;
         let first = match self.takes_ids() {
             true => None,
@@ -488,6 +506,7 @@ impl<T: Number> Sequential<T> {
         let mut flow = d_y.map(Cow::Borrowed);
         for (k, (layer, link)) in self.layers.iter().zip(&links).enumerate().rev() {
             interrupt::check()?;
+            seen(k, flow.as_deref())?;
             let want = (k > 0 || want_d_x) && !matches!(layer, Layer::Embedding(_));
             let d_numbers = &mut gradients[k][..];
             flow = match (layer, &tape.records[k]) {

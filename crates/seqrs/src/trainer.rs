@@ -335,7 +335,7 @@ impl<T: Number> Trainer<T> {
         let draw = mix(self.options.seed, update);
         let mut after = copied_states(state)?;
         let tape = self.model.record_on(cpu, x, steps.clone(), &mut after, Some(draw))?;
-        let (total, d_y) = self.loss_of(cpu, tape.output(), &outputs, &target)?;
+        let (total, d_y) = loss_of(cpu, self.options.loss, tape.output(), &outputs, &target)?;
         if !total.is_finite() {
             let what = format!("loss at step {update}");
             return Err(Error::numerical(what, "a finite number", total));
@@ -356,28 +356,6 @@ impl<T: Number> Trainer<T> {
         self.optimizer.update(cpu, parameters, &gradients.layers)?;
         *state = after;
         Ok(Chunk { total, grad_norm })
-    }
-
-    /// The sum over the outputs that have a target, and the gradient at all outputs.
-    fn loss_of(
-        &self,
-        cpu: &Cpu<T>,
-        output: OutputRef<'_, T>,
-        outputs: &Outputs<'_>,
-        target: &Gathered<T>,
-    ) -> Result<(f64, Vec<T>), Error> {
-        let (loss, width) = (self.options.loss, output.width);
-        let Some(numbers) = chosen(output.numbers, width, outputs)? else {
-            return loss.total_and_gradient(cpu, output.numbers, width, target.packed());
-        };
-        let (total, d_chosen) = loss.total_and_gradient(cpu, &numbers, width, target.packed())?;
-        let mut d_y = memory::zeros("gradient of the loss", output.numbers.len())?;
-        if let Outputs::Rows(rows) = outputs {
-            for (&row, d) in rows.iter().zip(d_chosen.chunks_exact(width)) {
-                d_y[row * width..][..width].copy_from_slice(d);
-            }
-        }
-        Ok((total, d_y))
     }
 
     /// The error for gradients whose norm is not finite.
@@ -494,6 +472,31 @@ fn later_rows<'a, S: ?Sized>(rows: Rows<'a, S>, steps: &Steps, from: usize) -> R
         }
     };
     Rows { data: rows.data, place }
+}
+
+/// The sum over the outputs that have a target, and the gradient of the loss at all outputs.
+///
+/// # Errors
+/// As [`Loss::value`].
+pub(crate) fn loss_of<T: Number>(
+    cpu: &Cpu<T>,
+    loss: Loss,
+    output: OutputRef<'_, T>,
+    outputs: &Outputs<'_>,
+    target: &Gathered<T>,
+) -> Result<(f64, Vec<T>), Error> {
+    let width = output.width;
+    let Some(numbers) = chosen(output.numbers, width, outputs)? else {
+        return loss.total_and_gradient(cpu, output.numbers, width, target.packed());
+    };
+    let (total, d_chosen) = loss.total_and_gradient(cpu, &numbers, width, target.packed())?;
+    let mut d_y = memory::zeros("gradient of the loss", output.numbers.len())?;
+    if let Outputs::Rows(rows) = outputs {
+        for (&row, d) in rows.iter().zip(d_chosen.chunks_exact(width)) {
+            d_y[row * width..][..width].copy_from_slice(d);
+        }
+    }
+    Ok((total, d_y))
 }
 
 /// The rows that have a target, if not all have one.

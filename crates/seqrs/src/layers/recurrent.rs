@@ -16,7 +16,7 @@ use crate::init;
 use crate::layer::{Layer, LayerSpec, NamedParameter};
 use crate::number::Number;
 use crate::parameters::{Form, Parameters};
-use crate::room::copied_state;
+use crate::room::{copied, copied_state};
 
 /// The function of a plain recurrent unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -314,6 +314,28 @@ impl<T: Number> Recurrent<T> {
     pub(crate) fn with_numbers(described: Described, numbers: Vec<T>) -> Result<Self, Error> {
         let stack = described.stack()?;
         Ok(Self { described, stack, parameters: Parameters::new(numbers) })
+    }
+
+    /// One layer of the stack, or one direction of it, as a layer of its own, which walks
+    /// forwards if it is a direction.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub(crate) fn part(&self, layer: usize, direction: Option<usize>) -> Result<Self, Error> {
+        let mut described = self.described.clone();
+        let (input_size, num_layers, bidirectional) = match &mut described {
+            Described::Rnn(o) => (&mut o.input_size, &mut o.num_layers, &mut o.bidirectional),
+            Described::Lstm(o) => (&mut o.input_size, &mut o.num_layers, &mut o.bidirectional),
+            Described::Gru(o) => (&mut o.input_size, &mut o.num_layers, &mut o.bidirectional),
+        };
+        *input_size = self.stack.shape(layer).input;
+        *num_layers = 1;
+        *bidirectional &= direction.is_none();
+        let last = self.stack.directions().len() - 1;
+        let start = self.stack.slot_range(layer, direction.unwrap_or(0)).start;
+        let end = self.stack.slot_range(layer, direction.unwrap_or(last)).end;
+        let numbers = copied("parameters", &self.parameters.numbers()[start..end])?;
+        Self::with_numbers(described, numbers)
     }
 
     /// The stack of cells: sizes, layers, directions.
