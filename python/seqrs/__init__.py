@@ -25,6 +25,7 @@ from .errors import (
     SeqrsError,
     ShapeError,
     StateError,
+    VerificationError,
 )
 from .layers import (
     Activation,
@@ -48,10 +49,12 @@ from .threads import get_num_threads, info, num_threads, set_num_threads
 
 if TYPE_CHECKING:
     from . import callbacks, checkpoints, data, diagnosis, gpu, plot, reference, schedules
+    from . import torch as torch
     from . import wgpu as wgpu
     from .callbacks import CSVLogger, EarlyStopping, ModelCheckpoint
     from .diagnosis import diagnose
     from .generation import generate
+    from .interop.pytorch import from_torch, from_torch_state_dict, to_torch
     from .training import Trainer, TrainStep
 
 __all__ = [
@@ -95,12 +98,15 @@ __all__ = [
     "Tape",
     "TrainStep",
     "Trainer",
+    "VerificationError",
     "__version__",
     "callbacks",
     "checkpoints",
     "data",
     "diagnose",
     "diagnosis",
+    "from_torch",
+    "from_torch_state_dict",
     "generate",
     "get_num_threads",
     "gpu",
@@ -111,10 +117,12 @@ __all__ = [
     "reference",
     "schedules",
     "set_num_threads",
+    "to_torch",
 ]
 
 # Loaded when they are first used, so that a program that only infers does not wait for them.
-# (`wgpu` is not in `__all__`: with `from seqrs import *` the name stays that of the package wgpu.)
+# (`torch` and `wgpu` are not in `__all__`: with `from seqrs import *` the names stay those of the
+# packages.)
 _LATER = {
     "CSVLogger": "callbacks",
     "EarlyStopping": "callbacks",
@@ -126,11 +134,15 @@ _LATER = {
     "data": "",
     "diagnose": "diagnosis",
     "diagnosis": "",
+    "from_torch": "interop.pytorch",
+    "from_torch_state_dict": "interop.pytorch",
     "generate": "generation",
     "gpu": "",
     "plot": "",
     "reference": "",
     "schedules": "",
+    "to_torch": "interop.pytorch",
+    "torch": "",
     "wgpu": "",
 }
 

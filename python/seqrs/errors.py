@@ -17,6 +17,7 @@ __all__ = [
     "SeqrsError",
     "ShapeError",
     "StateError",
+    "VerificationError",
 ]
 
 
@@ -50,6 +51,10 @@ class NumericalError(SeqrsError):
 
 class NoDeviceError(SeqrsError):
     """The device that was asked for is not there."""
+
+
+class VerificationError(SeqrsError):
+    """A model that was imported does not compute what its source does; names the difference."""
 
 
 class QueueFullError(SeqrsError):

@@ -435,6 +435,7 @@ class TestKinds:
             "NumericalError": (),
             "NoDeviceError": (),
             "QueueFullError": (),
+            "VerificationError": (),
             "InternalError": (),
         }.items():
             error = getattr(seqrs, name)
