@@ -162,6 +162,11 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
+    from importlib.util import find_spec
+
     # What the module needs for itself is nobody's to look for.
     hidden = {"Any", "TYPE_CHECKING", "annotations"}
+    # Its classes are PyTorch's, so that it cannot be had without: who looks at all names, does.
+    if "torch" not in globals() and find_spec("torch") is None:
+        hidden.add("torch")
     return sorted({*globals(), *_LATER} - hidden)

@@ -286,8 +286,8 @@ def _derived(arrays: dict[str, Array], kind: str) -> dict[str, Any]:
     options = {
         "input_size": inputs[1],
         "hidden_size": hidden,
-        # Names that leave a layer out are told by the names that are missing then.
-        "num_layers": min(max(layers) + 1, len(arrays)),
+        # A layer that is left out is told by its names, which are missing then.
+        "num_layers": len(layers),
         "bias": any(name.startswith("bias") for name in arrays),
         "bidirectional": any(name.endswith("_reverse") for name in arrays),
     }
