@@ -19,7 +19,8 @@ computation, forward and back, in float32 and float64. It uses the threads of se
 The weights are parameters of PyTorch, so its optimisers train them. Each call compares them with
 those that it computed with last, and takes them over where they differ, however they were changed:
 `_version` does not tell of `p.data.add_(...)` and of fused optimisers. That reads the parameters
-twice, as much memory traffic as two steps of one row.
+twice, as much memory traffic as two steps of one row, and keeps two more copies of them. The first
+call builds the layer.
 
 Not there, and refused by name: other devices and dtypes, derivatives of derivatives, `torch.jit`.
 Under autocast it computes in the dtype of its weights.
@@ -136,7 +137,7 @@ class _Sequence(torch.autograd.Function):
         )
         # The tape goes where saved tensors go, so that it is let go when they are: after the first
         # backward, unless the graph is retained.
-        keeper = torch.empty(0)
+        keeper: Any = torch.empty(0)
         keeper.tape = tape
         ctx.save_for_backward(keeper, x, *tensors)
         ctx.call = call
@@ -208,9 +209,9 @@ class _Once(torch.autograd.Function):
 class _Recurrent:
     """What the three have in common: `forward`, in the place of PyTorch's."""
 
-    # Until the first call, and after a change of the options.
-    _compiled: tuple[_Compiled, ...] = ()
-    _built_with: tuple[Any, ...] = ()
+    # The options that layers were built with, and the layers; both at once, so that threads that
+    # call one module see what belongs together.
+    _built: tuple[tuple[Any, ...], tuple[_Compiled, ...]] = ((), ())
 
     # What PyTorch's module has.
     input_size: int
@@ -244,7 +245,8 @@ class _Recurrent:
                 float32 or float64.
             NotImplementedError: a derivative of a gradient is asked for.
         """
-        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        jit: Any = torch.jit
+        if torch.compiler.is_compiling() or jit.is_tracing():
             raise NotImplementedError(
                 f"seqrs.torch.{type(self).__name__}: expected to be called as it is, got traced: "
                 "what it computes cannot go into a graph of PyTorch"
@@ -350,7 +352,7 @@ class _Recurrent:
         """One layer of seqrs for all, or one for each where dropout stands between them."""
         split = self.num_layers > 1 and self.dropout > 0
         dtype = str(weights[0].dtype).removeprefix("torch.")
-        built_with = (
+        options = (
             self.mode,
             self.input_size,
             self.hidden_size,
@@ -362,7 +364,9 @@ class _Recurrent:
             split,
             dtype,
         )
-        compiled = self._compiled if self._built_with == built_with else self._built(split, dtype)
+        built_with, compiled = self._built
+        if built_with != options:
+            compiled = self._build(split, dtype)
         each = len(weights) // len(compiled)
         names = self._flat_weights_names[:each]
         compiled = tuple(
@@ -374,13 +378,10 @@ class _Recurrent:
             )
             for k, one in enumerate(compiled)
         )
-        # One assignment each, so that threads that call one module see whole ones. The options
-        # come last: with those of before, the layers are only built again.
-        self._compiled = compiled
-        self._built_with = built_with
+        self._built = (options, compiled)
         return compiled
 
-    def _built(self, split: bool, dtype: str) -> tuple[_Compiled, ...]:
+    def _build(self, split: bool, dtype: str) -> tuple[_Compiled, ...]:
         options: dict[str, Any] = {
             "num_layers": 1 if split else self.num_layers,
             "bias": self.bias,
@@ -430,9 +431,9 @@ class _Recurrent:
                 raise DTypeError(f"{where}: {name}: expected {expected}, got {tensor.dtype}")
 
     def __getstate__(self) -> Any:
-        # What was computed with is made again where the module is read.
+        # Layers are built again where the module is read.
         state: Any = super().__getstate__()
-        return {k: v for k, v in state.items() if k not in ("_compiled", "_built_with")}
+        return {name: value for name, value in state.items() if name != "_built"}
 
 
 def _each(state: Any, function: Any) -> Any:

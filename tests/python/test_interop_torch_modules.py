@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import copy
 import gc
 import importlib
@@ -225,7 +226,7 @@ class TestFromModules:
         module = nn.Sequential(nn.LSTM(3, 4, 2, dropout=0.5), nn.Dropout(0.5)).train()
         module[1].eval()
         before = torch.get_rng_state()
-        seqrs.from_torch(module)
+        seqrs.to_torch(seqrs.from_torch(module))
         assert (module[0].training, module[1].training) == (True, False)
         assert torch.equal(torch.get_rng_state(), before)
         assert module[0].weight_ih_l0.grad is None
@@ -676,14 +677,25 @@ class TestAutograd:
         assert tape() is None
         assert y.grad_fn is not None
 
+    def test_no_tape_is_kept_where_none_is_needed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(seqrs.LSTM, "forward", None)
+        module, x = seqrs.torch.LSTM(3, 4), torch.randn(5, 2, 3)
+        with pytest.raises(TypeError, match="not callable"):
+            module(x)
+        with torch.no_grad():
+            module(x)
+        with torch.inference_mode():
+            module(x)
+        module.requires_grad_(False)(x)
+
     def test_derivatives_of_derivatives_are_refused(self) -> None:
         module = seqrs.torch.LSTM(3, 4)
         x = torch.randn(5, 2, 3, requires_grad=True)
         weights = list(module.parameters())
         message = r"seqrs\.torch\.LSTM: expected to be differentiated once"
         # The gradient that comes in depends on the outputs or on nothing.
-        for of, power in ((x, 2), (weights[1], 2), (x, 1)):
-            (g,) = torch.autograd.grad((module(x)[0] ** power).sum(), of, create_graph=True)
+        for of, loss in ((x, torch.norm), (weights[1], torch.norm), (x, torch.sum)):
+            (g,) = torch.autograd.grad(loss(module(x)[0]), of, create_graph=True)
             assert g.requires_grad
             for wanted in (x, weights[0]):
                 with pytest.raises(NotImplementedError, match=message):
@@ -751,7 +763,7 @@ class TestWeightsThatChange:
             with torch.set_grad_enabled(grad):
                 assert_tensors(module(x)[0], theirs(x)[0], OUTPUT[x.dtype])
         assert not torch.equal(module(x)[0], before)
-        taken = module._compiled[0].layer.state_dict()
+        taken = module._built[1][0].layer.state_dict()
         for name, p in module.state_dict().items():
             assert_same_bits(taken[name], p.numpy(), name)
 
@@ -776,14 +788,14 @@ class TestWeightsThatChange:
             module.bias_ih_l0[0] = math.nan
         x = torch.randn(5, 2, 3)
         module(x)
-        taken = module._compiled
+        taken = module._built[1]
         module(x)[0].sum().backward()
-        assert all(a is b for a, b in zip(module._compiled, taken, strict=True))
+        assert all(a is b for a, b in zip(module._built[1], taken, strict=True))
         # Of two layers only the one that changed.
         with torch.no_grad():
             module.weight_hh_l1.mul_(2)
         module(x)
-        assert [a is b for a, b in zip(module._compiled, taken, strict=True)] == [True, False]
+        assert [a is b for a, b in zip(module._built[1], taken, strict=True)] == [True, False]
 
     def test_another_dtype_or_option(self) -> None:
         module = seqrs.torch.GRU(3, 4)
@@ -794,6 +806,22 @@ class TestWeightsThatChange:
         module.batch_first = True
         assert_tensors(module(x.transpose(0, 1))[0], y.transpose(0, 1), OUTPUT[x.dtype])
 
+    def test_threads(self) -> None:
+        """Many that call one module, whose first call builds the layer."""
+        module = seqrs.torch.LSTM(3, 4, 2, dropout=0.5).eval()
+        x = torch.randn(5, 2, 3)
+        expected, _ = copy.deepcopy(module)(x)
+
+        def work(_: int) -> Any:
+            y, _ = module(x)
+            return y, torch.autograd.grad(y.sum(), module.weight_hh_l0)[0]
+
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(work, range(64)))
+        for y, gradient in found:
+            assert torch.equal(y, expected)
+            assert torch.equal(gradient, found[0][1])
+
     def test_copies_and_files(self) -> None:
         module = seqrs.torch.LSTM(3, 4, 2, bidirectional=True, dropout=0.2).eval()
         x = torch.randn(5, 2, 3)
@@ -802,7 +830,7 @@ class TestWeightsThatChange:
         torch.save(module, file)
         file.seek(0)
         # What it computed with is the weights once more.
-        assert not pickle.loads(pickle.dumps(module))._compiled
+        assert not pickle.loads(pickle.dumps(module))._built[1]
         for twin in (
             copy.deepcopy(module),
             pickle.loads(pickle.dumps(module)),

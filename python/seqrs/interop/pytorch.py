@@ -734,15 +734,17 @@ def _module(torch: Any, layer: Layer, where: str, batch_first: bool) -> Any:
     for name, value in layer._options().items():
         if name not in carried and value:
             raise ValueError(f"{where}: {name}: expected nothing that PyTorch lacks, got {value!r}")
-    dtype = getattr(torch, layer.dtype)
+    # A module on the device meta draws nothing, so that PyTorch's generator stays as it is.
+    made: dict[str, Any] = {"dtype": getattr(torch, layer.dtype), "device": "meta"}
     if isinstance(layer, Recurrent):
         options = {
             "num_layers": layer.num_layers,
             "bias": layer.bias,
             "batch_first": batch_first,
+            # Of one layer it does nothing, and PyTorch warns of it.
             "dropout": layer.dropout if layer.num_layers > 1 else 0.0,
             "bidirectional": layer.bidirectional,
-            "dtype": dtype,
+            **made,
         }
         sizes = (layer.input_size, layer.hidden_size)
         if isinstance(layer, RNN):
@@ -758,17 +760,17 @@ def _module(torch: Any, layer: Layer, where: str, batch_first: bool) -> Any:
             )
     elif isinstance(layer, Embedding):
         sizes = (layer.num_embeddings, layer.embedding_dim)
-        module = nn.Embedding(*sizes, padding_idx=layer.padding_idx, dtype=dtype)
+        module = nn.Embedding(*sizes, padding_idx=layer.padding_idx, **made)
     elif isinstance(layer, Linear):
-        module = nn.Linear(layer.in_features, layer.out_features, layer.bias, dtype=dtype)
+        module = nn.Linear(layer.in_features, layer.out_features, layer.bias, **made)
     elif isinstance(layer, LayerNorm):
-        module = nn.LayerNorm(layer.size, eps=layer.eps, dtype=dtype)
+        module = nn.LayerNorm(layer.size, eps=layer.eps, **made)
     elif isinstance(layer, Dropout):
         module = nn.Dropout(layer.p)
     else:
         assert isinstance(layer, Activation)
         modules = {"tanh": nn.Tanh, "relu": nn.ReLU, "sigmoid": nn.Sigmoid}
         module = modules.get(layer.function, lambda: nn.Softmax(dim=-1))()
-    # What is drawn at first is written over.
+    module.to_empty(device="cpu")
     module.load_state_dict({k: torch.from_numpy(v) for k, v in layer.state_dict().items()})
     return module
