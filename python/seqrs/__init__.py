@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from .callbacks import CSVLogger, EarlyStopping, ModelCheckpoint
     from .diagnosis import diagnose
     from .generation import generate
+    from .interop.keras import from_keras, from_keras_weights, to_keras_weights
     from .interop.pytorch import from_torch, from_torch_state_dict, to_torch
     from .training import Trainer, TrainStep
 
@@ -105,6 +106,8 @@ __all__ = [
     "data",
     "diagnose",
     "diagnosis",
+    "from_keras",
+    "from_keras_weights",
     "from_torch",
     "from_torch_state_dict",
     "generate",
@@ -117,6 +120,7 @@ __all__ = [
     "reference",
     "schedules",
     "set_num_threads",
+    "to_keras_weights",
     "to_torch",
 ]
 
@@ -136,6 +140,8 @@ _LATER = {
     "diagnosis": "",
     "from_torch": "interop.pytorch",
     "from_torch_state_dict": "interop.pytorch",
+    "from_keras": "interop.keras",
+    "from_keras_weights": "interop.keras",
     "generate": "generation",
     "gpu": "",
     "plot": "",
@@ -143,6 +149,7 @@ _LATER = {
     "schedules": "",
     "to_torch": "interop.pytorch",
     "torch": "",
+    "to_keras_weights": "interop.keras",
     "wgpu": "",
 }
 

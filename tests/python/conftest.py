@@ -12,7 +12,8 @@ os.environ["MPLBACKEND"] = "Agg"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "interop: needs PyTorch, which `make test` does not install")
+    reason = "needs PyTorch or Keras, which `make test` does not install"
+    config.addinivalue_line("markers", f"interop: {reason}")
 
 
 @pytest.fixture(params=DEVICES)
