@@ -6,7 +6,7 @@
 #   make docs            the Rust documentation in target/doc, the Python one in target/doc-python
 #   make wheel           the wheel, in dist/
 #   make lint            what `make test` begins with
-#   make test-interop    the tests that need PyTorch, in the same environment
+#   make test-interop    the tests that need PyTorch or Keras, in the same environment
 #   make bench-rust      kernels, layers and a training step, from Rust
 #   make bench-rust-peers  compares with burn, candle, tract and rust-lstm (builds them first)
 #   make bench-rust-peers-gpu  compares with burn on wgpu, on a GPU (builds it first)

@@ -53,7 +53,7 @@ def output_of(layer: Any, x: Array, mask: Array | None = None) -> list[Array]:
     return [keras.ops.convert_to_numpy(each) for each in found]
 
 
-@pytest.mark.parametrize("number", range(24))
+@pytest.mark.parametrize("number", range(12))
 @pytest.mark.parametrize("name", CLASSES)
 def test_layers_at_random(name: str, number: int) -> None:
     random = np.random.default_rng([number, len(name)])
@@ -166,6 +166,7 @@ class TestModels:
             x = random.normal(size=(6, *(size or 5 for size in shape))).astype(np.float32)
         if name in ("values", "fixed-sizes"):
             x[random.random((6, 5)) < 0.4] = 2.0
+        # The very words of the warning are what has to be given.
         mask = eval(expected_mask, {"x": x, "np": np}) if expected_mask else None
         (y,) = output_of(theirs, x)
         got, _ = ours(x, mask=mask)

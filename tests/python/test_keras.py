@@ -339,6 +339,7 @@ class TestOptions:
             (2, {"axis": [1, 2]}, r"axis: expected -1, the last one, got \[1, 2\]"),
             (2, {"rms_scaling": True}, "rms_scaling: expected False, got True"),
             (2, {"scale": False, "center": False}, "scale: expected True where center is False"),
+            (3, {"rate": 1.0}, r"dropout.*: rate: expected a number in \[0, 1\), got 1"),
             (3, {"noise_shape": [1]}, r"dropout.*: noise_shape: expected None .* got \[1\]"),
             (5, {"activation": "gelu"}, "dense.*: activation: expected 'tanh' or .*, got 'gelu'"),
             (5, {"quantization_config": {}}, "dense.*: quantization_config: expected None"),

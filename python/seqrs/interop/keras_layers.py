@@ -50,7 +50,8 @@ class MaskOfInput(NamedTuple):
         return different if self.ids else np.asarray(np.any(different, axis=-1))
 
     def __str__(self) -> str:
-        return "x != 0" if self.ids else f"np.any(x != {self.value:g}, axis=-1)"
+        different = f"x != {self.value:g}"
+        return different if self.ids else f"np.any({different}, axis=-1)"
 
 
 class Conversion(NamedTuple):
@@ -276,7 +277,7 @@ def _dropout(layer: KerasLayer, for_inference: bool) -> list[Layer]:
             "noise_shape: expected None (for_inference=True leaves it out), "
             f"got {shown(layer.config['noise_shape'])}",
         )
-    return [Dropout(layer.config["rate"])]
+    return [Dropout(real(f"{layer.name}: rate", layer.config["rate"], 0.0, 1.0))]
 
 
 def _nothing(layer: KerasLayer, for_inference: bool) -> list[Layer]:

@@ -14,6 +14,13 @@ What `layer.get_weights()` gives and `layer.set_weights` takes, for G gates (1, 
 
 A matrix here is the transpose of Keras's. Where Keras has one bias for two of ours, they are added
 on the way out, and the second is zero on the way in.
+
+>>> gru = seqrs.GRU(8, 16, reset_after=True)
+>>> weights = seqrs.to_keras_weights(gru)
+>>> [array.shape for array in weights]
+[(8, 48), (16, 48), (2, 48)]
+>>> seqrs.from_keras_weights(weights, "GRU") == gru
+True
 """
 
 from __future__ import annotations

@@ -94,6 +94,7 @@ def configurations() -> Iterator[tuple[str, keras.Layer]]:
                 layers.LSTM(UNITS, go_backwards=True),
                 layers.Activation("sigmoid"),
                 layers.LayerNormalization(center=False),
+                layers.LayerNormalization(scale=False),
                 layers.Dense(2, use_bias=False),
             ]
         ),
