@@ -31,7 +31,8 @@ def from_keras(
                                                    the backward one; the forward one has weights 0
     Bidirectional, merge_mode "concat"             bidirectional=True
     "sum" and "ave"                                and a Linear of ones or halves after it
-    Embedding, Dense, Dropout, Activation          Embedding, Linear and Activation, Dropout
+    Embedding, Dropout, Activation                 Embedding, Dropout, Activation
+    Dense                                          Linear, and the Activation after it
     LayerNormalization of the last axis            LayerNorm
     TimeDistributed(Dense)                         Linear
     Sequential, functional models that are one     Sequential
@@ -55,8 +56,8 @@ def from_keras(
         layer_or_model: a built `keras.Layer`, `keras.Sequential` or functional `keras.Model`. A
             path is refused: read the file with `keras.saving.load_model` first.
         verify: whether to run both, on random input and again with a mask that has holes, where
-            there is a recurrent layer. (On a GPU that computes in TF32 Keras itself is off by more
-            than is allowed: verify on the CPU.)
+            there is a recurrent layer. (On a GPU that rounds products to TF32, Keras itself may be
+            off by more than is allowed: verify on the CPU.)
         for_inference: whether to leave out what Keras does in training alone and no layer here
             does: `dropout` and `recurrent_dropout` of recurrent layers, `noise_shape` of Dropout,
             SpatialDropout1D, GaussianNoise and its like. They are refused otherwise.

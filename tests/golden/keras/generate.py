@@ -93,8 +93,8 @@ def configurations() -> Iterator[tuple[str, keras.Layer]]:
                 layers.TimeDistributed(layers.Dense(UNITS, activation="relu")),
                 layers.LSTM(UNITS, go_backwards=True),
                 layers.Activation("sigmoid"),
-                layers.LayerNormalization(center=False),
                 layers.LayerNormalization(scale=False),
+                layers.LayerNormalization(center=False),
                 layers.Dense(2, use_bias=False),
             ]
         ),
