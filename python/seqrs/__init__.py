@@ -50,6 +50,7 @@ from .threads import get_num_threads, info, num_threads, set_num_threads
 if TYPE_CHECKING:
     from . import callbacks, checkpoints, data, diagnosis, gpu, plot, reference, schedules
     from . import torch as torch
+    from . import sklearn as sklearn
     from . import wgpu as wgpu
     from .callbacks import CSVLogger, EarlyStopping, ModelCheckpoint
     from .diagnosis import diagnose
@@ -126,6 +127,7 @@ __all__ = [
 
 # Loaded when they are first used, so that a program that only infers does not wait for them.
 # (`torch` and `wgpu` are not in `__all__`: with `from seqrs import *` the names stay those of the
+# (`sklearn` and `wgpu` are not in `__all__`: with `from seqrs import *` the names stay those of the
 # packages.)
 _LATER = {
     "CSVLogger": "callbacks",
@@ -150,6 +152,7 @@ _LATER = {
     "to_torch": "interop.pytorch",
     "torch": "",
     "to_keras_weights": "interop.keras",
+    "sklearn": "",
     "wgpu": "",
 }
 
