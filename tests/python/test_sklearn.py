@@ -878,6 +878,7 @@ REFUSED: dict[str, tuple[Any, tuple[Any, ...], type[Exception], str]] = {
     "no-y": (SequenceClassifier(), (X, None), ValueError, "requires y to be passed"),
     "fewer": (SequenceClassifier(), (X, Y[:5]), ValueError, "inconsistent numbers of samples"),
     "no-classes": (SequenceClassifier(), (X, np.arange(6) / 4), ValueError, "Unknown label type"),
+    "y-infinite": (SequenceClassifier(), (X, [np.inf] * 6), ValueError, "y contains infinity"),
     "labels-of-steps": (SequenceClassifier(), (X, tags(X)), ValueError, "inhomogeneous"),
     "y-nan": (SequenceRegressor(), (X, [np.nan] * 6), ValueError, "y contains NaN"),
     "y-words": (SequenceRegressor(), (X, ["a"] * 6), ValueError, "convert"),
