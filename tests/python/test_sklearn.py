@@ -101,7 +101,7 @@ EXPECTED = {
 }
 
 
-@parametrize_with_checks(
+CHECKS = parametrize_with_checks(
     [
         SequenceClassifier(epochs=25),
         SequenceRegressor(hidden_size=32, learning_rate=0.01, epochs=25),
@@ -110,6 +110,10 @@ EXPECTED = {
     ],
     expected_failed_checks=lambda each: EXPECTED if isinstance(each, SequenceForecaster) else {},
 )
+
+
+# A list of them: scikit-learn 1.7, for Python 3.10, has a generator, which pytest is to refuse.
+@pytest.mark.parametrize(CHECKS.args[0], list(CHECKS.args[1]), **CHECKS.kwargs)
 def test_checks_of_scikit_learn(estimator: Any, check: Callable[[Any], None]) -> None:
     check(estimator)
 
