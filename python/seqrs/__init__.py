@@ -49,8 +49,8 @@ from .threads import get_num_threads, info, num_threads, set_num_threads
 
 if TYPE_CHECKING:
     from . import callbacks, checkpoints, data, diagnosis, gpu, plot, reference, schedules
-    from . import torch as torch
     from . import sklearn as sklearn
+    from . import torch as torch
     from . import wgpu as wgpu
     from .callbacks import CSVLogger, EarlyStopping, ModelCheckpoint
     from .diagnosis import diagnose
