@@ -1,0 +1,2 @@
+"""tmp"""
+from . import backend

@@ -1,0 +1,358 @@
+"""RNN, LSTM and GRU of ONNX as layers of seqrs.
+
+`COMPUTED` and `ATTRIBUTES` say what of each operator is carried. An attribute, an input or a
+function that the cells cannot compute is refused by its name, and nothing is ignored.
+
+Letters: T steps, B rows, I inputs, H hidden units, D directions, G gates. ONNX has W (D, G*H, I),
+R (D, G*H, H) and B (D, 2*G*H), which is [Wb, Rb], with the gates i o f c of an LSTM and z r h of a
+GRU; seqrs has i f g o and r z n.
+
+A row of length 0 keeps its initial state here, as every step that is not live does; ONNX Runtime
+sets its final state to zero.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import DTypeError, ModelFileError, ShapeError
+from ..options import shown
+from ..recurrent import GRU, LSTM, RNN, Recurrent
+from .graph import Array, Node
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["COMPUTED", "Cell", "RecurrentNode", "Weights"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is carried of an operator."""
+
+    #: For each gate of seqrs, in its order, the gate of ONNX.
+    gates: tuple[int, ...]
+    #: The functions of one direction: by default, and others that the cell can compute.
+    functions: tuple[tuple[str, ...], ...]
+    #: Its inputs, in order; those after the first three may be left out.
+    inputs: tuple[str, ...]
+    #: Inputs of the operator that the cell cannot compute with.
+    refused: tuple[str, ...]
+    outputs: int
+
+
+COMPUTED = {
+    "RNN": Cell(
+        gates=(0,),
+        functions=(("tanh",), ("relu",)),
+        inputs=("X", "W", "R", "B", "sequence_lens", "initial_h"),
+        refused=(),
+        outputs=2,
+    ),
+    "LSTM": Cell(
+        gates=(0, 2, 3, 1),
+        functions=(("sigmoid", "tanh", "tanh"),),
+        inputs=("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P"),
+        refused=("P",),
+        outputs=3,
+    ),
+    "GRU": Cell(
+        gates=(1, 0, 2),
+        functions=(("sigmoid", "tanh"),),
+        inputs=("X", "W", "R", "B", "sequence_lens", "initial_h"),
+        refused=(),
+        outputs=2,
+    ),
+}
+
+#: For each attribute the operators that have it, and, where not every value can be computed, the
+#: one that can: what it is by default.
+ATTRIBUTES: dict[str, tuple[tuple[str, ...], Any]] = {
+    "activations": (("RNN", "LSTM", "GRU"), ...),
+    "direction": (("RNN", "LSTM", "GRU"), ...),
+    "hidden_size": (("RNN", "LSTM", "GRU"), ...),
+    "layout": (("RNN", "LSTM", "GRU"), ...),
+    "linear_before_reset": (("GRU",), ...),
+    "activation_alpha": (("RNN", "LSTM", "GRU"), ()),
+    "activation_beta": (("RNN", "LSTM", "GRU"), ()),
+    "clip": (("RNN", "LSTM", "GRU"), None),
+    "input_forget": (("LSTM",), 0),
+}
+
+DIRECTIONS = {"forward": 1, "reverse": 1, "bidirectional": 2}
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The weights of a node, in the order of seqrs: per direction, those of one layer."""
+
+    arrays: tuple[dict[str, Array], ...]
+    inputs: int
+    hidden: int
+    dtype: str
+
+    @property
+    def bias(self) -> bool:
+        """Whether there are biases."""
+        return "bias_ih" in self.arrays[0]
+
+
+class RecurrentNode:
+    """An RNN, LSTM or GRU, its attributes read.
+
+    Raises:
+        ModelFileError: it is malformed, or asks for what the cells cannot compute.
+    """
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self.cell = COMPUTED[node.operator]
+        _refuse_attributes(node)
+        self._refuse_names()
+        direction = node.text("direction", "forward")
+        if direction not in DIRECTIONS:
+            expected = " or ".join(DIRECTIONS)
+            raise ModelFileError(f"{node}: direction: expected {expected}, got {shown(direction)}")
+        self.direction = direction
+        self.directions = DIRECTIONS[direction]
+        self.layout = self._flag("layout")
+        self.reset_after = bool(self._flag("linear_before_reset"))
+        self.functions = self._functions()
+
+    def _flag(self, name: str) -> int:
+        value = self.node.integer(name, 0)
+        if value not in (0, 1):
+            raise ModelFileError(f"{self.node}: {name}: expected 0 or 1, got {value}")
+        return value
+
+    def _refuse_names(self) -> None:
+        node, cell = self.node, self.cell
+        if not 3 <= len(node.inputs) <= len(cell.inputs) or not all(node.inputs[:3]):
+            expected = f"X, W, R and at most {len(cell.inputs)}"
+            raise ModelFileError(f"{node}: inputs: expected {expected}, got {node.inputs}")
+        for name, given in zip(cell.inputs, node.inputs, strict=False):
+            if given and name in cell.refused:
+                raise ModelFileError(
+                    f"{node}: {name}: expected none (not supported yet), got {shown(given)}"
+                )
+        if len(node.outputs) > cell.outputs or not any(node.outputs):
+            expected = f"1 to {cell.outputs}"
+            raise ModelFileError(f"{node}: outputs: expected {expected}, got {node.outputs}")
+
+    def _functions(self) -> tuple[str, ...]:
+        """For each direction the first of its functions: it tells an RNN's tanh from its relu."""
+        default = self.cell.functions[0]
+        given = self.node.several("activations", str)
+        if given is None:
+            return default[:1] * self.directions
+        count = len(default)
+        each = [
+            tuple(name.lower() for name in given[k * count : (k + 1) * count])
+            for k in range(self.directions)
+        ]
+        if len(given) != count * self.directions or any(
+            one not in self.cell.functions for one in each
+        ):
+            expected = " or ".join(str(list(one)) for one in self.cell.functions)
+            raise ModelFileError(
+                f"{self.node}: activations: expected {expected} for each of {self.directions} "
+                f"directions (others are not supported yet), got {shown(list(given))}"
+            )
+        return tuple(one[0] for one in each)
+
+    def weights(self, W: Array, R: Array, B: Array | None) -> Weights:
+        """The weights in the order of seqrs.
+
+        Raises:
+            ShapeError: a shape does not fit the others, the direction or `hidden_size`.
+            DTypeError: they are not all float32 or all float64.
+        """
+        node, D, G = self.node, self.directions, len(self.cell.gates)
+        named = {"W": W, "R": R} | ({} if B is None else {"B": B})
+        for name, array in named.items():
+            if array.dtype not in (np.float32, np.float64) or array.dtype != W.dtype:
+                expected = "float32 or float64, all weights alike"
+                raise DTypeError(f"{node}: {name}: expected {expected}, got {array.dtype}")
+        if W.ndim != 3 or R.ndim != 3:
+            raise ShapeError(
+                f"{node}: expected W (D, {G}*H, I) and R (D, {G}*H, H), got {W.shape} and {R.shape}"
+            )
+        H, I = R.shape[2], W.shape[2]  # noqa: E741
+        stated = node.integer("hidden_size", H)
+        if stated != H or stated < 1 or I < 1:
+            raise ShapeError(
+                f"{node}: hidden_size: expected that of R {R.shape}, at least 1, got {stated}"
+            )
+        shapes = {"W": (D, G * H, I), "R": (D, G * H, H), "B": (D, 2 * G * H)}
+        for name, array in named.items():
+            if array.shape != shapes[name]:
+                expected = f"{shapes[name]} for {D} directions of {H} units"
+                raise ShapeError(f"{node}: {name}: expected shape {expected}, got {array.shape}")
+        arrays = tuple(
+            self._direction(W[d], R[d], None if B is None else B[d]) for d in range(D)
+        )
+        return Weights(arrays, I, H, str(W.dtype))
+
+    def _direction(self, W: Array, R: Array, B: Array | None) -> dict[str, Array]:
+        def ordered(array: Array) -> Array:
+            gates = np.split(array, len(self.cell.gates))
+            return np.concatenate([gates[gate] for gate in self.cell.gates])
+
+        found = {"weight_ih": ordered(W), "weight_hh": ordered(R)}
+        if B is None:
+            return found
+        Wb, Rb = np.split(B, 2)
+        if self.node.operator == "GRU" and not self.reset_after:
+            # With the reset before the product all of a gate's biases are added to one sum.
+            return found | {"bias_ih": ordered(Wb + Rb)}
+        return found | {"bias_ih": ordered(Wb), "bias_hh": ordered(Rb)}
+
+    def layer(self, stack: Sequence[Weights], batch_first: bool = False) -> Recurrent:
+        """A layer of these weights, one after the other; all nodes have the options of this one."""
+        first = stack[0]
+        options: dict[str, Any] = {
+            "num_layers": len(stack),
+            "bias": first.bias,
+            "bidirectional": len(first.arrays) == 2,
+            "batch_first": batch_first,
+            "dtype": first.dtype,
+        }
+        layer: Recurrent
+        if self.node.operator == "RNN":
+            layer = RNN(first.inputs, first.hidden, nonlinearity=self.functions[0], **options)
+        elif self.node.operator == "GRU":
+            layer = GRU(first.inputs, first.hidden, reset_after=self.reset_after, **options)
+        else:
+            layer = LSTM(first.inputs, first.hidden, **options)
+        layer.load_state_dict(
+            {
+                f"{name}_l{k}{suffix}": array
+                for k, weights in enumerate(stack)
+                for suffix, arrays in zip(("", "_reverse"), weights.arrays, strict=False)
+                for name, array in arrays.items()
+            }
+        )
+        return layer
+
+    def layers(self, weights: Weights) -> tuple[Recurrent, ...]:
+        """The layers that compute the node: one, or one for each direction if they differ."""
+        if len(set(self.functions)) == 1:
+            return (self.layer([weights]),)
+        one_way = [
+            Weights((arrays,), weights.inputs, weights.hidden, weights.dtype)
+            for arrays in weights.arrays
+        ]
+        found = []
+        for function, each in zip(self.functions, one_way, strict=True):
+            layer = RNN(
+                each.inputs,
+                each.hidden,
+                nonlinearity=function,
+                bias=each.bias,
+                batch_first=False,
+                dtype=each.dtype,
+            )
+            layer.load_state_dict({f"{name}_l0": a for name, a in each.arrays[0].items()})
+            found.append(layer)
+        return tuple(found)
+
+    def run(
+        self,
+        layers: tuple[Recurrent, ...],
+        x: Array,
+        lengths: Array | None,
+        states: Sequence[Array | None],
+    ) -> tuple[Array, ...]:
+        """What the node gives: Y, Y_h and, of an LSTM, Y_c.
+
+        Args:
+            layers: what `layers` gave.
+            x: (T, B, I), or (B, T, I) with layout 1.
+            lengths: B integers in 0..=T, or None.
+            states: initial_h and, of an LSTM, initial_c: (D, B, H), or (B, D, H) with layout 1;
+                None for zeros.
+
+        Raises:
+            ShapeError, DTypeError: an input does not fit; says which.
+        """
+        x, states = self._checked(layers[0], x, lengths, states)
+        B, H, D = x.shape[1], layers[0].hidden_size, self.directions
+        given = [np.zeros((D, B, H), x.dtype) if state is None else state for state in states]
+        ys, finals = [], []
+        for k, layer in enumerate(layers):
+            # A layer of seqrs reads forwards or both ways; what reads backwards alone is given its
+            # rows turned round, each inside its own length.
+            turned = self.direction == "reverse" or k == 1
+            own = [state[k : k + 1] for state in given] if len(layers) == 2 else given
+            y, final = layer(
+                _turned(x, lengths) if turned else x,
+                tuple(own) if len(own) == 2 else own[0],
+                lengths,
+            )
+            ys.append(_turned(y, lengths) if turned else y)
+            finals.append(final if isinstance(final, tuple) else (final,))
+        y = np.concatenate(ys, 2).reshape(x.shape[0], B, D, H)
+        ends = [np.concatenate(each, 0) for each in zip(*finals, strict=True)]
+        if self.layout:
+            return (y.transpose(1, 0, 2, 3), *(end.transpose(1, 0, 2) for end in ends))
+        return (y.transpose(0, 2, 1, 3), *ends)
+
+    def _checked(
+        self, layer: Recurrent, x: Array, lengths: Array | None, states: Sequence[Array | None]
+    ) -> tuple[Array, list[Array | None]]:
+        """x as (T, B, I) and the states as (D, B, H)."""
+        node, D, H = self.node, self.directions, layer.hidden_size
+        arrays = {"X": x, **{f"initial_{n}": s for n, s in zip("hc", states, strict=False)}}
+        for name, array in arrays.items():
+            if array is not None and array.dtype != layer.dtype:
+                raise DTypeError(f"{node}: {name}: expected {layer.dtype}, got {array.dtype}")
+        if x.ndim != 3 or x.shape[2] != layer.input_size:
+            form = "(B, T, I)" if self.layout else "(T, B, I)"
+            expected = f"{form} with I = {layer.input_size}"
+            raise ShapeError(f"{node}: X: expected {expected}, got shape {x.shape}")
+        if self.layout:
+            x = x.transpose(1, 0, 2)
+        T, B = x.shape[:2]
+        if lengths is not None:
+            if lengths.dtype.kind != "i":
+                raise DTypeError(
+                    f"{node}: sequence_lens: expected integers, got {lengths.dtype}"
+                )
+            if lengths.shape != (B,) or (B and not (0 <= lengths.min() <= lengths.max() <= T)):
+                raise ShapeError(
+                    f"{node}: sequence_lens: expected {B} integers in 0..={T}, "
+                    f"got {shown(lengths.tolist())}"
+                )
+        found: list[Array | None] = []
+        for name, state in zip("hc", states, strict=False):
+            shape = (B, D, H) if self.layout else (D, B, H)
+            if state is not None and state.shape != shape:
+                raise ShapeError(f"{node}: initial_{name}: expected {shape}, got {state.shape}")
+            found.append(state.transpose(1, 0, 2) if state is not None and self.layout else state)
+        return x, found
+
+
+def _refuse_attributes(node: Node) -> None:
+    """Refuses by name what the cells cannot compute."""
+    for name, value in node.attributes.items():
+        operators, only = ATTRIBUTES.get(name, ((), ...))
+        if node.operator not in operators:
+            raise ModelFileError(f"{node}: {shown(name)}: expected no such attribute, got one")
+        if only is not ... and value != only:
+            expected = "none" if only is None or only == () else only
+            raise ModelFileError(
+                f"{node}: {name}: expected {expected} (others are not supported yet), "
+                f"got {shown(value)}"
+            )
+
+
+def _turned(x: Array, lengths: Array | None) -> Array:
+    """x (T, B, .) with the live steps of each row in reverse."""
+    if lengths is None:
+        return x[::-1]
+    steps = np.arange(x.shape[0])[:, None]
+    source = np.where(steps < lengths, lengths - 1 - steps, steps)
+    return np.take_along_axis(x, source[:, :, None], 0)
