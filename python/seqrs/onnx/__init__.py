@@ -1,2 +1,4 @@
 """tmp"""
+
 from . import backend
+from .export import export

@@ -162,7 +162,9 @@ def _contents(source: Any) -> bytes:
         raise TypeError(message) from None
     try:
         # Without waiting for someone who writes into a FIFO.
-        number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        number = os.open(
+            path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+        )
         with open(number, "rb") as file:
             found = os.fstat(number)
             if not stat.S_ISREG(found.st_mode):
@@ -318,7 +320,9 @@ def _attribute(attribute: Any, node: Node) -> Any:
         return tuple(float(each) for each in attribute.floats)
     if attribute.type == types.STRINGS:
         return tuple(_text(each, name) for each in attribute.strings)
-    raise ModelFileError(f"{name}: expected numbers, strings or a tensor, got type {attribute.type}")
+    raise ModelFileError(
+        f"{name}: expected numbers, strings or a tensor, got type {attribute.type}"
+    )
 
 
 def _text(value: bytes, name: str) -> str:

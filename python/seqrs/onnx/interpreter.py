@@ -59,7 +59,9 @@ class Step:
             return [computed(self.operator, Call(self.node, self.opset, given, largest))]
         given += [None] * (len(self.recurrent.cell.inputs) - len(given))
         x, W, R = given[:3]
-        assert x is not None and W is not None and R is not None
+        assert x is not None
+        assert W is not None
+        assert R is not None
         layers = self.layers or self.recurrent.layers(self.recurrent.weights(W, R, given[3]))
         states = given[5 : 5 + (2 if self.node.operator == "LSTM" else 1)]
         found = self.recurrent.run(layers, x, given[4], states)
@@ -164,9 +166,7 @@ class OnnxModel:
                     values[name] = array
             for name in released:
                 values.pop(name, None)
-        return {
-            each.name: np.array(values[each.name], order="C") for each in self._graph.outputs
-        }
+        return {each.name: np.array(values[each.name], order="C") for each in self._graph.outputs}
 
     def _given(
         self, inputs: tuple[npt.ArrayLike, ...], named: Mapping[str, npt.ArrayLike]
@@ -216,5 +216,3 @@ def _fitting(value: Value, array: Array, sizes: dict[str, int]) -> Array:
         where = f" with {known}" if known else ""
         raise ShapeError(f"{name}: expected shape {value.shape}{where}, got {array.shape}")
     return array.astype(value.dtype)
-
-

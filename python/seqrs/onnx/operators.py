@@ -187,7 +187,9 @@ def _slice(call: Call) -> Array:
         steps = None
     else:
         if len(call.inputs) < 3:
-            raise ShapeError(f"{call.node}: expected starts and ends, got {len(call.inputs)} inputs")
+            raise ShapeError(
+                f"{call.node}: expected starts and ends, got {len(call.inputs)} inputs"
+            )
         starts, ends = call.integers(1), call.integers(2)
         axes = None if call.optional(3) is None else tuple(call.integers(3))
         steps = None if call.optional(4) is None else call.integers(4)
@@ -260,9 +262,11 @@ def _range(call: Call) -> Array:
     start, limit, delta = (call.required(k) for k in range(3))
     _alike(call, start, limit, delta)
     if start.dtype.kind != "i" or delta == 0:
-        raise ShapeError(f"{call.node}: expected integers and a step, got {start}, {limit}, {delta}")
+        raise ShapeError(
+            f"{call.node}: expected integers and a step, got {start}, {limit}, {delta}"
+        )
     call.size(max(0, int((limit - start) // delta)))
-    return np.arange(int(start), int(limit), int(delta), start.dtype)
+    return np.arange(int(start), int(limit), int(delta)).astype(start.dtype)
 
 
 # Arithmetic.
@@ -394,6 +398,7 @@ def _layer_norm(call: Call) -> Array:
 #: Everything but RNN, LSTM and GRU, which are in `recurrent`.
 OPERATORS: dict[str, Operator] = {
     "Add": Operator(_both(np.add), (2, 2), since=7),
+    "And": Operator(_both(np.logical_and), (2, 2), since=7),
     "Cast": Operator(_cast, (1, 1), ("to", "saturate", "round_mode"), since=6),
     "Concat": Operator(_concat, (1, 65_536), ("axis",)),
     "Constant": Operator(
@@ -401,6 +406,7 @@ OPERATORS: dict[str, Operator] = {
     ),
     "ConstantOfShape": Operator(_constant_of_shape, (1, 1), ("value",)),
     "Div": Operator(_both(np.divide, floats=True), (2, 2), since=7),
+    "Equal": Operator(_both(np.equal), (2, 2), since=7),
     "Expand": Operator(_expand, (2, 2)),
     "Gather": Operator(_gather, (2, 2), ("axis",)),
     "Gemm": Operator(_gemm, (2, 3), ("alpha", "beta", "transA", "transB"), since=7),
@@ -413,12 +419,8 @@ OPERATORS: dict[str, Operator] = {
     "Max": Operator(_both(np.maximum), (2, 2), since=8),
     "Mul": Operator(_both(np.multiply), (2, 2), since=7),
     "Range": Operator(_range, (3, 3), since=11),
-    "ReduceMax": Operator(
-        _reduced(_largest), (1, 2), ("axes", "keepdims", "noop_with_empty_axes")
-    ),
-    "ReduceMean": Operator(
-        _reduced(np.mean), (1, 2), ("axes", "keepdims", "noop_with_empty_axes")
-    ),
+    "ReduceMax": Operator(_reduced(_largest), (1, 2), ("axes", "keepdims", "noop_with_empty_axes")),
+    "ReduceMean": Operator(_reduced(np.mean), (1, 2), ("axes", "keepdims", "noop_with_empty_axes")),
     "ReduceSum": Operator(_reduced(np.sum), (1, 2), ("axes", "keepdims", "noop_with_empty_axes")),
     "Relu": Operator(_of_floats(lambda x: np.maximum(x, x.dtype.type(0))), (1, 1)),
     "Reshape": Operator(_reshape, (2, 2), ("allowzero",), since=5),

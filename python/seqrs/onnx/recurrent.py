@@ -191,9 +191,7 @@ class RecurrentNode:
             if array.shape != shapes[name]:
                 expected = f"{shapes[name]} for {D} directions of {H} units"
                 raise ShapeError(f"{node}: {name}: expected shape {expected}, got {array.shape}")
-        arrays = tuple(
-            self._direction(W[d], R[d], None if B is None else B[d]) for d in range(D)
-        )
+        arrays = tuple(self._direction(W[d], R[d], None if B is None else B[d]) for d in range(D))
         return Weights(arrays, I, H, str(W.dtype))
 
     def _direction(self, W: Array, R: Array, B: Array | None) -> dict[str, Array]:
@@ -318,9 +316,7 @@ class RecurrentNode:
         T, B = x.shape[:2]
         if lengths is not None:
             if lengths.dtype.kind != "i":
-                raise DTypeError(
-                    f"{node}: sequence_lens: expected integers, got {lengths.dtype}"
-                )
+                raise DTypeError(f"{node}: sequence_lens: expected integers, got {lengths.dtype}")
             if lengths.shape != (B,) or (B and not (0 <= lengths.min() <= lengths.max() <= T)):
                 raise ShapeError(
                     f"{node}: sequence_lens: expected {B} integers in 0..={T}, "
