@@ -49,6 +49,7 @@ from .threads import get_num_threads, info, num_threads, set_num_threads
 
 if TYPE_CHECKING:
     from . import callbacks, checkpoints, data, diagnosis, gpu, plot, reference, schedules
+    from . import onnx as onnx
     from . import sklearn as sklearn
     from . import torch as torch
     from . import wgpu as wgpu
@@ -129,6 +130,8 @@ __all__ = [
 # (`torch` and `wgpu` are not in `__all__`: with `from seqrs import *` the names stay those of the
 # (`sklearn` and `wgpu` are not in `__all__`: with `from seqrs import *` the names stay those of the
 # packages.)
+# (`onnx` and `wgpu` are not in `__all__`: with `from seqrs import *` these names stay those of the
+# packages onnx and wgpu.)
 _LATER = {
     "CSVLogger": "callbacks",
     "EarlyStopping": "callbacks",
@@ -147,6 +150,7 @@ _LATER = {
     "generate": "generation",
     "gpu": "",
     "plot": "",
+    "onnx": "",
     "reference": "",
     "schedules": "",
     "to_torch": "interop.pytorch",

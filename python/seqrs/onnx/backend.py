@@ -1,8 +1,7 @@
 """The interface that ONNX asks of a backend, so that its own tests run against seqrs.
 
->>> import onnx.backend.test
->>> tests = onnx.backend.test.BackendTest(seqrs.onnx.backend, __name__)
->>> _ = tests.include("test_(simple_rnn|rnn|lstm|gru)_.*_cpu")
+    tests = onnx.backend.test.BackendTest(seqrs.onnx.backend, __name__)
+    globals().update(tests.include("test_(simple_rnn|rnn|lstm|gru)_.*_cpu").test_cases)
 
 A model is computed node by node, whatever its form; `seqrs.onnx.load` makes a chain of layers a
 model that trains. Models of operators that are not carried are refused by `prepare`, naming the
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import NoDeviceError
+from ..errors import NoDeviceError, SeqrsError
 from ..options import shown, text
 from .graph import NEWEST_OPSET, read
 from .interpreter import OnnxModel
@@ -122,8 +121,6 @@ def supports_device(device: str) -> bool:
 
 def is_compatible(model: Any, device: str = "CPU", **options: Any) -> bool:
     """Whether `prepare` takes the model."""
-    from ..errors import SeqrsError
-
     try:
         prepare(model, device, **options)
     except SeqrsError:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import DTypeError, ModelFileError, ShapeError
+from ..errors import DTypeError, ShapeError
 from ..options import shown
 from .graph import Array, Graph, Node, Value
-from .operators import LARGEST_RESULT, Call, Operator, checked, computed
+from .operators import Call, Folding, Operator, checked, computed
 from .recurrent import COMPUTED, RecurrentNode
 
 if TYPE_CHECKING:
@@ -24,16 +24,13 @@ if TYPE_CHECKING:
 
 __all__ = ["OnnxModel", "Step", "prepared"]
 
-#: Bytes that what is computed once may take beyond four times those of the constants.
-ROOM = 2**26
-#: Numbers that any one result of it may have, where no constant has more.
-SMALL = 2**20
-
 
 class Step:
     """One node, ready to be computed."""
 
-    def __init__(self, node: Node, opset: int, constants: Mapping[str, Array]) -> None:
+    def __init__(
+        self, node: Node, opset: int, constants: Mapping[str, Array], folding: Folding
+    ) -> None:
         self.node = node
         self.opset = opset
         self.operator: Operator | None = None
@@ -49,14 +46,17 @@ class Step:
             weights = self.recurrent.weights(
                 constants[names[0]], constants[names[1]], constants.get(node.input(3))
             )
+            folding.take(node, weights.nbytes)
             self.layers = self.recurrent.layers(weights)
+        if node.input(4) in constants:
+            self.recurrent.check_lengths(constants[node.input(4)])
 
-    def __call__(self, values: Mapping[str, Array], largest: int = LARGEST_RESULT) -> list[Array]:
+    def __call__(self, values: Mapping[str, Array]) -> list[Array]:
         """What the node gives, for each of its outputs."""
         given = [values[name] if name else None for name in self.node.inputs]
         if self.recurrent is None:
             assert self.operator is not None
-            return [computed(self.operator, Call(self.node, self.opset, given, largest))]
+            return [computed(self.operator, Call(self.node, self.opset, given))]
         given += [None] * (len(self.recurrent.cell.inputs) - len(given))
         x, W, R = given[:3]
         assert x is not None
@@ -76,17 +76,13 @@ def prepared(graph: Graph) -> tuple[list[Step], dict[str, Array]]:
         ShapeError, DTypeError: constants do not fit a node.
     """
     constants = dict(graph.constants)
-    room = ROOM + 4 * sum(array.nbytes for array in constants.values())
-    largest = max([SMALL, *(array.size for array in constants.values())])
+    folding = Folding(constants.values())
     steps = []
     for node in graph.nodes:
-        step = Step(node, graph.opset, constants)
-        if step.recurrent is None and all(name in constants for name in node.inputs if name):
-            (array,) = step(constants, largest)
-            room -= array.nbytes
-            if room < 0:
-                raise ModelFileError(f"{node}: expected less that is computed from constants")
-            constants[node.outputs[0]] = array
+        step = Step(node, graph.opset, constants, folding)
+        if step.operator and all(name in constants for name in node.inputs if name):
+            given = [constants[name] if name else None for name in node.inputs]
+            constants[node.outputs[0]] = folding(step.operator, node, graph.opset, given)
         else:
             steps.append(step)
     return steps, constants

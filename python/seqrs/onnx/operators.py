@@ -9,7 +9,7 @@ which some sizes are not known.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -20,7 +20,7 @@ from ..errors import DTypeError, ModelFileError, ShapeError
 from ..options import shown
 from .graph import DTYPES, Array, Node
 
-__all__ = ["LARGEST_RESULT", "OPERATORS", "Call", "Operator", "checked", "computed"]
+__all__ = ["LARGEST_RESULT", "OPERATORS", "Call", "Folding", "Operator", "checked", "computed"]
 
 #: Elements of what one node gives.
 LARGEST_RESULT = 2**31
@@ -36,9 +36,10 @@ class Call:
     largest: int = LARGEST_RESULT
 
     def required(self, k: int) -> Array:
-        """Input k, which `checked` has found to be there."""
-        array = self.inputs[k]
-        assert array is not None
+        """Input k, which may not be left out."""
+        array = self.optional(k)
+        if array is None:
+            raise ShapeError(f"{self.node}: input {k}: expected one, got none")
         return array
 
     def optional(self, k: int) -> Array | None:
@@ -111,13 +112,46 @@ def computed(operator: Operator, call: Call) -> Array:
         # NaN and infinity go their way, as everywhere.
         with np.errstate(all="ignore"):
             return np.asarray(operator.compute(call))
-    except (ValueError, IndexError, TypeError, OverflowError) as error:
+    except (ValueError, IndexError, TypeError, ArithmeticError) as error:
         if isinstance(error, (ShapeError, DTypeError)):
             raise
         shapes = [None if each is None else each.shape for each in call.inputs]
         raise ShapeError(
             f"{call.node}: expected inputs that fit, got shapes {shapes}: {error}"
         ) from error
+
+
+class Folding:
+    """Computes what depends on constants alone, which may not take much more room than they do.
+
+    A few bytes of a file can ask for gigabytes: ConstantOfShape, or an Add of a row and a column.
+    """
+
+    def __init__(self, constants: Iterable[Array]) -> None:
+        arrays = list(constants)
+        self.room = 2**26 + 4 * sum(array.nbytes for array in arrays)
+        self.largest = max([2**20, *(array.size for array in arrays)])
+
+    def __call__(self, operator: Operator, node: Node, opset: int, given: list[Any]) -> Array:
+        """What a node gives.
+
+        Raises:
+            ModelFileError: all nodes together take too much room.
+            ShapeError, DTypeError: the constants do not fit, or the result is too large.
+        """
+        array = computed(operator, Call(node, opset, given, self.largest))
+        self.take(node, array.nbytes)
+        return array
+
+    def take(self, node: Node, size: int) -> None:
+        """Room for what a node keeps, such as the weights of a layer.
+
+        Raises:
+            ModelFileError: there is none left.
+        """
+        self.room -= size
+        if self.room < 0:
+            raise ModelFileError(f"{node}: expected less that follows from constants, got too much")
 
 
 # Moving entries about.

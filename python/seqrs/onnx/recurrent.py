@@ -95,6 +95,11 @@ class Weights:
     dtype: str
 
     @property
+    def nbytes(self) -> int:
+        """Bytes of all of them."""
+        return sum(array.nbytes for arrays in self.arrays for array in arrays.values())
+
+    @property
     def bias(self) -> bool:
         """Whether there are biases."""
         return "bias_ih" in self.arrays[0]
@@ -298,6 +303,16 @@ class RecurrentNode:
             return (y.transpose(1, 0, 2, 3), *(end.transpose(1, 0, 2) for end in ends))
         return (y.transpose(0, 2, 1, 3), *ends)
 
+    def check_lengths(self, lengths: Array, steps: int | None = None) -> None:
+        """Refuses what are no lengths, or lengths above the number of steps."""
+        name = f"{self.node}: sequence_lens"
+        if lengths.dtype.kind != "i":
+            raise DTypeError(f"{name}: expected integers, got {lengths.dtype}")
+        largest = np.iinfo(np.int64).max if steps is None else steps
+        if lengths.size and not 0 <= lengths.min() <= lengths.max() <= largest:
+            message = f"expected integers in 0..={'T' if steps is None else steps}"
+            raise ShapeError(f"{name}: {message}, got {shown(lengths.tolist())}")
+
     def _checked(
         self, layer: Recurrent, x: Array, lengths: Array | None, states: Sequence[Array | None]
     ) -> tuple[Array, list[Array | None]]:
@@ -315,13 +330,10 @@ class RecurrentNode:
             x = x.transpose(1, 0, 2)
         T, B = x.shape[:2]
         if lengths is not None:
-            if lengths.dtype.kind != "i":
-                raise DTypeError(f"{node}: sequence_lens: expected integers, got {lengths.dtype}")
-            if lengths.shape != (B,) or (B and not (0 <= lengths.min() <= lengths.max() <= T)):
-                raise ShapeError(
-                    f"{node}: sequence_lens: expected {B} integers in 0..={T}, "
-                    f"got {shown(lengths.tolist())}"
-                )
+            self.check_lengths(lengths, T)
+            if lengths.shape != (B,):
+                message = f"expected one for each of {B} rows, got shape {lengths.shape}"
+                raise ShapeError(f"{node}: sequence_lens: {message}")
         found: list[Array | None] = []
         for name, state in zip("hc", states, strict=False):
             shape = (B, D, H) if self.layout else (D, B, H)

@@ -1,0 +1,838 @@
+"""A graph that is a plain chain, as the layers of which it is one.
+
+The graph is gone through node by node, as when it is computed, but what goes along is not numbers:
+it is what is known of them. `Stream` is what goes from layer to layer, whatever the order of its
+axes; constants are themselves; a shape is an array in which a size that is not known is a `Size`.
+A node that moves constants or sizes about is computed by `operators`. A node that a layer stands
+for, such as a product with constants, adds that layer. Whatever else a node does with a stream
+makes the graph no chain, and `NotAChainError` says which node and why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ..errors import DTypeError, ShapeError
+from ..layers import Activation, Embedding, Last, Layer, LayerNorm, Linear, MaxPool, MeanPool
+from ..models import Sequential
+from .graph import Array, Graph, Node
+from .operators import Folding, checked
+from .recurrent import COMPUTED, RecurrentNode, Weights
+
+__all__ = ["NotAChainError", "chain"]
+
+
+class NotAChainError(Exception):
+    """The graph is no chain of layers; says why."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """The size of an axis that is not known."""
+
+    axis: str
+
+
+@dataclass(frozen=True)
+class Stream:
+    """What goes from layer to layer."""
+
+    #: "0" and "1" for the first two axes of the input, one of them the steps and one the rows;
+    #: "D" for directions, "F" for features.
+    axes: tuple[str, ...]
+    #: Directions, if "D" is among the axes, and features; None for ids.
+    directions: int
+    features: int | None
+    #: How many layers it has gone through.
+    layers: int
+    #: Whether features are those of two directions.
+    both_ways: bool = False
+    #: What stands at steps that are not live: "zero", "-inf"; or "not last", "not first" where all
+    #: steps but one are zeros.
+    filled: str = ""
+    #: What was made of its steps: "sum" or "max"; it is a layer with what comes next.
+    pooled: str = ""
+    #: Where only half of its features are left: "forward" or "backward".
+    half: str = ""
+
+
+@dataclass(frozen=True)
+class Zeros:
+    """Zeros of a shape that is of no concern."""
+
+
+@dataclass(frozen=True)
+class State:
+    """Some rows of a graph's input that is an initial state."""
+
+    name: str
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class End:
+    """Final states: for each row the layer and the direction of it."""
+
+    letter: str
+    rows: tuple[tuple[int, int], ...]
+    #: "D", "B" and "H" in their order; no "D" for one row alone.
+    axes: tuple[str, ...] = ("D", "B", "H")
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Numbers that follow from the lengths, or the steps themselves.
+
+    They are "steps", "lengths", "lengths - 1", "zeros", or "counts", which are lengths of at least
+    1; or booleans: "live", "last", "first", "first live", and "some" for rows with a live step.
+    """
+
+    what: str
+    #: "T", "B", or "1" for an axis of size 1.
+    axes: tuple[str, ...]
+
+
+@dataclass
+class _Recurrent:
+    node: RecurrentNode
+    weights: Weights
+
+
+@dataclass
+class _Linear:
+    weight: Array
+    bias: Array | None = None
+
+
+#: In a list of layers.
+Item = Layer | _Recurrent | _Linear
+
+
+def chain(graph: Graph) -> Sequential | Layer:
+    """The layers of which a graph is a chain: the layer itself if there is one.
+
+    Raises:
+        NotAChainError: it is none; says why.
+        ModelFileError: a node is not carried; says which.
+        ShapeError, DTypeError: constants do not fit a node.
+    """
+    return _Chain(graph).model()
+
+
+class _Chain:
+    """The graph, gone through."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.opset = graph.opset
+        self.folding = Folding(graph.constants.values())
+        self.items: list[Item] = []
+        #: Which axis of the input has the steps, once a recurrent node has said so.
+        self.time = ""
+        self.has_lengths: bool | None = None
+        #: For each input that is an initial state, how many of its rows are in use.
+        self.taken: dict[str, int] = {}
+        self.values: dict[str, Any] = dict(graph.constants)
+        self._inputs(graph)
+        for node in graph.nodes:
+            given = [self.values[name] if name else None for name in node.inputs]
+            if node.operator in COMPUTED:
+                found = self._recurrent(node, given)
+            else:
+                found = (self._other(node, given),)
+            for name, value in zip(node.outputs, found, strict=False):
+                if name:
+                    self.values[name] = value
+        self._outputs(graph)
+
+    # What goes in.
+
+    def _inputs(self, graph: Graph) -> None:
+        """Lengths and states are told by the inputs of the recurrent nodes that they reach."""
+        source = {name: node for node in graph.nodes for name in node.outputs}
+        names = {value.name for value in graph.inputs}
+
+        def origin(name: str) -> str:
+            while name in source and source[name].operator in _PASSING:
+                name = source[name].input(0)
+            return name
+
+        lengths, states = set(), set()
+        for node in graph.nodes:
+            if node.operator in COMPUTED:
+                lengths.add(origin(node.input(4)))
+                states |= {origin(node.input(5)), origin(node.input(6))}
+        streams = [v for v in graph.inputs if v.name not in lengths | states]
+        if len(streams) != 1 or len(lengths & names) > 1:
+            raise NotAChainError(
+                f"it has {len(streams)} inputs besides lengths and states, not one"
+            )
+        x = streams[0]
+        features: int | None = None
+        rank = 2
+        if x.dtype.kind == "f":
+            rank = 3
+            last = x.shape[-1] if x.shape else None
+            features = last if isinstance(last, int) else None
+        if x.shape is None or len(x.shape) != rank or x.dtype == np.bool_:
+            raise NotAChainError(
+                f"input {x.name!r} is not (batch, time, features) or ids (batch, time)"
+            )
+        self.sizes: dict[str, Any] = {
+            str(k): size if isinstance(size, int) else Size(str(k))
+            for k, size in enumerate(x.shape[:2])
+        }
+        axes = ("0", "1", "F")[:rank]
+        self.values[x.name] = Stream(axes, 1, features, 0)
+        for value in graph.inputs:
+            if value.name in lengths:
+                self.values[value.name] = Numbers("lengths", ("B",))
+            elif value.name in states:
+                rows = value.shape[0] if value.shape and len(value.shape) == 3 else None
+                if not isinstance(rows, int):
+                    raise NotAChainError(f"input {value.name!r} has no fixed number of states")
+                self.values[value.name] = State(value.name, 0, rows)
+
+    # Recurrent nodes.
+
+    def _recurrent(self, node: Node, given: list[Any]) -> tuple[Any, ...]:
+        recurrent = RecurrentNode(node)
+        given = given + [None] * (8 - len(given))
+        x = self._latest(node, given[0])
+        W, R, B = given[1:4]
+        if not all(each is None or isinstance(each, np.ndarray) for each in (W, R, B)):
+            raise NotAChainError(f"{node} has weights that are not constant")
+        weights = recurrent.weights(W, R, B)
+        self.folding.take(node, weights.nbytes)
+        if recurrent.direction == "reverse":
+            raise NotAChainError(f"{node} reads backwards alone")
+        if len(set(recurrent.functions)) > 1:
+            raise NotAChainError(f"{node} has directions with different functions")
+        self._lengths(node, given[4])
+        time = x.axes[1 if recurrent.layout else 0]
+        if len(x.axes) != 3 or x.axes[2] != "F" or x.half or self.time not in ("", time):
+            raise NotAChainError(f"{node} reads something else than steps, rows and features")
+        self.time = time
+        rows = x.axes[0 if recurrent.layout else 1]
+        if x.features not in (None, weights.inputs):
+            raise ShapeError(f"{node}: expected X of {weights.inputs} features, got {x.features}")
+        for state in given[5:7]:
+            self._start(node, recurrent, state)
+        self.items.append(_Recurrent(recurrent, weights))
+        axes = (rows, time, "D", "F") if recurrent.layout else (time, "D", rows, "F")
+        y = Stream(
+            axes,
+            recurrent.directions,
+            weights.hidden,
+            len(self.items),
+            both_ways=recurrent.directions == 2,
+            filled="zero",
+        )
+        place = len(self.items) - 1
+        ends = tuple((place, d) for d in range(recurrent.directions))
+        order = ("B", "D", "H") if recurrent.layout else ("D", "B", "H")
+        return (y, *(End(letter, ends, order) for letter in "hc"))
+
+    def _lengths(self, node: Node, lengths: Any) -> None:
+        given = lengths is not None
+        if given and lengths != Numbers("lengths", ("B",)):
+            raise NotAChainError(f"{node} has lengths that are no input")
+        if self.has_lengths not in (None, given):
+            raise NotAChainError(f"{node} is one of several nodes of which some have lengths")
+        self.has_lengths = given
+
+    def _start(self, node: Node, recurrent: RecurrentNode, state: Any) -> None:
+        """An initial state may be zeros, or the next rows of an input."""
+        if state is None or isinstance(state, Zeros):
+            return
+        if isinstance(state, np.ndarray) and not state.any():
+            return
+        if isinstance(state, State) and not recurrent.layout:
+            rows = (state.start, state.stop - state.start)
+            if rows == (self.taken.get(state.name, 0), recurrent.directions):
+                self.taken[state.name] = state.stop
+                return
+        raise NotAChainError(f"{node} starts from something else than zeros or an input of its own")
+
+    # All other nodes.
+
+    def _other(self, node: Node, given: list[Any]) -> Any:
+        operator = checked(node, self.opset)
+        plain = [each is None or isinstance(each, np.ndarray) for each in given]
+        if all(plain):
+            sizes = any(each is not None and each.dtype == object for each in given)
+            if not sizes or node.operator in _OF_SIZES:
+                try:
+                    return self.folding(operator, node, self.opset, given)
+                except (ShapeError, DTypeError):
+                    if not sizes:
+                        raise
+                    raise NotAChainError(f"{node} computes with sizes that are not known") from None
+        read = _READERS.get(node.operator)
+        try:
+            found = None if read is None else read(self, node, given)
+        except (IndexError, TypeError, ValueError) as error:
+            if isinstance(error, (ShapeError, DTypeError)):
+                raise
+            raise NotAChainError(f"{node} has an axis or a shape that does not fit") from None
+        if found is None:
+            raise NotAChainError(f"{node} is no layer, nor does it move axes alone")
+        return found
+
+    def _latest(self, node: Node, value: Any) -> Stream:
+        """A stream that has gone through all layers so far."""
+        if isinstance(value, End):
+            value = self._ended(node, value)
+        if not isinstance(value, Stream):
+            raise NotAChainError(f"{node} does not read what the layer before it gives")
+        if value.layers != len(self.items):
+            raise NotAChainError(f"{node} reads what another layer has read too")
+        if value.pooled or value.filled not in ("", "zero"):
+            raise NotAChainError(
+                f"{node} reads a sum or maximum over something else than live steps"
+            )
+        return value
+
+    def _ended(self, node: Node, end: End) -> Stream:
+        """The final h of the last layer is its last live output."""
+        last = len(self.items) - 1
+        item = self.items[-1] if self.items else None
+        if not isinstance(item, _Recurrent) or end.letter != "h" or end.axes != ("B", "H"):
+            raise NotAChainError(f"{node} reads the final state of an earlier layer")
+        if end.rows != tuple((last, d) for d in range(item.node.directions)):
+            raise NotAChainError(f"{node} reads some final states and not others")
+        return self._pool(Last(), item.node.directions * item.weights.hidden)
+
+    def _pool(self, layer: Layer, features: int | None) -> Stream:
+        self.items.append(layer)
+        rows = "1" if self.time == "0" else "0"
+        return Stream((rows, "F"), 1, features, len(self.items))
+
+    def _through(self, node: Node, x: Stream, item: Item, features: int | None) -> Stream:
+        """The stream after a layer of single steps."""
+        if x.axes[-1] != "F" or "D" in x.axes or x.half:
+            raise NotAChainError(f"{node} reads something else than features on the last axis")
+        self.items.append(item)
+        keeps = isinstance(item, _Linear) or (
+            isinstance(item, Activation) and item.function in ("tanh", "relu")
+        )
+        return replace(
+            x,
+            features=features,
+            layers=len(self.items),
+            both_ways=x.both_ways and not isinstance(item, (_Linear, Embedding)),
+            filled=x.filled if keeps else "",
+        )
+
+    # What comes out.
+
+    def _outputs(self, graph: Graph) -> None:
+        found = [self.values[output.name] for output in graph.outputs]
+        streams = [value for value in found if isinstance(value, Stream)]
+        ends = [value for value in found if isinstance(value, End)]
+        if len(streams) == 0 and len(ends) == 1 and len(ends[0].axes) == 2:
+            streams = [self._ended(graph.nodes[-1], ends.pop())]
+        if len(streams) != 1 or len(streams) + len(ends) != len(found):
+            raise NotAChainError(f"it has {len(found)} outputs, and not one besides final states")
+        last = self._latest(graph.nodes[-1], streams[0])
+        if not self.time:
+            raise NotAChainError("it has no recurrent node")
+        order = tuple(axis for axis in last.axes if axis != "D")
+        rows = "1" if self.time == "0" else "0"
+        if last.half or order not in (("0", "1", "F"), (rows, "F")):
+            raise NotAChainError("its output has its axes in another order than its input")
+
+    def model(self) -> Sequential | Layer:
+        """The layers, those of equal recurrent nodes as one."""
+        batch_first = self.time == "1"
+        layers: list[Layer] = []
+        k = 0
+        while k < len(self.items):
+            item = self.items[k]
+            k += 1
+            if isinstance(item, _Recurrent):
+                stack = [item.weights]
+                while k < len(self.items) and _stacks(item, self.items[k]):
+                    above = self.items[k]
+                    assert isinstance(above, _Recurrent)
+                    stack.append(above.weights)
+                    k += 1
+                layers.append(item.node.layer(stack, batch_first))
+            elif isinstance(item, _Linear):
+                layers.append(_linear(item))
+            else:
+                layers.append(item)
+        return layers[0] if len(layers) == 1 else Sequential(layers)
+
+
+def _stacks(below: _Recurrent, above: Item) -> bool:
+    """Whether the second is one more layer of the first."""
+    if not isinstance(above, _Recurrent):
+        return False
+    alike = all(
+        getattr(below.node, name) == getattr(above.node, name)
+        for name in ("cell", "directions", "reset_after", "functions")
+    )
+    a, b = below.weights, above.weights
+    return (
+        alike
+        and (a.hidden, a.dtype, a.bias) == (b.hidden, b.dtype, b.bias)
+        and b.inputs == a.hidden * below.node.directions
+    )
+
+
+def _linear(item: _Linear) -> Linear:
+    inputs, outputs = item.weight.shape
+    layer = Linear(inputs, outputs, item.bias is not None, dtype=item.weight.dtype)
+    arrays = {"weight": item.weight.T}
+    layer.load_state_dict(arrays if item.bias is None else arrays | {"bias": item.bias})
+    return layer
+
+
+# What is made of each operator. Each gives None for what is no chain.
+
+Reader = Callable[[_Chain, Node, list[Any]], Any]
+
+#: Operators that move entries of their first input about, and of zeros leave zeros.
+_PASSING = {
+    "Identity",
+    "Cast",
+    "Slice",
+    "Squeeze",
+    "Unsqueeze",
+    "Gather",
+    "Transpose",
+    "Reshape",
+    "Expand",
+}
+
+#: Operators that are computed of sizes as of numbers, some of them not known.
+_OF_SIZES = _PASSING - {"Expand"} | {"Concat", "Mul"}
+
+
+def _numbers(array: Any) -> list[int] | None:
+    """A constant as a list of integers."""
+    if isinstance(array, np.ndarray) and array.dtype.kind == "i" and array.ndim < 2:
+        return [int(each) for each in array.reshape(-1)]
+    return None
+
+
+def _axes_of(chain: _Chain, node: Node, given: list[Any], rank: int) -> tuple[int, ...] | None:
+    """Axes, an attribute up to opset 12 and an input since."""
+    axes = node.several("axes", int)
+    if axes is None and len(given) > 1:
+        found = _numbers(given[1])
+        axes = None if found is None else tuple(found)
+    if axes is None or not all(-rank <= axis < rank for axis in axes):
+        return None
+    return tuple(axis % rank for axis in axes)
+
+
+def _is_number(value: Any, number: float) -> bool:
+    return isinstance(value, np.ndarray) and value.size == 1 and bool(value == number)
+
+
+def _identity(chain: _Chain, node: Node, given: list[Any]) -> Any:
+    return given[0]
+
+
+def _cast(chain: _Chain, node: Node, given: list[Any]) -> Any:
+    value = given[0]
+    if isinstance(value, Stream) and value.features is not None:
+        return None  # to another precision, maybe
+    return value
+
+
+def _transpose(chain: _Chain, node: Node, given: list[Any]) -> Any:
+    value = given[0]
+    if isinstance(value, Zeros):
+        return value
+    if not isinstance(value, (Stream, End)):
+        return None
+    order = node.several("perm", int) or tuple(range(len(value.axes)))[::-1]
+    if sorted(order) != list(range(len(value.axes))):
+        return None
+    return replace(value, axes=tuple(value.axes[k] for k in order))
+
+
+def _squeeze(chain: _Chain, node: Node, given: list[Any]) -> Any:
+    value = given[0]
+    if isinstance(value, Zeros):
+        return value
+    if not isinstance(value, (Stream, End)):
+        return None
+    axes = _axes_of(chain, node, given, len(value.axes))
+    one = value.directions == 1 if isinstance(value, Stream) else len(value.rows) == 1
+    if axes is None or [value.axes[k] for k in axes] != ["D"] or not one:
+        return None
+    return replace(value, axes=tuple(axis for axis in value.axes if axis != "D"))
+
+
+def _unsqueeze(chain: _Chain, node: Node, given: list[Any]) -> Any:
+    value = given[0]
+    if isinstance(value, Zeros):
+        return value
+    if not isinstance(value, Numbers):
+        return None
+    axes = _axes_of(chain, node, given, len(value.axes) + 1)
+    if axes is None or len(axes) != 1:
+        return None
+    return replace(value, axes=(*value.axes[: axes[0]], "1", *value.axes[axes[0] :]))
+
+
+def _reshape(chain: _Chain, node: Node, given: list[Any]) -> Any:
+    value, shape = given
+    if isinstance(value, Zeros):
+        return value
+    if not isinstance(shape, np.ndarray) or shape.ndim != 1:
+        return None
+    wanted = list(shape)
+    if isinstance(value, End):
+        item = chain.items[value.rows[0][0]]
+        assert isinstance(item, _Recurrent)
+        width = len(value.rows) * item.weights.hidden
+        if value.axes == ("B", "D", "H") and wanted in ([0, width], [0, -1]):
+            return replace(value, axes=("B", "H"))
+        return None
+    if not isinstance(value, Stream) or value.features is None:
+        return None
+    sizes = chain.sizes | {"D": value.directions, "F": value.features}
+    before = [sizes[axis] for axis in value.axes]
+    axes, after = list(value.axes), list(before)
+    if "D" in axes:
+        # Beside the features it becomes part of them; elsewhere it goes if it is 1.
+        at = axes.index("D")
+        if value.directions > 1 and axes[at + 1] != "F":
+            return None
+        del axes[at], after[at]
+        after[axes.index("F")] = value.directions * value.features
+    if len(wanted) != len(after) or wanted.count(-1) > 1:
+        return None
+    copied = not node.integer("allowzero", 0)
+    for k, (want, have) in enumerate(zip(wanted, after, strict=True)):
+        if want == 0 and copied and k < len(before):
+            want = before[k]
+        if want not in (-1, have):
+            return None
+    features = value.directions * value.features if "D" in value.axes else value.features
+    return replace(value, axes=tuple(axes), directions=1, features=features)
+
+
+def _shape(chain: _Chain, node: Node, given: list[Any]) -> Any:
+    value = given[0]
+    if not isinstance(value, Stream):
+        return None
+    features = Size("F") if value.features is None else value.features
+    sizes = chain.sizes | {"D": value.directions, "F": features}
+    found = [sizes[axis] for axis in value.axes]
+    found = found[node.integer("start", 0) : node.integer("end", len(found))]
+    array = np.empty(len(found), object)
+    array[:] = found
+    known = all(isinstance(size, int) for size in found)
+    return array.astype(np.int64) if known else array
+
+
+def _of_shape(chain: _Chain, node: Node, given: list[Any]) -> Any:
+    """ConstantOfShape, of a shape that is not known."""
+    value = node.attributes.get("value")
+    return Zeros() if value is None or not np.any(value) else None
+
+
+def _expand(chain: _Chain, node: Node, given: list[Any]) -> Any:
+    value = given[0]
+    zeros = isinstance(value, np.ndarray) and value.dtype != object and not value.any()
+    return Zeros() if isinstance(value, Zeros) or zeros else None
+
+
+def _slice(chain: _Chain, node: Node, given: list[Any]) -> Any:
+    value = given[0]
+    if isinstance(value, Zeros):
+        return value
+    if chain.opset < 10:
+        lists = [list(node.several(name, int) or ()) for name in ("starts", "ends", "axes")]
+        starts, ends, axes = lists
+        steps = [1]
+    else:
+        if len(given) < 4 or any(_numbers(each) is None for each in given[1:]):
+            return None
+        starts, ends, axes, *more = [_numbers(each) or [] for each in given[1:]]
+        steps = more[0] if more else [1]
+    if not len(starts) == len(ends) == len(axes) == 1 or steps != [1]:
+        return None
+    part = slice(starts[0], ends[0])
+    if isinstance(value, State) and axes == [0]:
+        start, stop, _ = part.indices(value.stop - value.start)
+        return State(value.name, value.start + start, value.start + max(start, stop))
+    if isinstance(value, End) and axes == [0] and value.axes[0] == "D":
+        return replace(value, rows=value.rows[part]) if value.rows[part] else None
+    if isinstance(value, Stream) and value.both_ways and value.axes[axes[0]] == "F":
+        width = value.features or 0
+        bounds = part.indices(width)[:2]
+        halves = {(0, width // 2): "forward", (width // 2, width): "backward"}
+        return replace(value, half=halves[bounds]) if bounds in halves else None
+    return None
+
+
+def _gather(chain: _Chain, node: Node, given: list[Any]) -> Any:
+    table, index = given
+    axis = node.integer("axis", 0)
+    if isinstance(index, Stream):
+        x = chain._latest(node, index)
+        matrix = isinstance(table, np.ndarray) and table.ndim == 2 and table.dtype.kind == "f"
+        if not matrix or axis != 0 or x.features is not None or len(x.axes) != 2:
+            return None
+        chain.folding.take(node, table.nbytes)
+        layer = Embedding(*table.shape, dtype=table.dtype)
+        layer.load_state_dict({"weight": table})
+        with_features = replace(x, axes=(*x.axes, "F"))
+        return chain._through(node, with_features, layer, table.shape[1])
+    if isinstance(table, Zeros):
+        return table
+    if not isinstance(index, np.ndarray) or index.ndim or index.dtype.kind != "i":
+        return None
+    if isinstance(table, End) and table.axes == ("D", "B", "H") and axis == 0:
+        if not -len(table.rows) <= index < len(table.rows):
+            return None
+        return replace(table, rows=(table.rows[int(index)],), axes=("B", "H"))
+    if isinstance(table, Stream) and table.axes[axis] == chain.time and index == -1:
+        # The last step is the last live one where there are no lengths, and read forwards.
+        x = chain._latest(node, table)
+        if not (chain.has_lengths or x.both_ways) and len(x.axes) == 3:
+            return chain._pool(Last(), x.features)
+    return None
+
+
+def _concat(chain: _Chain, node: Node, given: list[Any]) -> Any:
+    axis = node.integer("axis", 0)
+    if all(isinstance(each, End) for each in given):
+        if len({each.letter for each in given}) > 1 or len({each.axes for each in given}) > 1:
+            return None
+        rows = tuple(row for each in given for row in each.rows)
+        rank = len(given[0].axes)
+        if (rank == 3 and given[0].axes[axis] == "D") or (rank == 2 and axis in (1, -1)):
+            return replace(given[0], rows=rows)
+    # The last of one direction and the first of the other.
+    both = (("forward", "not last", "sum"), ("backward", "not first", "sum"))
+    if (
+        all(isinstance(each, Stream) for each in given)
+        and tuple((each.half, each.filled, each.pooled) for each in given) == both
+        and all(each.layers == len(chain.items) for each in given)
+        and axis in (1, -1)
+    ):
+        return chain._pool(Last(), given[0].features)
+    return None
+
+
+def _matmul(chain: _Chain, node: Node, given: list[Any]) -> Any:
+    x, weight = chain._latest(node, given[0]), given[1]
+    if not isinstance(weight, np.ndarray) or weight.ndim != 2 or weight.dtype.kind != "f":
+        return None
+    if x.features not in (None, weight.shape[0]) or len(x.axes) < 2:
+        raise ShapeError(f"{node}: expected {weight.shape[0]} features, got {x.features}")
+    chain.folding.take(node, weight.nbytes)
+    return chain._through(node, x, _Linear(weight), weight.shape[1])
+
+
+def _gemm(chain: _Chain, node: Node, given: list[Any]) -> Any:
+    plain = (node.real("alpha", 1.0), node.real("beta", 1.0), node.integer("transA", 0))
+    if plain != (1.0, 1.0, 0) or not isinstance(given[1], np.ndarray) or given[1].ndim != 2:
+        return None
+    weight = given[1].T if node.integer("transB", 0) else given[1]
+    x = _matmul(chain, node, [given[0], weight])
+    if x is None or len(x.axes) != 2:
+        return None
+    return x if len(given) < 3 or given[2] is None else _add(chain, node, [x, given[2]])
+
+
+def _add(chain: _Chain, node: Node, given: list[Any]) -> Any:
+    a, b = given
+    if isinstance(a, Numbers) and _is_number(b, -1) and a.what == "lengths":
+        return replace(a, what="lengths - 1")
+    if isinstance(b, Stream):
+        a, b = b, a
+    x = chain._latest(node, a)
+    item = chain.items[-1] if chain.items else None
+    if not isinstance(item, _Linear) or item.bias is not None or not isinstance(b, np.ndarray):
+        return None
+    if b.shape[:-1] != (1,) * (b.ndim - 1) or b.shape[-1:] != (x.features,) or b.ndim > 3:
+        return None
+    if b.dtype != item.weight.dtype or b.ndim > len(x.axes):
+        return None
+    item.bias = b.reshape(-1)
+    return replace(x, filled="")
+
+
+def _activation(function: str) -> Reader:
+    def read(chain: _Chain, node: Node, given: list[Any]) -> Any:
+        x = chain._latest(node, given[0])
+        if function == "softmax":
+            rank = len(x.axes)
+            axis = node.integer("axis", -1 if chain.opset >= 13 else 1)
+            if axis not in (-1, rank - 1):
+                return None
+        return chain._through(node, x, Activation(function), x.features)
+
+    return read
+
+
+def _layer_norm(chain: _Chain, node: Node, given: list[Any]) -> Any:
+    x, scale = chain._latest(node, given[0]), given[1]
+    bias = given[2] if len(given) > 2 else None
+    if not isinstance(scale, np.ndarray) or scale.ndim != 1:
+        return None
+    if node.integer("axis", -1) not in (-1, len(x.axes) - 1):
+        return None
+    bias = np.zeros_like(scale) if bias is None else bias
+    if not isinstance(bias, np.ndarray) or bias.shape != scale.shape:
+        return None
+    # The number is a float32 in the file; the shortest one that reads as it was meant.
+    eps = float(str(np.float32(node.real("epsilon", 1e-5))))
+    layer = LayerNorm(scale.size, eps=eps, dtype=scale.dtype)
+    layer.load_state_dict({"weight": scale, "bias": bias})
+    return chain._through(node, x, layer, x.features)
+
+
+# Lengths and masks.
+
+
+def _range(chain: _Chain, node: Node, given: list[Any]) -> Any:
+    start, limit, delta = given
+    counts = isinstance(limit, np.ndarray) and limit.ndim == 0 and isinstance(limit[()], Size)
+    if not counts or not _is_number(start, 0) or not _is_number(delta, 1):
+        return None
+    axis = limit[()].axis
+    # The time axis is known once a recurrent node has been met.
+    return Numbers(f"steps {axis}", ("T",))
+
+
+def _compared(chain: _Chain, node: Node, given: list[Any]) -> Any:
+    a, b = given
+    if node.operator == "Less" and _is_number(a, 0) and b == Numbers("lengths", ("B",)):
+        return Numbers("some", b.axes)
+    if not isinstance(a, Numbers) or not isinstance(b, Numbers) or "1" not in a.axes:
+        return None
+    axes = tuple(y if x == "1" else x for x, y in zip(a.axes, b.axes, strict=False))
+    steps = a.what.partition(" ")
+    if sorted(axes) != ["B", "T"] or sorted(a.axes) != ["1", "T"] or steps[0] != "steps":
+        return None
+    # x (0, 1): the steps are those of the axis whose size was asked for.
+    if chain.time not in ("", steps[2]):
+        return None
+    chain.time = steps[2]
+    made = {
+        ("Less", "lengths"): "live",
+        ("Equal", "lengths - 1"): "last",
+        ("Equal", "zeros"): "first",
+    }
+    what = made.get((node.operator, b.what))
+    return None if what is None else Numbers(what, axes)
+
+
+def _and(chain: _Chain, node: Node, given: list[Any]) -> Any:
+    a, b = given
+    if not isinstance(a, Numbers) or not isinstance(b, Numbers) or a.axes != b.axes:
+        return None
+    return replace(a, what="first live") if {a.what, b.what} == {"first", "live"} else None
+
+
+def _max(chain: _Chain, node: Node, given: list[Any]) -> Any:
+    a, b = given
+    counts = isinstance(a, Numbers) and a.what == "lengths" and _is_number(b, 1)
+    return replace(a, what="counts") if counts else None
+
+
+def _mul(chain: _Chain, node: Node, given: list[Any]) -> Any:
+    a, b = given
+    zeros = isinstance(a, Numbers) and a.what == "lengths" and _is_number(b, 0)
+    return replace(a, what="zeros") if zeros else None
+
+
+def _where(chain: _Chain, node: Node, given: list[Any]) -> Any:
+    mask, x, otherwise = given
+    if not isinstance(mask, Numbers) or not isinstance(x, Stream):
+        return None
+    rows = "1" if chain.time == "0" else "0"
+    names = {"T": chain.time, "B": rows, "1": "F"}
+    if tuple(names[axis] for axis in mask.axes) != x.axes or x.layers != len(chain.items):
+        return None
+    if mask.what == "some" and x.pooled == "max" and _is_number(otherwise, 0):
+        return chain._pool(MaxPool(), x.features)
+    if x.pooled or x.filled not in ("", "zero"):
+        return None
+    if mask.what == "live" and not x.half:
+        if _is_number(otherwise, 0):
+            return replace(x, filled="zero")
+        return replace(x, filled="-inf") if _is_number(otherwise, -np.inf) else None
+    filled = {"last": "not last", "first live": "not first"}.get(mask.what)
+    return replace(x, filled=filled) if filled and _is_number(otherwise, 0) else None
+
+
+def _reduced(chain: _Chain, node: Node, given: list[Any]) -> Any:
+    x = given[0]
+    if not isinstance(x, Stream) or x.layers != len(chain.items) or len(x.axes) != 3:
+        return None
+    axes = _axes_of(chain, node, given, 3)
+    if axes is None or [x.axes[k] for k in axes] != [chain.time] or node.integer("keepdims", 1):
+        return None
+    if x.pooled or x.axes[-1] != "F":
+        return None
+    after = replace(x, axes=tuple(axis for axis in x.axes if axis != chain.time))
+    if node.operator == "ReduceMax":
+        if x.filled == "-inf":
+            return replace(after, pooled="max")
+        whole = chain.has_lengths is False and x.filled != "not last" and not x.half
+        return chain._pool(MaxPool(), x.features) if whole else None
+    if node.operator == "ReduceMean":
+        whole = chain.has_lengths is False and x.filled in ("", "zero") and not x.half
+        return chain._pool(MeanPool(), x.features) if whole else None
+    if x.filled == "not last" and not x.both_ways:
+        return chain._pool(Last(), x.features)
+    return replace(after, pooled="sum") if x.filled and x.filled != "-inf" else None
+
+
+def _div(chain: _Chain, node: Node, given: list[Any]) -> Any:
+    x, counts = given
+    if not isinstance(x, Stream) or counts != Numbers("counts", ("B", "1")):
+        return None
+    if (x.pooled, x.filled, x.half) != ("sum", "zero", "") or x.layers != len(chain.items):
+        return None
+    return chain._pool(MeanPool(), x.features)
+
+
+_READERS: dict[str, Reader] = {
+    "Add": _add,
+    "And": _and,
+    "Cast": _cast,
+    "Concat": _concat,
+    "ConstantOfShape": _of_shape,
+    "Div": _div,
+    "Equal": _compared,
+    "Expand": _expand,
+    "Gather": _gather,
+    "Gemm": _gemm,
+    "Identity": _identity,
+    "LayerNormalization": _layer_norm,
+    "Less": _compared,
+    "MatMul": _matmul,
+    "Max": _max,
+    "Mul": _mul,
+    "Range": _range,
+    "ReduceMax": _reduced,
+    "ReduceMean": _reduced,
+    "ReduceSum": _reduced,
+    "Relu": _activation("relu"),
+    "Reshape": _reshape,
+    "Shape": _shape,
+    "Sigmoid": _activation("sigmoid"),
+    "Slice": _slice,
+    "Softmax": _activation("softmax"),
+    "Squeeze": _squeeze,
+    "Tanh": _activation("tanh"),
+    "Transpose": _transpose,
+    "Unsqueeze": _unsqueeze,
+    "Where": _where,
+}
