@@ -239,7 +239,7 @@ class _Chain:
 
     def _lengths(self, node: Node, lengths: Any) -> None:
         given = lengths is not None
-        if given and lengths != Numbers("lengths", ("B",)):
+        if given and not _are(lengths, "lengths", "B"):
             raise NotAChainError(f"{node} has lengths that are no input")
         if self.has_lengths not in (None, given):
             raise NotAChainError(f"{node} is one of several nodes of which some have lengths")
@@ -430,6 +430,11 @@ def _axes_of(chain: _Chain, node: Node, given: list[Any], rank: int) -> tuple[in
     if axes is None or not all(-rank <= axis < rank for axis in axes):
         return None
     return tuple(axis % rank for axis in axes)
+
+
+def _are(value: Any, what: str, *axes: str) -> bool:
+    # An array is never equal to anything, it is an array of answers.
+    return isinstance(value, Numbers) and value == Numbers(what, axes)
 
 
 def _is_number(value: Any, number: float) -> bool:
@@ -711,7 +716,7 @@ def _range(chain: _Chain, node: Node, given: list[Any]) -> Any:
 
 def _compared(chain: _Chain, node: Node, given: list[Any]) -> Any:
     a, b = given
-    if node.operator == "Less" and _is_number(a, 0) and b == Numbers("lengths", ("B",)):
+    if node.operator == "Less" and _is_number(a, 0) and _are(b, "lengths", "B"):
         return Numbers("some", b.axes)
     if not isinstance(a, Numbers) or not isinstance(b, Numbers) or "1" not in a.axes:
         return None
@@ -796,7 +801,7 @@ def _reduced(chain: _Chain, node: Node, given: list[Any]) -> Any:
 
 def _div(chain: _Chain, node: Node, given: list[Any]) -> Any:
     x, counts = given
-    if not isinstance(x, Stream) or counts != Numbers("counts", ("B", "1")):
+    if not isinstance(x, Stream) or not _are(counts, "counts", "B", "1"):
         return None
     if (x.pooled, x.filled, x.half) != ("sum", "zero", "") or x.layers != len(chain.items):
         return None
