@@ -47,8 +47,8 @@ class Stream:
     #: Directions, if "D" is among the axes, and features; None for ids.
     directions: int
     features: int | None
-    #: How many layers it has gone through.
-    layers: int
+    #: How often the layers had been added to when it was made.
+    stage: int
     #: Whether features are those of two directions.
     both_ways: bool = False
     #: What stands at steps that are not live: "zero", "-inf"; or "not last", "not first" where all
@@ -72,6 +72,8 @@ class State:
     name: str
     start: int
     stop: int
+    #: Units of a row, None if the graph does not say how many.
+    hidden: int | None
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,8 @@ class _Chain:
         self.opset = graph.opset
         self.folding = Folding(graph.constants.values())
         self.items: list[Item] = []
+        #: Goes up whenever a layer is added or changed, so that what branched off before is known.
+        self.stage = 0
         #: Which axis of the input has the steps, once a recurrent node has said so.
         self.time = ""
         self.has_lengths: bool | None = None
@@ -195,7 +199,9 @@ class _Chain:
                 rows = value.shape[0] if value.shape and len(value.shape) == 3 else None
                 if not isinstance(rows, int):
                     raise NotAChainError(f"input {value.name!r} has no fixed number of states")
-                self.values[value.name] = State(value.name, 0, rows)
+                hidden = value.shape[2] if value.shape else None
+                known = hidden if isinstance(hidden, int) else None
+                self.values[value.name] = State(value.name, 0, rows, known)
 
     # Recurrent nodes.
 
@@ -221,14 +227,14 @@ class _Chain:
         if x.features not in (None, weights.inputs):
             raise ShapeError(f"{node}: expected X of {weights.inputs} features, got {x.features}")
         for state in given[5:7]:
-            self._start(node, recurrent, state)
-        self.items.append(_Recurrent(recurrent, weights))
+            self._start(node, recurrent, state, weights.hidden)
+        self._append(_Recurrent(recurrent, weights))
         axes = (rows, time, "D", "F") if recurrent.layout else (time, "D", rows, "F")
         y = Stream(
             axes,
             recurrent.directions,
             weights.hidden,
-            len(self.items),
+            self.stage,
             both_ways=recurrent.directions == 2,
             filled="zero",
         )
@@ -245,13 +251,15 @@ class _Chain:
             raise NotAChainError(f"{node} is one of several nodes of which some have lengths")
         self.has_lengths = given
 
-    def _start(self, node: Node, recurrent: RecurrentNode, state: Any) -> None:
+    def _start(self, node: Node, recurrent: RecurrentNode, state: Any, hidden: int) -> None:
         """An initial state may be zeros, or the next rows of an input."""
         if state is None or isinstance(state, Zeros):
             return
         if isinstance(state, np.ndarray) and not state.any():
             return
         if isinstance(state, State) and not recurrent.layout:
+            if state.hidden not in (None, hidden):
+                raise ShapeError(f"{node}: expected states of {hidden}, got {state.hidden}")
             rows = (state.start, state.stop - state.start)
             if rows == (self.taken.get(state.name, 0), recurrent.directions):
                 self.taken[state.name] = state.stop
@@ -289,7 +297,7 @@ class _Chain:
             value = self._ended(node, value)
         if not isinstance(value, Stream):
             raise NotAChainError(f"{node} does not read what the layer before it gives")
-        if value.layers != len(self.items):
+        if value.stage != self.stage:
             raise NotAChainError(f"{node} reads what another layer has read too")
         if value.pooled or value.filled not in ("", "zero"):
             raise NotAChainError(
@@ -307,23 +315,27 @@ class _Chain:
             raise NotAChainError(f"{node} reads some final states and not others")
         return self._pool(Last(), item.node.directions * item.weights.hidden)
 
+    def _append(self, item: Item) -> None:
+        self.items.append(item)
+        self.stage += 1
+
     def _pool(self, layer: Layer, features: int | None) -> Stream:
-        self.items.append(layer)
+        self._append(layer)
         rows = "1" if self.time == "0" else "0"
-        return Stream((rows, "F"), 1, features, len(self.items))
+        return Stream((rows, "F"), 1, features, self.stage)
 
     def _through(self, node: Node, x: Stream, item: Item, features: int | None) -> Stream:
         """The stream after a layer of single steps."""
         if x.axes[-1] != "F" or "D" in x.axes or x.half:
             raise NotAChainError(f"{node} reads something else than features on the last axis")
-        self.items.append(item)
+        self._append(item)
         keeps = isinstance(item, _Linear) or (
             isinstance(item, Activation) and item.function in ("tanh", "relu")
         )
         return replace(
             x,
             features=features,
-            layers=len(self.items),
+            stage=self.stage,
             both_ways=x.both_ways and not isinstance(item, (_Linear, Embedding)),
             filled=x.filled if keeps else "",
         )
@@ -571,7 +583,8 @@ def _slice(chain: _Chain, node: Node, given: list[Any]) -> Any:
     part = slice(starts[0], ends[0])
     if isinstance(value, State) and axes == [0]:
         start, stop, _ = part.indices(value.stop - value.start)
-        return State(value.name, value.start + start, value.start + max(start, stop))
+        stop = max(start, stop)
+        return replace(value, start=value.start + start, stop=value.start + stop)
     if isinstance(value, End) and axes == [0] and value.axes[0] == "D":
         return replace(value, rows=value.rows[part]) if value.rows[part] else None
     if isinstance(value, Stream) and value.both_ways and value.axes[axes[0]] == "F":
@@ -625,7 +638,7 @@ def _concat(chain: _Chain, node: Node, given: list[Any]) -> Any:
     if (
         all(isinstance(each, Stream) for each in given)
         and tuple((each.half, each.filled, each.pooled) for each in given) == both
-        and all(each.layers == len(chain.items) for each in given)
+        and all(each.stage == chain.stage for each in given)
         and axis in (1, -1)
     ):
         return chain._pool(Last(), given[0].features)
@@ -668,7 +681,8 @@ def _add(chain: _Chain, node: Node, given: list[Any]) -> Any:
     if b.dtype != item.weight.dtype or b.ndim > len(x.axes):
         return None
     item.bias = b.reshape(-1)
-    return replace(x, filled="")
+    chain.stage += 1
+    return replace(x, filled="", stage=chain.stage)
 
 
 def _activation(function: str) -> Reader:
@@ -762,7 +776,7 @@ def _where(chain: _Chain, node: Node, given: list[Any]) -> Any:
         return None
     rows = "1" if chain.time == "0" else "0"
     names = {"T": chain.time, "B": rows, "1": "F"}
-    if tuple(names[axis] for axis in mask.axes) != x.axes or x.layers != len(chain.items):
+    if tuple(names[axis] for axis in mask.axes) != x.axes or x.stage != chain.stage:
         return None
     if mask.what == "some" and x.pooled == "max" and _is_number(otherwise, 0):
         return chain._pool(MaxPool(), x.features)
@@ -778,7 +792,7 @@ def _where(chain: _Chain, node: Node, given: list[Any]) -> Any:
 
 def _reduced(chain: _Chain, node: Node, given: list[Any]) -> Any:
     x = given[0]
-    if not isinstance(x, Stream) or x.layers != len(chain.items) or len(x.axes) != 3:
+    if not isinstance(x, Stream) or x.stage != chain.stage or len(x.axes) != 3:
         return None
     axes = _axes_of(chain, node, given, 3)
     if axes is None or [x.axes[k] for k in axes] != [chain.time] or node.integer("keepdims", 1):
@@ -803,7 +817,7 @@ def _div(chain: _Chain, node: Node, given: list[Any]) -> Any:
     x, counts = given
     if not isinstance(x, Stream) or not _are(counts, "counts", "B", "1"):
         return None
-    if (x.pooled, x.filled, x.half) != ("sum", "zero", "") or x.layers != len(chain.items):
+    if (x.pooled, x.filled, x.half) != ("sum", "zero", "") or x.stage != chain.stage:
         return None
     return chain._pool(MeanPool(), x.features)
 

@@ -411,6 +411,12 @@ def _reduced(compute: Callable[..., Any]) -> Callable[[Call], Array]:
     return of_axes
 
 
+def _mean(x: Array, axis: tuple[int, ...] | None, keepdims: bool) -> Any:
+    # NaN for a mean of nothing, without a warning.
+    sums = np.sum(x, axis=axis, keepdims=keepdims)
+    return sums / x.dtype.type(x.size / sums.size if sums.size else 1)
+
+
 def _largest(x: Array, axis: tuple[int, ...] | None, keepdims: bool) -> Any:
     return np.max(x, axis=axis, keepdims=keepdims, initial=-np.inf)
 
@@ -422,9 +428,9 @@ def _layer_norm(call: Call) -> Array:
     if call.node.integer("stash_type", 1) != 1:
         raise ShapeError(f"{call.node}: stash_type: expected 1, got another")
     axes = tuple(range(axis % x.ndim, x.ndim))
-    centred = x - x.mean(axes, keepdims=True)
+    centred = x - _mean(x, axes, True)
     epsilon = x.dtype.type(call.node.real("epsilon", 1e-5))
-    variance = np.square(centred).mean(axes, keepdims=True)
+    variance = _mean(np.square(centred), axes, True)
     y = centred / np.sqrt(variance + epsilon) * scale
     return np.asarray(y if bias is None else y + bias)
 
@@ -454,7 +460,7 @@ OPERATORS: dict[str, Operator] = {
     "Mul": Operator(_both(np.multiply), (2, 2), since=7),
     "Range": Operator(_range, (3, 3), since=11),
     "ReduceMax": Operator(_reduced(_largest), (1, 2), ("axes", "keepdims", "noop_with_empty_axes")),
-    "ReduceMean": Operator(_reduced(np.mean), (1, 2), ("axes", "keepdims", "noop_with_empty_axes")),
+    "ReduceMean": Operator(_reduced(_mean), (1, 2), ("axes", "keepdims", "noop_with_empty_axes")),
     "ReduceSum": Operator(_reduced(np.sum), (1, 2), ("axes", "keepdims", "noop_with_empty_axes")),
     "Relu": Operator(_of_floats(lambda x: np.maximum(x, x.dtype.type(0))), (1, 1)),
     "Reshape": Operator(_reshape, (2, 2), ("allowzero",), since=5),

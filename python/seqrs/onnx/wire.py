@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from ..errors import ModelFileError
 
-__all__ = ["LARGEST_COUNT", "LARGEST_FILE", "check_size"]
+__all__ = ["LARGEST_FILE", "check_size"]
 
 #: Bytes of a file: protobuf's own limit.
 LARGEST_FILE = 2**31 - 1
-#: Fields of a file, those inside tensors' numbers and texts left out: room for 10 000 nodes.
+#: Fields of all messages together, the numbers of tensors and texts being one field each, and of a
+#: single message: a recurrent model has some hundred nodes, and a node up to thirty.
 LARGEST_COUNT = 200_000
+LARGEST_MESSAGE = 50_000
 
 #: For each message of onnx.proto the fields that are messages themselves, by their numbers.
 _MESSAGES: dict[str, dict[int, str]] = {
@@ -71,11 +73,19 @@ def check_size(data: bytes) -> None:
     waiting = [(0, len(data), _MESSAGES["model"])]
     while waiting:
         at, end, messages = waiting.pop()
+        # Not even looked at one by one beyond what one message and all of them may have.
+        last = min(count + LARGEST_MESSAGE, LARGEST_COUNT)
         while at < end:
             count += 1
-            if count > LARGEST_COUNT:
-                raise ModelFileError(f"file: expected at most {LARGEST_COUNT} fields, got more")
-            tag, at = _varint(data, at, end)
+            if count > last:
+                raise ModelFileError(
+                    f"file: expected at most {LARGEST_MESSAGE} fields in a message and "
+                    f"{LARGEST_COUNT} in all, got more"
+                )
+            tag = data[at]
+            at += 1
+            if tag > 127:
+                tag, at = _varint(data, at - 1, end)
             form = tag & 7
             if form == 0:
                 _, at = _varint(data, at, end)
