@@ -2,7 +2,7 @@
 
     python tests/golden/generate_onnx.py [where]
 
-It needs PyTorch, onnx and onnxscript (requirements/peers.txt). Each model is written as
+It needs PyTorch and onnx (requirements/peers.txt), and onnxscript 0.7.2. Each model is written as
 
     {model}-{exporter}.onnx     exporter is script (TorchScript) or dynamo (torch.export)
     {model}.npz                 what goes in under the names of the inputs, and y0, y1, ...

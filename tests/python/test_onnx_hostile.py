@@ -12,10 +12,12 @@ import numpy as np
 import onnx
 import pytest
 import seqrs
-from cases import GOLDEN, Array
+from cases import GOLDEN, Array, numbers
 from onnx_nodes import RecurrentCase, model_of
-from seqrs.onnx import backend
-from test_onnx_export import MODELS, exported
+from seqrs.onnx import OnnxModel, backend
+from seqrs.onnx.graph import read
+from test_onnx_export import MODELS, built, exported
+from tolerances import PACKAGE_TO_ONNX_RUNTIME
 
 #: Seconds in which any file has to be refused.
 AT_ONCE = 1.0
@@ -385,6 +387,130 @@ class TestGraphs:
         evil = "\x1b[2J\u202e\n../" + "x" * 5000
         node = make_node("Relu", [evil], ["y"], name=evil)
         refused_everywhere(model_of([node], {"X": zeros(1, 2, 3)}), r"\\x1b\[2J")
+
+
+#: What a changed node may become, and what a changed number.
+OPERATORS = (
+    "Relu",
+    "Tanh",
+    "Add",
+    "Concat",
+    "Transpose",
+    "Reshape",
+    "Where",
+    "Slice",
+    "LSTM",
+    "GRU",
+)
+NUMBERS = (-3, -1, 0, 1, 2, 7, 2**40)
+
+
+def with_changes(data: bytes, random: np.random.Generator) -> Any:
+    """A model of which one to three nodes, constants or outputs are others."""
+    model = onnx.ModelProto.FromString(data)
+    graph = model.graph
+    for _ in range(random.integers(1, 4)):
+        node = graph.node[random.integers(len(graph.node))]
+        names = [name for each in graph.node for name in each.output]
+        names += [each.name for each in [*graph.initializer, *graph.input]]
+        name = names[random.integers(len(names))]
+        number = NUMBERS[random.integers(len(NUMBERS))]
+        attributes = [each for each in node.attribute if each.type == each.INT]
+        kind = random.integers(7)
+        if kind == 0 and node.input:
+            node.input[random.integers(len(node.input))] = name
+        elif kind == 1:
+            node.op_type = OPERATORS[random.integers(len(OPERATORS))]
+        elif kind == 2 and attributes:
+            attributes[random.integers(len(attributes))].i = number
+        elif kind == 3 and node.attribute:
+            del node.attribute[random.integers(len(node.attribute))]
+        elif kind == 4:
+            node.input.append(name)
+        elif kind == 5:
+            graph.output[0].name = name
+        elif kind == 6 and graph.initializer:
+            tensor = graph.initializer[random.integers(len(graph.initializer))]
+            array = onnx.numpy_helper.to_array(tensor)
+            others = (
+                array.T,
+                array[None],
+                array.reshape(-1)[:0],
+                array.astype(np.int64),
+                0 * array,
+            )
+            other = np.ascontiguousarray(others[random.integers(len(others))])
+            tensor.CopyFrom(onnx.numpy_helper.from_array(other, tensor.name))
+    return model
+
+
+class TestChanged:
+    """Graphs that are valid protobuf, and of which a part is another one."""
+
+    @pytest.mark.parametrize("seed", range(8))
+    def test_refused_or_computed_alike(self, seed: int, tmp_path: Path) -> None:
+        """Any error is typed, and what is read as a chain computes what its graph computes."""
+        random = np.random.default_rng(seed)
+        sources = [path.read_bytes() for path in sorted((GOLDEN / "onnx").glob("*.onnx"))]
+        sources += [exported(built(name), tmp_path) for name in MODELS]
+        chains = 0
+        for _ in range(60):
+            model = with_changes(sources[random.integers(len(sources))], random)
+            try:
+                loaded = seqrs.onnx.load(model)
+                graph = OnnxModel(read(model))
+            except seqrs.SeqrsError:
+                continue
+            feed = feed_of(graph, loaded)
+            try:
+                found = list(graph(**feed).values())
+            except seqrs.SeqrsError:
+                continue
+            if isinstance(loaded, OnnxModel):
+                continue
+            chains += 1
+            y, _ = loaded(feed["x"], lengths=feed.get("lengths"))
+            assert any(alike(each, y, loaded, feed.get("lengths")) for each in found)
+        assert chains > 0
+
+
+def feed_of(graph: OnnxModel, loaded: Any) -> dict[str, Array]:
+    """Something for each input: sizes that are open are 3 rows and 5 steps."""
+    random = np.random.default_rng(9)
+    time_first = not getattr(loaded, "_batch_first", True)
+    feed: dict[str, Array] = {}
+    for value in graph.inputs:
+        axes = (5, 3, 4) if time_first else (3, 5, 4)
+        open_sizes = {"x": axes, "lengths": (3,)}.get(value.name, (1, 3, 5))
+        shape = [
+            size if isinstance(size, int) else open_sizes[k]
+            for k, size in enumerate(value.shape or ())
+        ]
+        if value.name == "lengths":
+            feed[value.name] = np.array([5, 2, 1][: shape[0]], value.dtype)
+        elif value.name == "x":
+            drawn = random.integers(0, 3, shape) if value.dtype.kind == "i" else None
+            feed["x"] = numbers(random, tuple(shape), "float32") if drawn is None else drawn
+        else:
+            feed[value.name] = np.zeros(shape, value.dtype)
+    return feed
+
+
+def alike(found: Array, y: Array, model: Any, lengths: Array | None) -> bool:
+    """Whether an output of a graph is that of a chain, which has no axis for directions."""
+    forms = [found, found.transpose(0, 2, 1, 3)] if found.ndim == 4 else [found]
+    for form in forms:
+        if form.size != y.size:
+            continue
+        a, b = form.reshape(y.shape), y
+        if lengths is not None and y.ndim == 3:
+            steps = np.arange(y.shape[1 if model._batch_first else 0])
+            live = steps < lengths[:, None]
+            live = live if model._batch_first else live.T
+            a, b = a[live], b[live]
+        if np.abs(a - b).max(initial=0.0) <= PACKAGE_TO_ONNX_RUNTIME * np.abs(b).max(initial=1.0):
+            return True
+    return False
 
 
 class TestFiles:

@@ -114,6 +114,8 @@ def recurrent_cases() -> dict[str, RecurrentCase]:
 
 
 CASES = recurrent_cases()
+#: Those that ONNX Runtime computes.
+IN_ONNX_RUNTIME = [n for n, case in CASES.items() if (case.layout, case.dtype) == (0, "float32")]
 
 
 class TestNodes:
@@ -132,11 +134,9 @@ class TestNodes:
             assert got.dtype == case.dtype
             assert_close(got, expected, TOLERANCE[case.dtype], what)
 
-    @pytest.mark.parametrize("name", [n for n, c in CASES.items() if not c.layout])
+    @pytest.mark.parametrize("name", IN_ONNX_RUNTIME)
     def test_as_onnx_runtime(self, name: str) -> None:
         case = CASES[name]
-        if case.dtype == "float64":
-            pytest.skip("ONNX Runtime computes these operators in float32")
         found = backend.run_model(case.model(), self.inputs(case))
         theirs = run_in_onnx_runtime(case.model(), case.feed())
         live = [True] * case.B if case.lengths is None else np.array(case.lengths) > 0
@@ -380,6 +380,23 @@ def no_chains() -> dict[str, tuple[list[Any], dict[str, Array], tuple[str, ...],
     feed = feed | {"one": np.array([1])}
     found["branches"] = (two, feed, ("y",), "(Tanh) reads what another layer has read")
 
+    biased = [
+        case.node(),
+        make_node("Squeeze", ["Y", "one"], ["s"]),
+        make_node("MatMul", ["s", "weight"], ["product"]),
+        make_node("Add", ["product", "bias"], ["sum"]),
+        make_node("Relu", ["product"], ["y"]),
+    ]
+    weight = {"weight": np.ones((6, 2), np.float32), "bias": np.ones(2, np.float32)}
+    found["branch-before-a-bias"] = (biased, feed | weight, ("y",), "has read too")
+
+    found["constant-lengths"] = (
+        [RecurrentCase("GRU", lengths=[3, 5, 1], state=False).node()],
+        RecurrentCase("GRU", lengths=[3, 5, 1], state=False).feed(),
+        ("Y",),
+        "has lengths that are no input",
+    )
+
     given = RecurrentCase("LSTM")
     shifted = given.feed() | {"shift": np.ones(1, np.float32)}
     start = [make_node("Add", ["initial_h", "shift"], ["h0"]), given.node()]
@@ -469,7 +486,9 @@ class TestChains:
     @pytest.mark.parametrize("name", NO_CHAINS)
     def test_no_chain(self, name: str) -> None:
         nodes, feed, outputs, reason = NO_CHAINS[name]
-        inputs = {"X", "sequence_lens"} | ({"initial_h"} if name == "computed-state" else set())
+        inputs = {"X", *(["sequence_lens"] if name == "last-of-padded" else [])} | (
+            {"initial_h"} if name == "computed-state" else set()
+        )
         constants = tuple(each for each in feed if each not in inputs)
         data = model_of(nodes, feed, constants, outputs)
         model = seqrs.onnx.load(data)

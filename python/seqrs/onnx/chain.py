@@ -255,13 +255,16 @@ class _Chain:
         """An initial state may be zeros, or the next rows of an input."""
         if state is None or isinstance(state, Zeros):
             return
-        if isinstance(state, np.ndarray) and not state.any():
-            return
+        if isinstance(state, np.ndarray) and not state.any() and state.ndim == 3:
+            order = (1, 0, 2) if recurrent.layout else (0, 1, 2)
+            rows, _, units = (state.shape[axis] for axis in order)
+            if (rows, units) == (recurrent.directions, hidden):
+                return
         if isinstance(state, State) and not recurrent.layout:
             if state.hidden not in (None, hidden):
                 raise ShapeError(f"{node}: expected states of {hidden}, got {state.hidden}")
-            rows = (state.start, state.stop - state.start)
-            if rows == (self.taken.get(state.name, 0), recurrent.directions):
+            place = (state.start, state.stop - state.start)
+            if place == (self.taken.get(state.name, 0), recurrent.directions):
                 self.taken[state.name] = state.stop
                 return
         raise NotAChainError(f"{node} starts from something else than zeros or an input of its own")
