@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
+import pickle
 import sys
 import unittest
 import warnings
@@ -706,6 +708,16 @@ class TestOnnxModel:
         weights = model.layers[name].state_dict()
         model.layers[name].load_state_dict({k: 0 * v for k, v in weights.items()})
         assert not np.array_equal(model(**given)["Y"], before)
+
+    def test_it_pickles_and_copies(self) -> None:
+        model, case = self.model()
+        layer = next(iter(model.layers.values()))
+        layer.load_state_dict({k: v + 0.25 for k, v in layer.state_dict().items()})
+        feed = case.feed()
+        given = {each.name: feed[each.name] for each in model.inputs}
+        for other in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
+            for name, array in model(**given).items():
+                assert_same_bits(other(**given)[name], array)
 
     def test_both_directions_of_different_functions(self) -> None:
         model: Any = seqrs.onnx.load(CASES["rnn-tanh-relu"].model())

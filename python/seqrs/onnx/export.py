@@ -11,15 +11,15 @@ ids are int64. The states of recurrent layer k, counted from 0 among the recurre
 and, of an LSTM, c_in_k, (L, B, H): zeros to begin with, then what came out under h_out_k and
 c_out_k. Any number of steps can be given at a time.
 
-y is zero at steps that are not live, and their x has no influence, as in the model itself. Dropout
-is left out, being nothing at inference.
+y is zero at steps that are not live, and their x has no influence, as in the model itself. What is
+for training alone is left out: dropout, padding_idx, seeds.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
+import threading
 
 from ..errors import ModelFileError
 from ..layers import Layer, checked_path
@@ -58,17 +58,13 @@ def export(
 def _write(name: str, data: bytes) -> None:
     """The whole file under its name, or nothing."""
     folder, base = os.path.split(os.path.abspath(name))
+    temporary = os.path.join(folder, f".{base}.{os.getpid()}.{threading.get_ident()}.part")
     try:
-        number, temporary = tempfile.mkstemp(prefix=f".{base}.", suffix=".part", dir=folder)
         try:
-            with open(number, "wb") as file:
+            with open(temporary, "wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            # As a file that `open` makes, not one that nobody else may read.
-            mask = os.umask(0)
-            os.umask(mask)
-            os.chmod(temporary, 0o666 & ~mask)
             os.replace(temporary, name)
         except BaseException:
             with contextlib.suppress(OSError):

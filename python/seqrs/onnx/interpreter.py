@@ -14,7 +14,7 @@ import numpy as np
 from ..errors import DTypeError, ShapeError
 from ..options import shown
 from .graph import Array, Graph, Node, Value
-from .operators import Call, Folding, Operator, checked, computed
+from .operators import OPERATORS, Call, Folding, checked, computed
 from .recurrent import COMPUTED, RecurrentNode
 
 if TYPE_CHECKING:
@@ -33,12 +33,11 @@ class Step:
     ) -> None:
         self.node = node
         self.opset = opset
-        self.operator: Operator | None = None
         self.recurrent: RecurrentNode | None = None
         #: The layers of a recurrent node whose weights are constants.
         self.layers: tuple[Recurrent, ...] = ()
         if node.operator not in COMPUTED:
-            self.operator = checked(node, opset)
+            checked(node, opset)
             return
         self.recurrent = RecurrentNode(node)
         names = [name for name in (*node.inputs[1:3], node.input(3)) if name]
@@ -55,8 +54,8 @@ class Step:
         """What the node gives, for each of its outputs."""
         given = [values[name] if name else None for name in self.node.inputs]
         if self.recurrent is None:
-            assert self.operator is not None
-            return [computed(self.operator, Call(self.node, self.opset, given))]
+            operator = OPERATORS[self.node.operator]
+            return [computed(operator, Call(self.node, self.opset, given))]
         given += [None] * (len(self.recurrent.cell.inputs) - len(given))
         x, W, R = given[:3]
         assert x is not None
@@ -80,9 +79,10 @@ def prepared(graph: Graph) -> tuple[list[Step], dict[str, Array]]:
     steps = []
     for node in graph.nodes:
         step = Step(node, graph.opset, constants, folding)
-        if step.operator and all(name in constants for name in node.inputs if name):
+        if not step.recurrent and all(name in constants for name in node.inputs if name):
             given = [constants[name] if name else None for name in node.inputs]
-            constants[node.outputs[0]] = folding(step.operator, node, graph.opset, given)
+            operator = OPERATORS[node.operator]
+            constants[node.outputs[0]] = folding(operator, node, graph.opset, given)
         else:
             steps.append(step)
     return steps, constants

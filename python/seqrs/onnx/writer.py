@@ -123,11 +123,11 @@ class Writer:
         return self.onnx.helper.make_tensor_value_info(name, kind, shape)
 
     def _constant(self, value: Any, dtype: Any = np.int64, name: str = "") -> str:
-        """The name of a constant; small ones are shared."""
+        """The name of a constant; those that are given no name are shared."""
         array = np.ascontiguousarray(value, dtype)
         array = array.reshape(np.shape(value))
-        key = (array.dtype.str, array.tobytes() if array.size < 64 else b"", array.shape)
         if not name:
+            key = (array.dtype.str, array.tobytes(), array.shape)
             name = self.shared.get(key) or f"constant_{len(self.constants)}"
             self.shared[key] = name
         self.constants[name] = array
@@ -198,57 +198,53 @@ class Writer:
             self.time_first = time_first
 
     def _recurrent(self, layer: Recurrent) -> None:
-        options = layer._options()
-        self._refuse(layer, options)
+        self._refuse(layer)
         self._order(time_first=True)
-        operator = _RECURRENT[layer.kind]
-        letters = "hc" if operator == "LSTM" else "h"
-        directions = 2 if layer.bidirectional else 1
-        arrays = layer.state_dict()
-        ends: dict[str, list[str]] = {letter: [] for letter in letters}
         number = self.recurrent_count
         self.recurrent_count += 1
+        letters = "hc" if layer.kind == "lstm" else "h"
+        arrays = layer.state_dict()
         if self.streaming:
             for letter in letters:
-                shape = [layer.num_layers, "batch", layer.hidden_size]
-                self._input(f"{letter}_in_{number}", self.dtype, shape)
+                self._input(f"{letter}_in_{number}", self.dtype, self._shape_of_state(layer))
+        ends: list[list[str]] = []
         for k in range(layer.num_layers):
             name = f"{layer.kind}_{number}_l{k}"
             given = [self.y, *self._weights(layer, arrays, k, name)]
             given += [""] * (4 - len(given))
-            given.append("" if self.streaming else "lengths")
             if self.streaming:
-                given += [self._start(f"{c}_in_{number}", k, layer.num_layers) for c in letters]
-            while not given[-1]:
-                given.pop()
-            found = [name, *(f"{name}_{letter}" for letter in letters)]
-            self.nodes.append(
-                self.onnx.helper.make_node(
-                    operator, given, found, name=name, **self._attributes(layer)
-                )
-            )
-            for letter, end in zip(letters, found[1:], strict=True):
-                ends[letter].append(end)
-            if directions == 1:
-                self.y = self._node("Squeeze", name, self._axes(1))
+                starts = [self._start(f"{c}_in_{number}", k, layer.num_layers) for c in letters]
+                given += ["", *starts]
             else:
-                beside = self._node("Transpose", name, perm=[0, 2, 1, 3])
-                together = self._constant([0, 0, 2 * layer.hidden_size])
-                self.y = self._node("Reshape", beside, together)
+                given.append("lengths")
+            ends.append([f"{name}_{letter}" for letter in letters])
+            attributes = self._attributes(layer)
+            operator, found = _RECURRENT[layer.kind], [name, *ends[-1]]
+            self.nodes.append(
+                self.onnx.helper.make_node(operator, given, found, name=name, **attributes)
+            )
+            self.y = self._without_directions(layer, name)
         self.clean = True
         self.both_ways = layer.bidirectional
-        self.end = ends["h"][-1]
+        self.end = ends[-1][0]
         if self.streaming:
-            for letter in letters:
+            for letter, parts in zip(letters, zip(*ends, strict=True), strict=True):
                 output = f"{letter}_out_{number}"
-                if layer.num_layers == 1:
-                    self._node("Identity", *ends[letter], output=output)
-                else:
-                    self._node("Concat", *ends[letter], axis=0, output=output)
-                shape = [layer.num_layers, "batch", layer.hidden_size]
-                self.outputs.append(self._value(output, self.dtype, shape))
+                self._node("Concat", *parts, axis=0, output=output)
+                self.outputs.append(self._value(output, self.dtype, self._shape_of_state(layer)))
 
-    def _refuse(self, layer: Recurrent, options: dict[str, Any]) -> None:
+    def _without_directions(self, layer: Recurrent, y: str) -> str:
+        """(T, D, B, H) as (T, B, D*H)."""
+        if not layer.bidirectional:
+            return self._node("Squeeze", y, self._axes(1))
+        beside = self._node("Transpose", y, perm=[0, 2, 1, 3])
+        return self._node("Reshape", beside, self._constant([0, 0, 2 * layer.hidden_size]))
+
+    def _shape_of_state(self, layer: Recurrent) -> list[Any]:
+        return [layer.num_layers, "batch", layer.hidden_size]
+
+    def _refuse(self, layer: Recurrent) -> None:
+        options = layer._options()
         if options.get("proj_size"):
             raise ModelFileError(
                 f"{self.place}: proj_size: expected 0 (ONNX has no projection), "
