@@ -258,6 +258,14 @@ class TestGraphs:
         model = model_of(nodes[:1], {"X": zeros(1, 2, 3), "W": zeros(1)}, ("W", "W"))
         refused_everywhere(model, "initialiser 'W': expected one, got two")
 
+    def test_constants_without_a_name(self) -> None:
+        # Which is the name of every input that is left out.
+        case = RecurrentCase("LSTM", bias=False)
+        model = case.model()
+        bias = onnx.numpy_helper.from_array(zeros(1, 48), "")
+        model.graph.initializer.append(bias)
+        refused_everywhere(model, "initialiser: expected one with a name")
+
     @pytest.mark.parametrize("operator", ["If", "Loop", "Scan"])
     def test_subgraphs(self, operator: str) -> None:
         body = model_of([make_node("Relu", ["X"], ["z"])], {}, (), ["z"]).graph

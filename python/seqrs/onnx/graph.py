@@ -195,6 +195,8 @@ def _graph(model: Any) -> Graph:
         )
     constants: dict[str, Array] = {}
     for tensor in graph.initializer:
+        if not tensor.name:
+            raise ModelFileError("initialiser: expected one with a name, got one without")
         if tensor.name in constants:
             raise ModelFileError(f"initialiser {shown(tensor.name)}: expected one, got two")
         constants[tensor.name] = _tensor(tensor, f"initialiser {shown(tensor.name)}")

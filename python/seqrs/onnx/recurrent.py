@@ -1,7 +1,8 @@
 """RNN, LSTM and GRU of ONNX as layers of seqrs.
 
 `COMPUTED` and `ATTRIBUTES` say what of each operator is carried. An attribute, an input or a
-function that the cells cannot compute is refused by its name, and nothing is ignored.
+function that the cells cannot compute is refused by its name, and nothing is ignored. When a cell
+learns to compute more, the two tables say so, and `RecurrentNode.layer` hands it on.
 
 Letters: T steps, B rows, I inputs, H hidden units, D directions, G gates. ONNX has W (D, G*H, I),
 R (D, G*H, H) and B (D, 2*G*H), which is [Wb, Rb], with the gates i o f c of an LSTM and z r h of a
