@@ -143,7 +143,7 @@ bench-gpu: $(VENV)/installed.stamp
 docs: $(VENV)/installed.stamp
 	cargo doc --workspace --exclude seqrs-benches --features seqrs/gpu --no-deps --locked
 	@$(SETUP) $(VENV) requirements/docs.txt
-	$(PY) -m pdoc --output-directory target/doc-python --docformat google seqrs seqrs.onnx seqrs.wgpu
+	$(PY) -m pdoc --output-directory target/doc-python --docformat google seqrs seqrs.onnx seqrs.sklearn seqrs.wgpu
 	@echo "open target/doc/seqrs/index.html and target/doc-python/seqrs.html"
 
 clean:
