@@ -254,6 +254,8 @@ impl Gpu {
     #[doc(hidden)]
     pub fn lose(&self) {
         self.device.destroy();
+        // It is told when the device has done what it was at.
+        let _ = self.poll(wgpu::PollType::wait_indefinitely());
     }
 
     /// Whether it is gone. It does not come back; another [`Gpu`] of the same adapter may work.
