@@ -618,6 +618,12 @@ class TestGolden:
             assert got == expected, name
 
 
+@pytest.fixture(autouse=True)
+def no_figure() -> None:
+    """What the documentation's examples drew is gone."""
+    pyplot.close("all")
+
+
 @pytest.fixture
 def ax() -> Iterator[Any]:
     """Axes of a figure of the caller's; there is no other afterwards."""
