@@ -280,11 +280,9 @@ class Layer:
 
     def __repr__(self) -> str:
         options = self._options()
-        words = [f"{name}={self._repr_option(name, options)}" for name in self.shown]
+        options["dtype"] = self.dtype
+        words = [f"{name}={options[name]!r}" for name in self.shown]
         return f"{type(self).__name__}({', '.join(words)})"
-
-    def _repr_option(self, name: str, options: dict[str, Any]) -> str:
-        return repr(self.dtype if name == "dtype" else options[name])
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Layer):

@@ -7,7 +7,8 @@ each layer and direction, ordered l0, l0_reverse, l1, ...
 Parameters have PyTorch's names, shapes and gate order: `weight_ih_l{k}` (G*H, I), `weight_hh_l{k}`
 (G*H, H), `bias_ih_l{k}` and `bias_hh_l{k}` (G*H), with the suffix `_reverse` for the second
 direction. W_ih starts Glorot uniform and W_hh orthogonal, gate by gate; biases start as 0, but for
-an LSTM's forget gate.
+an LSTM's forget gate. An LSTM's peepholes, which PyTorch has not, start Glorot uniform with both
+fans H (as in Keras's PeepholeLSTMCell): in +-sqrt(3 / H).
 
 A tape holds, for N live steps of all rows together (B*T where all are live), in numbers of the
 layer's dtype (4 or 8 bytes each; `tape.nbytes` is that many bytes):
@@ -23,9 +24,9 @@ Besides tape and results, calls need memory for a moment only, however many shap
 copy of x; for each thread gates from the input, at most 512 KiB, or what its rows (256 at a time)
 need for one step where that is more; at inference up to 2 N D P numbers between layers. `backward`
 needs a copy of dy (and another in the order of the steps, if batch-first), and for one layer at a
-time N D G H numbers for the gradients of its gates (twice as many with `reset_after=True`) and
-those of its input and output. What training is done with is kept for its next step: at most 256 MB,
-for all layers and models of the process together.
+time N D G H numbers for the gradients of its gates (twice as many with `reset_after=True`, 3 N D H
+more with peepholes) and those of its input and output. What training is done with is kept for its
+next step: at most 256 MB, for all layers and models of the process together.
 """
 
 from __future__ import annotations
@@ -153,6 +154,7 @@ class LSTM(Recurrent):
         h  = o * tanh(c)
 
         s, c~ of  W_ih x + b_ih + W_hh h' + b_hh              in the names of the parameters
+                  + w_ci * c', w_cf * c', w_co * c            with peepholes, in i, f, o
 
     A prime marks the previous step, s is the sigmoid, and the gates are the rows of each parameter
     in PyTorch's order i f g o, where g stands for c~.
@@ -166,7 +168,9 @@ class LSTM(Recurrent):
         dropout: in [0, 1), applied in training to the outputs of each layer but the last.
         proj_size: P in [0, H); above 0, h is W_hr (o * tanh(c)) of P units (Sak et al. 2014),
             and y has D*P features.
-        peepholes: not supported yet; True raises.
+        peepholes: whether the gates see the cell state too (Gers & Schmidhuber 2000), each unit its
+            own: `weight_ci_l{k}`, `weight_cf_l{k}` and `weight_co_l{k}` (H). i and f read the state
+            before the step, o the new one.
         forget_bias: the initial value of the forget gate's part of b_ih.
         batch_first: whether x is (B, T, I) rather than (T, B, I).
         dtype: "float32" or "float64".
@@ -197,8 +201,7 @@ class LSTM(Recurrent):
 
     proj_size = Option[int]("Units of the projected hidden state, or 0 for no projection.")
     forget_bias = Option[float]("What the forget gate's bias started from.")
-    #: Peephole connections are not supported yet.
-    peepholes = False
+    peepholes = Option[bool]("Whether gates see the cell state.")
 
     def __init__(
         self,
@@ -216,17 +219,17 @@ class LSTM(Recurrent):
         dtype: npt.DTypeLike = "float32",
         seed: int = 0,
     ) -> None:
-        if flag("peepholes", peepholes):
-            raise ValueError("peepholes: expected False (not supported yet), got True")
         options = _shared(
             input_size, hidden_size, num_layers, bias, bidirectional, dropout, batch_first, seed
         )
         options["proj_size"] = integer("proj_size", proj_size, 0)
+        options["peepholes"] = flag("peepholes", peepholes)
         options["forget_bias"] = real("forget_bias", forget_bias)
         self._build(options, dtype_name(dtype))
 
-    def _repr_option(self, name: str, options: dict[str, Any]) -> str:
-        return "False" if name == "peepholes" else super()._repr_option(name, options)
+    def _options(self) -> dict[str, Any]:
+        # A layer without peepholes says nothing of them, in files too.
+        return {"peepholes": False} | super()._options()
 
 
 class GRU(Recurrent):

@@ -32,6 +32,8 @@ CELLS: dict[str, tuple[str, dict[str, Any]]] = {
     "rnn-relu": ("RNN", {"nonlinearity": "relu"}),
     "lstm": ("LSTM", {}),
     "lstm-projected": ("LSTM", {"proj_size": P}),
+    "lstm-peephole": ("LSTM", {"peepholes": True}),
+    "lstm-peephole-projected": ("LSTM", {"peepholes": True, "proj_size": P}),
     "gru-reset-before": ("GRU", {}),
     "gru-reset-after": ("GRU", {"reset_after": True}),
 }
@@ -78,11 +80,16 @@ def make(
 
 
 def randomise(layer: Any, seed: int = 1) -> None:
-    """Random parameters, the larger the matrix the smaller, so that nothing saturates."""
+    """Random parameters, the larger the matrix the smaller, so that nothing saturates.
+
+    Peepholes multiply cell states, which are larger than 1 and would feed themselves.
+    """
     random = np.random.default_rng(seed)
     drawn = {}
     for name, p in layer.state_dict().items():
         scale = 1.0 if p.ndim == 1 else min(1.0, 2.0 / np.sqrt(p.shape[1]))
+        if name.startswith(("weight_ci", "weight_cf", "weight_co")):
+            scale = 0.25
         drawn[name] = numbers(random, p.shape, scale=scale)
     layer.load_state_dict(drawn)
 
@@ -90,7 +97,7 @@ def randomise(layer: Any, seed: int = 1) -> None:
 def twin(layer: Any) -> Any:
     """The reference's layer with the options and parameters of a package's layer."""
     names = ("num_layers", "bias", "bidirectional", "batch_first")
-    own = {"RNN": ("nonlinearity",), "LSTM": ("proj_size",), "GRU": ("reset_after",)}
+    own = {"RNN": ("nonlinearity",), "LSTM": ("proj_size", "peepholes"), "GRU": ("reset_after",)}
     kind = type(layer).__name__
     options = {name: getattr(layer, name) for name in (*names, *own[kind])}
     other = getattr(reference, kind)(layer.input_size, layer.hidden_size, **options)

@@ -86,6 +86,7 @@ OPTIONS: list[Case] = [
     ("dtype float16", lambda: gru(dtype="float16"), DTypeError, "dtype: .*got 'float16'"),
     ("seed -1", lambda: gru(seed=-1), ValueError, "seed: .*got -1"),
     ("seed 0.5", lambda: gru(seed=0.5), TypeError, "seed: .*got 0.5"),
+    ("peepholes 1", lambda: lstm(peepholes=1), TypeError, "peepholes: .*got 1"),
     ("forget_bias nan", lambda: lstm(forget_bias=np.nan), ValueError, "forget_bias: .*nan"),
     ("padding_idx", lambda: seqrs.Embedding(V, I, padding_idx=V), ShapeError, "padding_idx: .*7"),
     ("activation", lambda: seqrs.Activation("gelu"), ValueError, "function: .*'gelu'"),
@@ -204,6 +205,10 @@ WEIGHTS = lstm().state_dict()
 MAPPINGS: list[Case] = [
     ("missing", lambda: lstm().load_state_dict({k: WEIGHTS[k] for k in list(WEIGHTS)[1:]}),
      ShapeError, "weight_ih_l0"),
+    ("peepholes missing", lambda: lstm(peepholes=True).load_state_dict(WEIGHTS), ShapeError,
+     "weight_ci_l0"),
+    ("peepholes unexpected", lambda: lstm().load_state_dict(lstm(peepholes=True).state_dict()),
+     ShapeError, "weight_ci_l0"),
     ("unexpected", lambda: lstm().load_state_dict({**WEIGHTS, "weight_xx": 1.0}), ShapeError,
      "weight_xx"),
     ("shape", lambda: lstm().load_state_dict({**WEIGHTS, "bias_hh_l0": np.zeros(3)}), ShapeError,

@@ -412,6 +412,8 @@ CONTENTS: dict[str, tuple[str, Callable[[dict[str, Any]], None]]] = {
         "unknown field `forget_bias`",
         structure(kind="gru", reset_after=True, proj_size=...),
     ),
+    "peepholes of a file without": ("data of the file", structure(peepholes=True)),
+    "peepholes 1": ("invalid type: integer `1`", structure(peepholes=1)),
     "unknown option": ("unknown field `exec`", structure(exec="import os")),
     "nested structure": ("recursion limit exceeded", nested_structure),
     "structure no JSON": ("a layer or a list of layers", metadata(structure="LSTM(2, 3)")),

@@ -214,6 +214,8 @@ GATES = {
     "rnn-relu": 1,
     "lstm": 4,
     "lstm-projected": 4,
+    "lstm-peephole": 4,
+    "lstm-peephole-projected": 4,
     "gru-reset-before": 3,
     "gru-reset-after": 3,
 }
@@ -222,6 +224,8 @@ KEPT = {
     "rnn-relu": 0,
     "lstm": 5,
     "lstm-projected": 5,
+    "lstm-peephole": 5,
+    "lstm-peephole-projected": 5,
     "gru-reset-before": 3,
     "gru-reset-after": 4,
 }
@@ -249,7 +253,7 @@ class Sizes:
 
     @property
     def P(self) -> int:
-        return P if self.cell == "lstm-projected" else self.H
+        return P if self.cell.endswith("projected") else self.H
 
 
 def tape_bytes(z: Sizes, dropped: bool = False) -> int:
@@ -353,10 +357,12 @@ def workspace_bytes(way: str, z: Sizes, threads: int) -> int:
         ahead = max(AHEAD, z.s * rows * gates) * (1 + 16 / (z.s * gates))
         return int(workers * (ahead + rows * (z.s * (2 * z.P + 5 * z.H) + 100)))
     # For each item the gradients of the gates of both directions, what else phases hand on (the
-    # operand of the second product, or what went into the projection and what came out), where
-    # the state before it is, and the gradients of the layer's input and of its output.
+    # operand of the second product, or what went into the projection and what came out, or what it
+    # adds to the gradients of peepholes), where the state before it is, and the gradients of the
+    # layer's input and of its output.
     each = gates * (2 if z.cell == "gru-reset-after" else 1)
-    each += z.H * (z.cell == "gru-reset-before") + (z.H + z.P) * (z.cell == "lstm-projected")
+    each += z.H * (z.cell == "gru-reset-before") + (z.H + z.P) * z.cell.endswith("projected")
+    each += 3 * z.H * z.cell.startswith("lstm-peephole")
     flow = y + max(z.I, y) if z.L > 1 else z.I
     sums = z.s * ITEMS * (gates + threads * (max(z.I, y, z.H) + 64)) + threads * (256 << 10)
     return z.N * (z.D * (z.s * each + 4) + z.s * flow) + sums

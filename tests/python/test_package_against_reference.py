@@ -85,7 +85,7 @@ class TestSizes:
         self, cell: str, size: tuple[int, int, int, int], dtype: str, device: str
     ) -> None:
         batch, steps, inputs, hidden = size
-        if cell == "lstm-projected" and hidden <= 3:
+        if cell.endswith("projected") and hidden <= 3:
             hidden = 4
         layer = make(cell, dtype, inputs, hidden, bidirectional=True, device=device)
         check(layer, Given(layer, batch, steps), {})

@@ -27,6 +27,8 @@ CELLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "rnn-relu": (reference.RNN, {"nonlinearity": "relu"}),
     "lstm": (reference.LSTM, {}),
     "lstm-projected": (reference.LSTM, {"proj_size": P}),
+    "lstm-peephole": (reference.LSTM, {"peepholes": True}),
+    "lstm-peephole-projected": (reference.LSTM, {"peepholes": True, "proj_size": P}),
     "gru-reset-before": (reference.GRU, {}),
     "gru-reset-after": (reference.GRU, {"reset_after": True}),
 }
@@ -478,7 +480,6 @@ class TestParameters:
 
 BAD_OPTIONS: list[tuple[str, type[Exception], Callable[..., Any]]] = [
     ("nonlinearity", ValueError, lambda: reference.RNN(2, 3, nonlinearity="gelu")),
-    ("peepholes", ValueError, lambda: reference.LSTM(2, 3, peepholes=True)),
     ("proj_size", ValueError, lambda: reference.LSTM(2, 3, proj_size=3)),
     ("dropout", ValueError, lambda: reference.GRU(2, 3, dropout=1.0)),
     ("input_size", ValueError, lambda: reference.GRU(0, 3)),

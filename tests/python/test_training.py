@@ -77,10 +77,11 @@ class TestStep:
         ],
         ids=lambda value: type(value).__name__,
     )
+    @pytest.mark.parametrize("cell", ["lstm", "lstm-peephole"])
     def test_the_result_is_the_loss_and_norm_before_the_update(
-        self, loss: Any, y: Array, dtype: str, device: str
+        self, cell: str, loss: Any, y: Array, dtype: str, device: str
     ) -> None:
-        layers = [make("lstm", dtype, 5, 6), seqrs.Linear(6, 3, dtype=dtype)]
+        layers = [make(cell, dtype, 5, 6), seqrs.Linear(6, 3, dtype=dtype)]
         model = seqrs.Sequential(layers).to(device)
         x = np.random.default_rng(0).normal(size=(2, 4, 5)).astype(dtype)
         out, state, tape = model.forward(x, lengths=[3, 4])

@@ -208,7 +208,7 @@ def training_of(
 WORK: dict[str, Callable[[], Any]] = {
     **{cell: layer_of(cell) for cell in CELLS},
     # Too large for a workgroup to go through all steps.
-    **{f"{cell}-by-steps": layer_of(cell, 130) for cell in CELLS if cell != "lstm-projected"},
+    **{f"{cell}-by-steps": layer_of(cell, 130) for cell in CELLS if not cell.endswith("projected")},
     **{name: training_of(model, seqrs.MSE()) for name, model in models().items()},
     **{
         f"loss-{loss!r}": training_of(models()["max"], loss, clip_value=0.1)

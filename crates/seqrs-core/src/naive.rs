@@ -33,6 +33,12 @@ impl<T: Real> Weights<T> {
         &self.numbers[range.clone()]
     }
 
+    /// What unit `j` has for itself.
+    fn per_unit<C: Cell>(&self, j: usize) -> C::PerUnit<T> {
+        let of_all = self.part(&self.shape.per_unit);
+        bundle(|field| of_all[field * self.shape.hidden + j])
+    }
+
     /// The bias of column `n`, zero without one.
     fn bias(&self, range: &Option<std::ops::Range<usize>>, n: usize) -> T {
         range.as_ref().map_or(T::zero(), |range| self.part(range)[n])
@@ -178,7 +184,8 @@ fn forward_direction<C: Cell, T: Real>(
                     false => gh(gate, j, &operand),
                 });
                 let open = opened.get(j).copied().unwrap_or(C::Opened::filled(T::zero()));
-                let (s_new, saved) = C::forward::<T>(gates_x, gates_h, s(j, c), open);
+                let (s_new, saved) =
+                    C::forward::<T>(gates_x, gates_h, s(j, c), open, w.per_unit::<C>(j));
                 let s_new = s_new.to_array(T::zero());
                 m[j] = s_new[0];
                 if C::STATES > 1 {
@@ -248,6 +255,7 @@ fn backward_direction<C: Cell, T: Real>(
 
     let mut d_gx = vec![T::zero(); items * columns];
     let mut d_gh = vec![T::zero(); items * columns];
+    let mut d_p = vec![T::zero(); items * C::PER_UNIT * hidden];
     let mut d_out = vec![T::zero(); items * state]; // gradient of h, before the projection
     for k in (0..time).rev() {
         let t = direction.step(k, time);
@@ -282,13 +290,18 @@ fn backward_direction<C: Cell, T: Real>(
                     0 => d_m[j],
                     _ => run.d_state.c.as_ref().map_or(T::zero(), |c| c[(slot + b) * hidden + j]),
                 });
-                let (gx, gh, d_before) = C::backward::<T>(saved(item, j), s(item, j), s_new, d_s);
-                let (gx, gh) = (gx.to_array(T::zero()), gh.to_array(T::zero()));
+                let p = w.per_unit::<C>(j);
+                let d = C::backward::<T>(saved(item, j), s(item, j), s_new, p, d_s);
+                let (gx, gh) = (d.d_gx.to_array(T::zero()), d.d_gh.to_array(T::zero()));
                 for gate in 0..C::GATES {
                     d_gx[item * columns + gate * hidden + j] = gx[gate];
                     d_gh[item * columns + gate * hidden + j] = gh[gate];
                 }
-                let d_before = d_before.to_array(T::zero());
+                let of_unit = d.d_p.to_array(T::zero());
+                for (field, value) in of_unit.into_iter().enumerate().take(C::PER_UNIT) {
+                    d_p[(item * C::PER_UNIT + field) * hidden + j] = value;
+                }
+                let d_before = d.d_s.to_array(T::zero());
                 direct[j] = d_before[0];
                 if let Some(c) = &mut run.d_state.c {
                     c[(slot + b) * hidden + j] = d_before[1];
@@ -344,6 +357,10 @@ fn backward_direction<C: Cell, T: Real>(
                     *at = *at + g;
                 }
             }
+        }
+        let of_units = &mut d_parameters[w.shape.per_unit.clone()];
+        for (at, &d) in of_units.iter_mut().zip(&d_p[item * C::PER_UNIT * hidden..]) {
+            *at = *at + d;
         }
         if let Some(range) = &w.shape.weight_hr {
             for p in 0..state {

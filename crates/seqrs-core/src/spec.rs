@@ -73,6 +73,8 @@ pub enum Role {
     BiasHh,
     /// (P, H): the projection.
     WeightHr,
+    /// (H): what each unit has for itself, such as a peephole.
+    PerUnit,
 }
 
 /// One named parameter and its place among the numbers of its layer stack.
@@ -116,6 +118,8 @@ pub struct Shape {
     pub bias_hh: Option<Range<usize>>,
     /// `weight_hr`, (P, H).
     pub weight_hr: Option<Range<usize>>,
+    /// What each unit has for itself, a run of H for each of [`CellKind::per_unit`].
+    pub per_unit: Range<usize>,
 }
 
 impl Shape {
@@ -127,12 +131,7 @@ impl Shape {
 
     /// Numbers in all parameters of this direction.
     pub fn len(&self) -> usize {
-        [&self.weight_hr, &self.bias_hh, &self.bias_ih]
-            .into_iter()
-            .flatten()
-            .map(|range| range.end)
-            .next()
-            .unwrap_or(self.weight_hh.end)
+        self.per_unit.end
     }
 
     /// Never: there is at least one weight.
@@ -164,7 +163,7 @@ impl Spec {
         if !(0.0..1.0).contains(&options.dropout) {
             return Err(Error::option("dropout", "a number in [0, 1)", options.dropout));
         }
-        if options.proj_size > 0 && options.cell != CellKind::Lstm {
+        if options.proj_size > 0 && options.cell.states() < 2 {
             return Err(Error::option(
                 "proj_size",
                 "0 (only an LSTM has a projection)",
@@ -197,7 +196,7 @@ impl Spec {
         let o = &self.options;
         let widest = (o.input_size as u128).max(o.hidden_size as u128 * 2);
         (o.hidden_size as u128)
-            .checked_mul(widest + o.hidden_size as u128 * 2 + 2)?
+            .checked_mul(widest + o.hidden_size as u128 * 2 + 3)?
             .checked_mul(8 * 4 * 2)?
             .checked_mul(o.num_layers as u128)
     }
@@ -280,6 +279,7 @@ impl Spec {
             bias_ih: o.bias.then(|| take(columns)),
             bias_hh: (o.bias && o.cell.has_recurrent_bias()).then(|| take(columns)),
             weight_hr: (o.proj_size > 0).then(|| take(o.proj_size * o.hidden_size)),
+            per_unit: take(o.cell.per_unit().len() * o.hidden_size),
         }
     }
 
@@ -323,6 +323,11 @@ impl Spec {
                 if let Some(range) = &shape.weight_hr {
                     add("weight_hr", Role::WeightHr, range, &[shape.state, shape.hidden]);
                 }
+                for (k, name) in shape.cell.per_unit().iter().enumerate() {
+                    let from = shape.per_unit.start + k * shape.hidden;
+                    let range = from..from + shape.hidden;
+                    add(&format!("weight_{name}"), Role::PerUnit, &range, &[shape.hidden]);
+                }
             }
         }
         parameters
@@ -360,7 +365,7 @@ mod tests {
                 o.cell = cell;
                 o.num_layers = 3;
                 o.bidirectional = true;
-                o.proj_size = if cell == CellKind::Lstm { 2 } else { 0 };
+                o.proj_size = if cell.states() > 1 { 2 } else { 0 };
             })
             .unwrap();
             let mut end = 0;
@@ -379,6 +384,16 @@ mod tests {
         let names: Vec<String> = spec.parameters().into_iter().map(|p| p.name).collect();
         assert_eq!(names[3], "bias_hh_l0");
         assert_eq!(names[4], "weight_ih_l0_reverse");
+    }
+
+    #[test]
+    fn what_a_unit_has_for_itself_comes_last() {
+        let spec = spec(|o| (o.cell, o.bidirectional) = (CellKind::LstmPeephole, true)).unwrap();
+        let parameters = spec.parameters();
+        let names: Vec<&str> = parameters.iter().map(|p| &p.name[..]).collect();
+        assert_eq!(names[4..7], ["weight_ci_l0", "weight_cf_l0", "weight_co_l0"]);
+        assert_eq!(names[13], "weight_co_l0_reverse");
+        assert!(parameters[4..7].iter().all(|p| p.role == Role::PerUnit && p.shape == [4]));
     }
 
     #[test]

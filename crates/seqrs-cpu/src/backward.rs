@@ -16,6 +16,7 @@
 //! ```text
 //! N D G H   gradients of the gates, twice where their parts differ (the reset-after GRU)
 //! N D H     the operand of a second product (the reset-before GRU)
+//! N D 3 H   what each step adds to the gradients of peepholes
 //! N D (H+P) around a projection
 //! ```
 //! They are written once and read twice; from fresh pages that took up to a third of a step
@@ -66,6 +67,8 @@ struct Gradients<T: Element> {
     d_gh: Option<Lent<T>>,
     /// (items, H), the operand of the second product of a cell with two.
     operand: Option<Lent<T>>,
+    /// (items, runs of H), of what each unit has for itself.
+    d_per_unit: Option<Lent<T>>,
     /// (items, H) what went into the projection, and (items, P) the gradient of its result.
     unprojected: Option<Lent<T>>,
     d_out: Option<Lent<T>>,
@@ -78,6 +81,7 @@ struct Job<'a, T: Element> {
     shape: &'a Shape,
     steps: &'a Steps,
     back: &'a Back<T>,
+    per_unit: &'a [T],
     tape: &'a DirectionTape<Lent<T>>,
     y: &'a [T],
     d_y: Option<Rows<'a, [T]>>,
@@ -88,6 +92,7 @@ struct Job<'a, T: Element> {
     d_gx: Shared<T>,
     d_gh: Shared<T>,
     operand: Shared<T>,
+    d_per_unit: Shared<T>,
     unprojected: Shared<T>,
     d_out: Shared<T>,
     stop: &'a AtomicBool,
@@ -123,6 +128,7 @@ pub(crate) fn backward<C: Cell, T: Element>(
     let Shape { hidden, state, directions, ref weight_hr, .. } = *run.shape;
     let (items, batch) = (run.steps.items(), run.steps.batch());
     let columns = C::GATES * hidden;
+    let of_units = C::PER_UNIT * hidden;
     let stop = AtomicBool::new(false);
 
     let mut backs = Vec::with_capacity(directions);
@@ -137,6 +143,7 @@ pub(crate) fn backward<C: Cell, T: Element>(
             d_gx: Lent::new("gradients of the gates", items * columns)?,
             d_gh: optional(!C::ONE_GATE_GRADIENT, items * columns)?,
             operand: optional(C::FIRST_GATES < C::GATES, items * hidden)?,
+            d_per_unit: optional(C::PER_UNIT > 0, items * of_units)?,
             unprojected: optional(weight_hr.is_some(), items * hidden)?,
             d_out: optional(weight_hr.is_some(), items * state)?,
         });
@@ -156,6 +163,7 @@ pub(crate) fn backward<C: Cell, T: Element>(
                 shape: run.shape,
                 steps: run.steps,
                 back: backs[d],
+                per_unit: run.weights[d].per_unit(),
                 tape: &run.tape[d],
                 y: run.y,
                 d_y: run.d_y.map(|d_y| Rows { place: d_y.place.shifted(d * state), ..d_y }),
@@ -168,6 +176,7 @@ pub(crate) fn backward<C: Cell, T: Element>(
                     None => d_gx,
                 },
                 operand: Shared::of(&mut gradients.operand),
+                d_per_unit: Shared::of(&mut gradients.d_per_unit),
                 unprojected: Shared::of(&mut gradients.unprojected),
                 d_out: Shared::of(&mut gradients.d_out),
                 stop: &stop,
@@ -257,6 +266,8 @@ pub(crate) fn backward<C: Cell, T: Element>(
         let d_gx = move |item: usize| d_gx.at(item * columns).cast_const();
         let d_gh = move |item: usize| d_gh.at(item * columns).cast_const();
         let (operand, m, d_out) = (job.operand, job.unprojected, job.d_out);
+        let d_per_unit = job.d_per_unit;
+        let d_per_unit = move |item: usize| d_per_unit.at(item * of_units).cast_const();
         let operand = move |item: usize| operand.at(item * hidden).cast_const();
         let m = move |item: usize| m.at(item * hidden).cast_const();
         let d_out = move |item: usize| d_out.at(item * state).cast_const();
@@ -287,6 +298,9 @@ pub(crate) fn backward<C: Cell, T: Element>(
             let of_m = Factor { x: &m, depth: hidden, d_w: w_hr.start, d_b: None };
             add(cpu, worth, items, &d_out, 0..state, &[of_m], d_parameters)?;
         }
+        // Summed as a bias is: there is no operand.
+        let alone = Factor { x: &d_per_unit, depth: 0, d_w: 0, d_b: Some(shape.per_unit.start) };
+        add(cpu, worth, items, &d_per_unit, 0..of_units, &[alone], d_parameters)?;
     }
     Ok(())
 }
@@ -317,8 +331,10 @@ fn add<T: Element>(
         return Ok(());
     }
     let start = Shared(d_parameters.as_mut_ptr());
-    let work = columns.len() * factors.iter().map(|factor| factor.depth).sum::<usize>();
-    let block = (BLOCK / work.max(1)).clamp(1, ITEMS);
+    // A sum without a product is one addition for each item.
+    let depth = factors.iter().map(|factor| factor.depth).sum::<usize>();
+    let work = columns.len() * depth.max(1);
+    let block = (BLOCK / work).clamp(1, ITEMS);
     let mut gradients = room("items of a block", block)?;
     let mut operands = Vec::with_capacity(factors.len());
     for _ in factors {
@@ -481,6 +497,7 @@ unsafe fn rows_backward<C: Cell, T: Element>(
             let null = std::ptr::null();
             live.push(BackRow {
                 saved: job.tape.saved[item * C::SAVED * hidden..].as_ptr(),
+                per_unit: job.per_unit.as_ptr(),
                 h: if projected { null } else { h },
                 c,
                 h_new: if projected { null } else { job.h_at(item) },
@@ -493,6 +510,7 @@ unsafe fn rows_backward<C: Cell, T: Element>(
                 d_c: job.d_c.at(b * hidden),
                 d_gx: job.d_gx.at(item * columns),
                 d_gh: job.d_gh.at(item * columns),
+                d_per_unit: job.d_per_unit.at(item * C::PER_UNIT * hidden),
                 operand: job.operand.at(item * hidden),
                 d_operand: bench.d_operand.at(row * hidden),
                 unprojected: job.unprojected.at(item * hidden),

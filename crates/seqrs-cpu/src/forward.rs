@@ -459,6 +459,7 @@ unsafe fn rows_forward<C: Cell, T: Element>(
     let opened_len = <C::Opened<f32> as Bundle<f32>>::NAMES.len() * hidden;
     let Bench { chunk, beside, places, gx, operand, opened, unprojected: m } = *bench;
     let weights = job.weights;
+    let per_unit = weights.per_unit().as_ptr();
     // With which of its places each row's next step begins.
     let mut turn: Rows<usize> = rows_of("rows", rows)?;
     turn.resize(rows, 0);
@@ -506,6 +507,7 @@ unsafe fn rows_forward<C: Cell, T: Element>(
                 let projected = !m.0.is_null();
                 live.push(Row {
                     gx: run.gates[from],
+                    per_unit,
                     h: place(turn[row]),
                     h_new: if projected { m.at(row * hidden) } else { place(1 - turn[row]) },
                     c: job.c.at(b * hidden),

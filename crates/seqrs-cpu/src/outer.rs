@@ -55,7 +55,7 @@ pub(crate) struct Term<'a, T> {
     pub(crate) depth: usize,
     /// Row `columns.start` of d_W; a row is `depth` numbers.
     pub(crate) d_w: *mut T,
-    /// Entry `columns.start` of d_b, or null.
+    /// Entry `columns.start` of d_b, or null. With operands of depth 0 that is all there is.
     pub(crate) d_b: *mut T,
 }
 
@@ -70,7 +70,9 @@ impl<T: Element> Outer<'_, T> {
         let row = PANEL * width::<T>(level);
         let depth = self.terms.iter().map(|term| term.depth).max().unwrap_or(0);
         let operands = Lent::new("operands of a sum", depth.div_ceil(row) * row * CHUNK)?;
-        let gradients = Lent::new("gradients of a sum", self.columns.len() * CHUNK)?;
+        // A bias alone needs no tiles.
+        let tiled = if depth > 0 { self.columns.len() } else { 0 };
+        let gradients = Lent::new("gradients of a sum", tiled * CHUNK)?;
         level.dispatch(Packed { outer: self, operands, gradients });
         Ok(())
     }
@@ -94,7 +96,8 @@ impl<T: Element> Kernel<T> for Packed<'_, T> {
         let most = most_rows::<V>(PANEL);
         for (chunk, d_y) in this.d_y.chunks(CHUNK).enumerate() {
             let items = d_y.len();
-            for run in runs(rows, most) {
+            let tiled = if gradients.is_empty() { 0 } else { rows };
+            for run in runs(tiled, most) {
                 let first = this.columns.start + run.rows.start;
                 let to = &mut gradients[run.rows.start * items..run.rows.end * items];
                 // SAFETY: the caller vouches for `columns` of each gradient.

@@ -42,6 +42,8 @@ use crate::product::Slice;
 pub(crate) struct Row<T> {
     /// Gates from the input: G runs of H.
     pub(crate) gx: *const T,
+    /// What each unit has for itself: runs of H, the same for all rows.
+    pub(crate) per_unit: *const T,
     /// Hidden state before the step.
     pub(crate) h: *const T,
     /// Hidden state after it.
@@ -215,7 +217,8 @@ impl Stage for Finish {
                 true => C::Opened::filled(V::zero()),
                 false => at.load_bundle(row.opened, hidden),
             };
-            let (s_new, saved) = C::forward(gx, gh, s, opened);
+            let p = at.load_bundle(row.per_unit, hidden);
+            let (s_new, saved) = C::forward(gx, gh, s, opened, p);
             let s_new = s_new.to_array(V::zero());
             at.store(s_new[0], row.h_new);
             if !row.y.is_null() {

@@ -1,7 +1,7 @@
 //! The cell's way back at one step, for some rows: pointwise passes between the products.
 //!
 //! ```text
-//! d_h  = d_y + d_h        d_gx, d_gh, d_c, d_h' (direct part) = cell.backward(...)
+//! d_h  = d_y + d_h        d_gx, d_gh, d_c, d_h' (direct part), d_p = cell.backward(...)
 //! ```
 //! The rest of d_h' is a product with the recurrent weights, which starts from the direct
 //! part. A cell with two products takes a second pass, `close`, after the product that gives
@@ -27,6 +27,8 @@ use crate::step::{At, load_state};
 pub(crate) struct BackRow<T> {
     /// The cell's saved values.
     pub(crate) saved: *const T,
+    /// What each unit has for itself, the same for all rows.
+    pub(crate) per_unit: *const T,
     /// States before the step; null where the cell has none, or h is projected.
     pub(crate) h: *const T,
     pub(crate) c: *const T,
@@ -42,6 +44,9 @@ pub(crate) struct BackRow<T> {
     /// Gradients of the gates' two parts; the same memory where they are always equal.
     pub(crate) d_gx: *mut T,
     pub(crate) d_gh: *mut T,
+    /// What the step adds to the gradients of what each unit has for itself; null where that is
+    /// nothing.
+    pub(crate) d_per_unit: *mut T,
     /// For a cell with two products: the operand of the second, and its gradient; else null.
     pub(crate) operand: *mut T,
     pub(crate) d_operand: *mut T,
@@ -114,12 +119,14 @@ unsafe fn step_back<V: Simd, C: Cell>(row: &BackRow<V::Elem>, hidden: usize, at:
         if C::STATES > 1 {
             d_s[1] = at.load(row.d_c);
         }
-        let (d_gx, d_gh, d_s) = C::backward(saved, s, s_new, C::State::from_array(d_s));
-        at.store_bundle(d_gx, row.d_gx, hidden);
+        let p = at.load_bundle(row.per_unit, hidden);
+        let d = C::backward(saved, s, s_new, p, C::State::from_array(d_s));
+        at.store_bundle(d.d_gx, row.d_gx, hidden);
         if !C::ONE_GATE_GRADIENT {
-            at.store_bundle(d_gh, row.d_gh, hidden);
+            at.store_bundle(d.d_gh, row.d_gh, hidden);
         }
-        let d_s = d_s.to_array(V::zero());
+        at.store_bundle(d.d_p, row.d_per_unit, hidden);
+        let d_s = d.d_s.to_array(V::zero());
         at.store(d_s[0], row.d_h);
         if C::STATES > 1 {
             at.store(d_s[1], row.d_c);

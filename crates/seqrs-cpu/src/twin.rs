@@ -179,7 +179,7 @@ fn cases() -> impl Strategy<Value = Case> {
             options.num_layers = layers;
             options.bias = bias;
             options.bidirectional = both;
-            if cell == CellKind::Lstm && proj < hidden {
+            if cell.states() > 1 && proj < hidden {
                 options.proj_size = proj;
             }
             let chance = random::<f64>(seed, batch * (time + 1), |v| v);
@@ -225,7 +225,7 @@ fn a_crew_gives_the_bits_of_one_worker() {
             for (batch, both) in [(1, false), (3, false), (2, true)] {
                 let mut options = Options::new(cell, 9, 211);
                 options.bidirectional = both;
-                options.proj_size = if cell == CellKind::Lstm && batch == 1 { 131 } else { 0 };
+                options.proj_size = if cell.states() > 1 && batch == 1 { 131 } else { 0 };
                 let time = 60;
                 let live = |b: usize| (0..time).map(|t| t % (b + 5) != 3).collect();
                 let live = (0..batch).map(live).collect();
@@ -257,7 +257,7 @@ fn threads_agree(case: &Case, threads: [usize; 3]) {
 /// More rows than a worker takes through all steps at a time.
 #[test]
 fn many_rows_give_the_bits_of_the_naive_twin() {
-    for cell in [CellKind::Lstm, CellKind::GruResetBefore] {
+    for cell in [CellKind::Lstm, CellKind::LstmPeephole, CellKind::GruResetBefore] {
         let mut options = Options::new(cell, 3, 5);
         options.bidirectional = true;
         let (time, batch) = (4, 600);
@@ -269,7 +269,8 @@ fn many_rows_give_the_bits_of_the_naive_twin() {
 /// Single rows with weights beyond L1, whose gates from the input are computed beside the steps.
 #[test]
 fn single_rows_give_the_bits_of_the_naive_twin() {
-    let sizes = [(CellKind::RnnTanh, 50, 197), (CellKind::Lstm, 131, 99)];
+    let sizes =
+        [(CellKind::RnnTanh, 50, 197), (CellKind::Lstm, 131, 99), (CellKind::LstmPeephole, 7, 99)];
     for (cell, input, hidden) in sizes.into_iter().chain([(CellKind::GruResetAfter, 3, 113)]) {
         for (batch, time) in [(1, 23), (3, 41)] {
             let options = Options::new(cell, input, hidden);

@@ -78,6 +78,11 @@ impl<T: Element> Weights<T> {
         })
     }
 
+    /// What each unit has for itself: runs of H.
+    pub(crate) fn per_unit(&self) -> &[T] {
+        &self.numbers[self.shape.per_unit.clone()]
+    }
+
     /// The matrices for the way back.
     pub(crate) fn back<C: Cell>(&self, level: Level) -> Result<&Back<T>, Error> {
         self.back.get_or_try_init(|| {

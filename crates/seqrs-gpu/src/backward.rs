@@ -31,7 +31,8 @@ use crate::weights::Product;
 
 /// What the steps of a piece leave for the products over its items.
 struct Left {
-    /// Gradients of the gates: both parts side by side, where they differ.
+    /// Gradients of the gates: both parts side by side, where they differ, and behind them what
+    /// each step adds to the gradients of what each unit has for itself.
     d_gates: Numbers,
     /// Operands of the second product, of a cell that has one.
     operands: Option<Numbers>,
@@ -48,7 +49,9 @@ pub(crate) fn backward<C: Cell>(rec: &Recorder, run: Backward<'_, Recorder>) -> 
     let columns = C::GATES * hidden;
     let pieces = rec.pieces(run.steps, pieces::width::<C>(hidden))?;
     let kept = (C::SAVED + C::STATES) * hidden;
-    let width = if C::ONE_GATE_GRADIENT { columns } else { 2 * columns };
+    let of_gates = if C::ONE_GATE_GRADIENT { columns } else { 2 * columns };
+    let of_units = C::PER_UNIT * hidden;
+    let width = of_gates + of_units;
     let first = C::FIRST_GATES * hidden;
 
     let packed;
@@ -93,16 +96,21 @@ pub(crate) fn backward<C: Cell>(rec: &Recorder, run: Backward<'_, Recorder>) -> 
         rec.copy_rows(batch, states, (&record.last, 0, states), (&running, states, row));
 
         let last = C::GATES - C::FIRST_GATES;
-        let of_gates = |from: usize, gates: usize, units: usize| {
+        let recurrent = |from: usize, gates: usize, units: usize| {
             let weight_at = weights.at + shape.weight_hh.start + from * hidden * units;
             Product::backward(gates, hidden, units, weight_at)
         };
-        let mut products = vec![of_gates(0, C::FIRST_GATES, state)];
-        products.extend((last > 0).then(|| of_gates(C::FIRST_GATES, last, hidden)));
+        let per_unit = Product::per_unit(C::PER_UNIT, hidden, weights.at + shape.per_unit.start);
+        let per_unit = (C::PER_UNIT > 0).then_some(per_unit);
+        let mut products = vec![recurrent(0, C::FIRST_GATES, state)];
+        products.extend((last > 0).then(|| recurrent(C::FIRST_GATES, last, hidden)));
+        let depth = products[0].depth();
+        products.extend(per_unit);
         let recurrent = rec.packed_weights(&weights.numbers, &products);
         let project = shape.weight_hr.as_ref().map(|range| {
             let product = Product::backward(1, state, hidden, weights.at + range.start);
-            rec.packed_weights(&weights.numbers, &[product])
+            let products: Vec<Product> = [product].into_iter().chain(per_unit).collect();
+            rec.packed_weights(&weights.numbers, &products)
         });
         let all_steps = match &project {
             None => rec.rules.all_steps(1, C::GATES, hidden, batch),
@@ -112,7 +120,7 @@ pub(crate) fn backward<C: Cell>(rec: &Recorder, run: Backward<'_, Recorder>) -> 
             rows: batch as u32,
             units: state as u32,
             hidden: hidden as u32,
-            depth: products[0].depth() as u32,
+            depth: depth as u32,
             columns: (C::GATES * quads(hidden)) as u32,
             items_at: 0,
             d_y_at: 0,
@@ -126,6 +134,7 @@ pub(crate) fn backward<C: Cell>(rec: &Recorder, run: Backward<'_, Recorder>) -> 
             weights_at: 0,
             second_at: recurrent.second_at as u32,
             second_depth: (last * quads(hidden)) as u32,
+            per_unit_at: project.as_ref().unwrap_or(&recurrent).last_at as u32,
         };
         let tile = |units: usize| {
             let tile = rec.rules.tile(1, units, batch);
@@ -206,7 +215,7 @@ pub(crate) fn backward<C: Cell>(rec: &Recorder, run: Backward<'_, Recorder>) -> 
 
         // The gradients of the gates from column `at` on; behind those of the input those of the
         // state, where they differ.
-        let of_state = width - columns;
+        let of_state = of_gates - columns;
         let gates = |at: usize| -> Vec<Items<'_>> {
             let d = left.iter().map(|left| Matrix::new(&left.d_gates, at, width));
             pieces.iter().map(|piece| piece.items.len()).zip(d).collect()
@@ -229,6 +238,9 @@ pub(crate) fn backward<C: Cell>(rec: &Recorder, run: Backward<'_, Recorder>) -> 
             if let Some(range) = range {
                 rec.add_columns(columns, &gates(at), d_parameters, to(range));
             }
+        }
+        if of_units > 0 {
+            rec.add_columns(of_units, &gates(of_gates), d_parameters, to(&shape.per_unit));
         }
         if let Some(range) = &shape.weight_hr {
             let projections = || left.iter().filter_map(|left| left.projection.as_ref());

@@ -88,6 +88,8 @@ pub(crate) fn forward<C: Cell>(rec: &Recorder, run: Forward<'_, Recorder>) -> Re
         };
         let mut products = vec![of_gates(0, first)];
         products.extend((last > 0).then(|| of_gates(first, last)));
+        let per_unit = Product::per_unit(C::PER_UNIT, hidden, weights.at + shape.per_unit.start);
+        products.extend((C::PER_UNIT > 0).then_some(per_unit));
         let recurrent = rec.packed_weights(&weights.numbers, &products);
         let project = shape.weight_hr.as_ref().map(|range| {
             let product = Product::forward(1, state, hidden, weights.at + range.start, None);
@@ -127,6 +129,7 @@ pub(crate) fn forward<C: Cell>(rec: &Recorder, run: Forward<'_, Recorder>) -> Re
                 items_step: items_step(direction, batch),
                 weights_at: 0,
                 second_at: recurrent.second_at as u32,
+                per_unit_at: recurrent.last_at as u32,
             };
             let (c, table) = (run.state.c.as_deref(), &piece.table);
             let record = record.as_ref().map(|record| &record.items[k]);

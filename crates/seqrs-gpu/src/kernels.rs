@@ -214,6 +214,7 @@ struct Text {
     state: &'static [&'static str],
     saved: &'static [&'static str],
     opened: &'static [&'static str],
+    per_unit: &'static [&'static str],
     first_gates: usize,
     one_gate_gradient: bool,
 }
@@ -230,6 +231,7 @@ impl Text {
                     .join("\n")
             }
             CellKind::Lstm => include_str!("shaders/cell/lstm.wgsl").to_owned(),
+            CellKind::LstmPeephole => include_str!("shaders/cell/lstm_peephole.wgsl").to_owned(),
             CellKind::GruResetBefore => {
                 include_str!("shaders/cell/gru_reset_before.wgsl").to_owned()
             }
@@ -242,6 +244,7 @@ impl Text {
             state: <<C as Cell>::State<f32> as Bundle<f32>>::NAMES,
             saved: <<C as Cell>::Saved<f32> as Bundle<f32>>::NAMES,
             opened: <<C as Cell>::Opened<f32> as Bundle<f32>>::NAMES,
+            per_unit: <<C as Cell>::PerUnit<f32> as Bundle<f32>>::NAMES,
             first_gates: C::FIRST_GATES,
             one_gate_gradient: C::ONE_GATE_GRADIENT,
         })
@@ -320,6 +323,7 @@ fn h_at(b: u32, u: u32) -> f32 {
             self.gates_from_state("gates_from_state", self.gates.len() - gates, self.gates.len()),
             self.state_before(),
             self.opened_at(),
+            self.per_unit(),
             self.keep(recorded),
             self.state_after(projected),
         ]
@@ -357,6 +361,7 @@ fn h_at(b: u32, u: u32) -> f32 {
             self.gates_from_input(),
             self.gates_from_state("gates_from_state", gates - last, gates),
             self.state_before(),
+            self.per_unit(),
             self.keep(recorded),
             self.state_after(Projected::No),
         ]
@@ -388,7 +393,7 @@ fn h_at(b: u32, u: u32) -> f32 {
             write("d_gates"),
         ];
         let sizes = sizes(1, tile, tile.threads(1));
-        let glue = [self.recorded(), self.running(), self.leave()].concat();
+        let glue = [self.recorded(), self.running(), self.per_unit(), self.leave()].concat();
         let main = one_step("finish");
         let parts = [&sizes, SUMS, D_IN_BUFFERS, OPERAND_IS_D_AFTER, &glue, STEP_BACK, &main];
         self.pipeline("step back", params::StepBack::WGSL, &bindings, &parts)
@@ -410,7 +415,8 @@ fn h_at(b: u32, u: u32) -> f32 {
     d_new[b * 4u * p.columns + gate * padded(p.hidden) + u] = value;
 }
 ";
-        let glue = [ITEM_OF, set_d, &self.recorded(), &self.running(), &self.leave()].concat();
+        let loads = [self.recorded(), self.running(), self.per_unit()].concat();
+        let glue = [ITEM_OF, set_d, &loads, &self.leave()].concat();
         let body = include_str!("shaders/step_back_projected.wgsl");
         let parts = [&sizes, SUMS, &glue, body, &one_step("finish")];
         self.pipeline("step back of a projected", params::StepBack::WGSL, &bindings, &parts)
@@ -447,7 +453,7 @@ fn h_at(b: u32, u: u32) -> f32 {
         let threads = tile.threads(1).max(tile.rows * tile.units());
         let sizes = sizes(1, tile, threads);
         let held = include_str!("shaders/held/d_in_workgroup.wgsl");
-        let mut glue = [self.recorded(), self.running(), self.leave()].concat();
+        let mut glue = [self.recorded(), self.running(), self.per_unit(), self.leave()].concat();
         let first = ("Product(0u, 1u, p.weights_at, p.depth)", "finish");
         let second = ("Product(1u, 1u, p.second_at, p.second_depth)", "finish_closing");
         let main = if self.two_products() {
@@ -557,6 +563,23 @@ fn h_at(b: u32, u: u32) -> f32 {
         )
     }
 
+    /// They lie as the biases of a product without terms (weights.rs).
+    fn per_unit(&self) -> String {
+        let count = self.per_unit.len();
+        let load = |k: usize| format!("weights[at + {k}u][u % 4u]");
+        let loads = match count {
+            0 => "0.0".to_owned(),
+            _ => (0..count).map(load).collect::<Vec<_>>().join(", "),
+        };
+        format!(
+            "fn per_unit(u: u32) -> PerUnit {{
+    let at = p.per_unit_at + u / 4u * {count}u;
+    return PerUnit({loads});
+}}
+"
+        )
+    }
+
     /// An item's record: the saved values, and the state before the step.
     fn keep(&self, recorded: Recorded) -> String {
         let mut stores = String::new();
@@ -622,6 +645,10 @@ fn running_state(b: u32, u: u32) -> State {{
             }
             stores += &format!("    set_d(b, {k}u, u, d.d_gh.{gate});\n");
         }
+        let of_gates = if self.one_gate_gradient { gates } else { 2 * gates };
+        for (k, field) in self.per_unit.iter().enumerate() {
+            stores += &store("d_gates", "of_item", of_gates + k, format!("d.d_p.{field}"));
+        }
         for (k, field) in self.state.iter().enumerate() {
             stores += &store("running", "at", k, format!("d.d_s.{field}"));
             stores += &store("running", "at", self.state.len() + k, format!("s.{field}"));
@@ -682,6 +709,9 @@ fn all() -> Vec<Kernel> {
             Kernel::Step(CellKind::Lstm, Recorded::Yes, Projected::Yes, tile(4)),
             Kernel::Step(CellKind::Lstm, Recorded::No, Projected::Yes, tile(4)),
             Kernel::StepBack(CellKind::Lstm, Projected::Yes, one),
+            Kernel::Step(CellKind::LstmPeephole, Recorded::Yes, Projected::Yes, tile(4)),
+            Kernel::Step(CellKind::LstmPeephole, Recorded::No, Projected::Yes, tile(4)),
+            Kernel::StepBack(CellKind::LstmPeephole, Projected::Yes, one),
             Kernel::Open(CellKind::GruResetBefore, tile(2)),
             Kernel::Close(CellKind::GruResetBefore, one),
         ]);

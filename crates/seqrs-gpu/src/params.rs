@@ -75,6 +75,8 @@ params! {
         steps, items_step,
         /// Where the weights begin, and of all steps those of a second product, in fours.
         weights_at, second_at,
+        /// Where what each unit has for itself begins behind them, in fours.
+        per_unit_at,
     }
 }
 
@@ -99,5 +101,7 @@ params! {
         /// Where the weights begin, and of all steps those of a second product, in fours, and a
         /// fourth of its terms.
         weights_at, second_at, second_depth,
+        /// Where what each unit has for itself begins behind the weights, in fours.
+        per_unit_at,
     }
 }

@@ -27,9 +27,9 @@ pub(crate) struct Piece {
 }
 
 /// The most numbers that a buffer holds for an item: those of the record, or the gradients of the
-/// gates.
+/// gates, with what they add to those of what each unit has for itself.
 pub(crate) fn width<C: Cell>(hidden: usize) -> usize {
-    (C::SAVED + C::STATES).max(2 * C::GATES) * hidden
+    (C::SAVED + C::STATES).max(2 * C::GATES + C::PER_UNIT) * hidden
 }
 
 /// Cuts `steps` of at most `most_rows` rows into ranges whose rows, were all of them live, fit in

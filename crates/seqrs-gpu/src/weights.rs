@@ -39,6 +39,13 @@ impl Product {
         Self { units, products: 1, runs: gates, run: hidden, from_at, strides, bias_at: None }
     }
 
+    /// No product: what each unit has for itself, as the biases of one without terms.
+    pub(crate) fn per_unit(count: usize, hidden: usize, from_at: usize) -> Self {
+        let strides = [0; 4];
+        let bias_at = Some(from_at);
+        Self { units: hidden, products: count, runs: 0, run: 1, from_at, strides, bias_at }
+    }
+
     /// A fourth of the terms of a sum.
     pub(crate) fn depth(&self) -> usize {
         self.runs * quads(self.run)
@@ -50,12 +57,14 @@ impl Product {
     }
 }
 
-/// Weights of one product, or of a cell's two.
+/// Weights of one product, or of a cell's two, and behind them what each unit has for itself.
 #[derive(Debug)]
 pub(crate) struct Packed {
     pub(crate) numbers: Numbers,
     /// Where those of the second product begin, in fours.
     pub(crate) second_at: usize,
+    /// Where those of the last begin, in fours.
+    pub(crate) last_at: usize,
 }
 
 impl Recorder {
@@ -82,6 +91,7 @@ impl Recorder {
             self.rows(RowKernel::Pack, &[parameters, &to], params.words(), groups);
             to_at += product.len();
         }
-        Packed { numbers: to, second_at: products[0].len() / 4 }
+        let last = products.last().map_or(0, Product::len);
+        Packed { numbers: to, second_at: products[0].len() / 4, last_at: (to_at - last) / 4 }
     }
 }

@@ -43,7 +43,9 @@ fn fill<T: Number>(numbers: &mut [T], mut draw: impl FnMut() -> f64) -> Result<(
 
 /// The parameters of a recurrent layer: for each gate `weight_ih` Glorot uniform (fan in I,
 /// fan out H) and `weight_hh` orthogonal (Saxe et al. 2014), `weight_hr` Glorot uniform,
-/// biases 0, but `forget_bias` in the forget gate's part of an LSTM's `bias_ih`.
+/// biases 0, but `forget_bias` in the forget gate's part of an LSTM's `bias_ih`. What each unit has
+/// for itself, the peepholes of an LSTM, is Glorot uniform with both fans H, as Keras draws them
+/// (PeepholeLSTMCell); PyTorch has none.
 pub(crate) fn recurrent<T: Number>(
     spec: &Spec,
     seed: u64,
@@ -70,12 +72,14 @@ pub(crate) fn recurrent<T: Number>(
             Role::WeightHr => {
                 glorot(&mut stream(0), columns, parameter.shape[0], &mut numbers[range])?;
             }
-            Role::BiasIh if spec.cell() == seqrs_core::cell::CellKind::Lstm => {
-                // The second of the gates i, f, g, o.
-                let forget = &mut numbers[range.start + hidden..range.start + 2 * hidden];
-                forget.fill(T::from_f64(forget_bias));
+            Role::PerUnit => glorot(&mut stream(0), hidden, hidden, &mut numbers[range])?,
+            Role::BiasIh => {
+                if let Some(gate) = spec.cell().forget_gate() {
+                    let from = range.start + gate * hidden;
+                    numbers[from..from + hidden].fill(T::from_f64(forget_bias));
+                }
             }
-            Role::BiasIh | Role::BiasHh => {}
+            Role::BiasHh => {}
         }
     }
     orthogonal_blocks(orthogonal, &mut numbers)?;
@@ -243,7 +247,7 @@ mod tests {
 
     #[test]
     fn gates_of_a_recurrent_layer_start_as_documented() {
-        let mut options = Options::new(CellKind::Lstm, 30, 40);
+        let mut options = Options::new(CellKind::LstmPeephole, 30, 40);
         (options.num_layers, options.bidirectional, options.proj_size) = (2, true, 10);
         let spec = Spec::new(options).unwrap();
         let numbers = recurrent::<f64>(&spec, 5, 1.5).unwrap();
@@ -268,6 +272,10 @@ mod tests {
                     assert!(part[40..80].iter().all(|&x| x == 1.5));
                 }
                 Role::BiasHh => assert_eq!(largest, 0.0),
+                Role::PerUnit => {
+                    let a = (6.0 / 80_f64).sqrt();
+                    assert!(largest < a && largest > 0.8 * a);
+                }
             }
         }
     }

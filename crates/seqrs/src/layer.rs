@@ -417,6 +417,7 @@ mod tests {
         vec![
             LayerSpec::Rnn(Rnn::new(2, 3).layers(2).bidirectional(true)),
             LayerSpec::Lstm(Lstm::new(2, 5).proj_size(3).layers(3).seed(1 << 63)),
+            LayerSpec::Lstm(Lstm::new(2, 5).peepholes(true).bidirectional(true)),
             LayerSpec::Gru(Gru::new(2, 3).bias(false).batch_first(false)),
             LayerSpec::Embedding(Embedding::new(7, 2).padding_idx(6)),
             LayerSpec::Linear(Linear::new(2, 4).bias(false)),

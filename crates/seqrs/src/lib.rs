@@ -82,8 +82,6 @@
 //! - The feature `gpu` (off by default): [`gpu`](https://docs.rs/seqrs/latest/seqrs/gpu), the same
 //!   layers and training on a GPU, in f32.
 //!
-//! Not there yet: peepholes of the LSTM.
-//!
 //! # Laws
 //! A step at which a row is not live (past its length, or masked) keeps the row's state and
 //! outputs zero, and what the padding holds has no influence on anything. A row has the

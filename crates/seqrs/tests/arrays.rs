@@ -392,14 +392,27 @@ fn options_that_make_no_trainer_are_refused_by_name() {
 fn an_option_that_is_not_there_is_refused_by_name() {
     let json = r#"{"kind": "lstm", "input_size": 2, "hidden_size": 3, "num_layers": 1,
         "bias": true, "bidirectional": false, "dropout": 0.0, "proj_size": 0,
-        "forget_bias": 1.0, "batch_first": true, "peepholes": true}"#;
+        "forget_bias": 1.0, "batch_first": true, "zoneout": 0.5}"#;
     let message = serde_json::from_str::<LayerSpec>(json).unwrap_err().to_string();
-    assert!(message.contains("peepholes"), "{message}");
-    let without = json.replace(r#", "peepholes": true"#, "");
+    assert!(message.contains("zoneout"), "{message}");
+    let without = json.replace(r#", "zoneout": 0.5"#, "");
     assert_eq!(
         serde_json::from_str::<LayerSpec>(&without).unwrap(),
         LayerSpec::Lstm(Lstm::new(2, 3))
     );
+}
+
+/// What there was before there were peepholes says nothing of them, and still does not.
+#[test]
+fn an_lstm_without_peepholes_is_described_as_it_was_before_there_were_any() {
+    let plain = LayerSpec::Lstm(Lstm::new(2, 3));
+    let json = serde_json::to_string(&plain).unwrap();
+    assert!(!json.contains("peepholes"), "{json}");
+    assert_eq!(serde_json::from_str::<LayerSpec>(&json).unwrap(), plain);
+    let with = LayerSpec::Lstm(Lstm::new(2, 3).peepholes(true));
+    let json = serde_json::to_string(&with).unwrap();
+    assert!(json.contains(r#""peepholes":true"#), "{json}");
+    assert_eq!(serde_json::from_str::<LayerSpec>(&json).unwrap(), with);
 }
 
 #[test]

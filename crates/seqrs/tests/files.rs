@@ -38,6 +38,7 @@ fn every_spec() -> Vec<LayerSpec> {
         LayerSpec::Rnn(Rnn::new(2, 3).nonlinearity(Nonlinearity::Relu).bias(false)),
         LayerSpec::Lstm(Lstm::new(2, 5).proj_size(3).layers(3).dropout(0.1).seed(u64::MAX)),
         LayerSpec::Lstm(Lstm::new(2, 3).bidirectional(true).forget_bias(-0.30000000000000004)),
+        LayerSpec::Lstm(Lstm::new(2, 5).proj_size(3).layers(2).peepholes(true)),
         LayerSpec::Gru(Gru::new(2, 3).batch_first(false)),
         LayerSpec::Gru(Gru::new(2, 3).reset_after(true).layers(2)),
         LayerSpec::Embedding(Embedding::new(7, 2).padding_idx(6)),

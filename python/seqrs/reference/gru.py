@@ -85,22 +85,22 @@ class ResetBefore(Cell[Gates, State, Saved]):
     def between(self, gx: Gates, gh: Gates, s: State) -> Array:
         return sigmoid(gx.r + gh.r) * s.h
 
-    def forward(self, gx: Gates, gh: Gates, s: State) -> tuple[State, Saved]:
+    def forward(self, gx: Gates, gh: Gates, s: State, p: tuple[Array, ...]) -> tuple[State, Saved]:
         r = sigmoid(gx.r + gh.r)
         z = sigmoid(gx.z + gh.z)
         n = np.tanh(gx.n + gh.n)
         return State(h=z * s.h + (1 - z) * n), Saved(r, z, n, gh.n)
 
     def backward(
-        self, saved: Saved, s: State, s_new: State, d_s: State
-    ) -> tuple[Gates, Gates, State]:
+        self, saved: Saved, s: State, s_new: State, p: tuple[Array, ...], d_s: State
+    ) -> tuple[Gates, Gates, State, tuple[Array, ...]]:
         _, z, n, _ = saved
         d_g = Gates(
             r=np.zeros_like(z),  # reaches h only through r * h': backward_between()
             z=d_s.h * (s.h - n) * z * (1 - z),
             n=d_s.h * (1 - z) * (1 - n**2),
         )
-        return d_g, d_g, State(h=d_s.h * z)
+        return d_g, d_g, State(h=d_s.h * z), ()
 
     def backward_between(self, saved: Saved, s: State, d_q: Array) -> tuple[Gates, State]:
         r = saved.r
@@ -114,17 +114,17 @@ class ResetAfter(Cell[Gates, State, Saved]):
     gates = Gates
     state = State
 
-    def forward(self, gx: Gates, gh: Gates, s: State) -> tuple[State, Saved]:
+    def forward(self, gx: Gates, gh: Gates, s: State, p: tuple[Array, ...]) -> tuple[State, Saved]:
         r = sigmoid(gx.r + gh.r)
         z = sigmoid(gx.z + gh.z)
         n = np.tanh(gx.n + r * gh.n)
         return State(h=z * s.h + (1 - z) * n), Saved(r, z, n, gh.n)
 
     def backward(
-        self, saved: Saved, s: State, s_new: State, d_s: State
-    ) -> tuple[Gates, Gates, State]:
+        self, saved: Saved, s: State, s_new: State, p: tuple[Array, ...], d_s: State
+    ) -> tuple[Gates, Gates, State, tuple[Array, ...]]:
         r, z, n, gh_n = saved
         d_z = d_s.h * (s.h - n) * z * (1 - z)
         d_n = d_s.h * (1 - z) * (1 - n**2)
         d_r = d_n * gh_n * r * (1 - r)
-        return Gates(d_r, d_z, d_n), Gates(d_r, d_z, d_n * r), State(h=d_s.h * z)
+        return Gates(d_r, d_z, d_n), Gates(d_r, d_z, d_n * r), State(h=d_s.h * z), ()

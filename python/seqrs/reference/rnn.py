@@ -67,26 +67,26 @@ class Tanh(Cell[Gates, State, Saved]):
     gates = Gates
     state = State
 
-    def forward(self, gx: Gates, gh: Gates, s: State) -> tuple[State, Saved]:
+    def forward(self, gx: Gates, gh: Gates, s: State, p: tuple[Array, ...]) -> tuple[State, Saved]:
         return State(h=np.tanh(gx.a + gh.a)), Saved()
 
     def backward(
-        self, saved: Saved, s: State, s_new: State, d_s: State
-    ) -> tuple[Gates, Gates, State]:
+        self, saved: Saved, s: State, s_new: State, p: tuple[Array, ...], d_s: State
+    ) -> tuple[Gates, Gates, State, tuple[Array, ...]]:
         d_a = d_s.h * (1 - s_new.h**2)
-        return Gates(d_a), Gates(d_a), State(h=np.zeros_like(s.h))
+        return Gates(d_a), Gates(d_a), State(h=np.zeros_like(s.h)), ()
 
 
 class Relu(Cell[Gates, State, Saved]):
     gates = Gates
     state = State
 
-    def forward(self, gx: Gates, gh: Gates, s: State) -> tuple[State, Saved]:
+    def forward(self, gx: Gates, gh: Gates, s: State, p: tuple[Array, ...]) -> tuple[State, Saved]:
         return State(h=np.maximum(gx.a + gh.a, 0)), Saved()
 
     def backward(
-        self, saved: Saved, s: State, s_new: State, d_s: State
-    ) -> tuple[Gates, Gates, State]:
+        self, saved: Saved, s: State, s_new: State, p: tuple[Array, ...], d_s: State
+    ) -> tuple[Gates, Gates, State, tuple[Array, ...]]:
         # Asked this way round, a NaN in h lets the gradient through instead of hiding behind 0.
         d_a = np.where(s_new.h <= 0, 0.0, d_s.h)
-        return Gates(d_a), Gates(d_a), State(h=np.zeros_like(s.h))
+        return Gates(d_a), Gates(d_a), State(h=np.zeros_like(s.h)), ()

@@ -7,7 +7,7 @@ One step of one direction:
 
     gx = W_ih x  + b_ih                       gates from x
     gh = W_hh h' + b_hh                       gates from h
-    (h, c), saved = cell.forward(gx, gh, (h', c'))
+    (h, c), saved = cell.forward(gx, gh, (h', c'), p)     p: what each unit has for itself
     h = W_hr h                                only with a projection
 
 The way back is back-propagation through time over all steps: with L = sum over t of L<t>,
@@ -47,23 +47,27 @@ SavedT = TypeVar("SavedT", bound="tuple[Array, ...]")
 class Cell(Generic[GatesT, StateT, SavedT]):
     """A pointwise function of (gates from x, gates from h, state), and its gradient.
 
-    Each array is (live rows, H), but for the `h` of a state under a projection: (live rows, P).
+    `p` are the parameters that each unit has for itself, named in `per_unit`, (H) each. Each other
+    array is (live rows, H), but for the `h` of a state under a projection: (live rows, P).
     A cell whose last `late` gates multiply something other than h' says what in `between`.
     """
 
     gates: type[GatesT]  # a named tuple; its fields are the order of the gates in every weight
     state: type[StateT]  # a named tuple with h, which is the output too
     biases: tuple[str, ...] = ("bias_ih", "bias_hh")
+    per_unit: tuple[str, ...] = ()
     late: int = 0
 
-    def forward(self, gx: GatesT, gh: GatesT, s: StateT) -> tuple[StateT, SavedT]:
+    def forward(
+        self, gx: GatesT, gh: GatesT, s: StateT, p: tuple[Array, ...]
+    ) -> tuple[StateT, SavedT]:
         """The new state, and what `backward` needs to know."""
         raise NotImplementedError
 
     def backward(
-        self, saved: SavedT, s: StateT, s_new: StateT, d_s: StateT
-    ) -> tuple[GatesT, GatesT, StateT]:
-        """d_gx, d_gh, and the part of d_s' that does not pass through the gates."""
+        self, saved: SavedT, s: StateT, s_new: StateT, p: tuple[Array, ...], d_s: StateT
+    ) -> tuple[GatesT, GatesT, StateT, tuple[Array, ...]]:
+        """d_gx, d_gh, d_s' as far as it does not pass through a product, and each row's d_p."""
         raise NotImplementedError
 
     def between(self, gx: GatesT, gh: GatesT, s: StateT) -> Array:
@@ -274,7 +278,10 @@ class Layer:
     # Parameters.
 
     def _initial_params(self) -> dict[str, Array]:
-        """W_ih Glorot uniform and W_hh orthogonal, gate by gate; biases 0."""
+        """W_ih Glorot uniform and W_hh orthogonal, gate by gate; biases 0.
+
+        What each unit has for itself is Glorot uniform with both fans H.
+        """
         hidden, gates = self.hidden_size, len(self.cell.gates._fields)
         params: dict[str, Array] = {}
         for k in range(self.num_layers):
@@ -291,6 +298,9 @@ class Layer:
                     params[f"{name}_{end}"] = np.zeros(gates * hidden)
                 if self.proj_size:
                     params[f"weight_hr_{end}"] = _glorot(self._random, self.proj_size, hidden)
+                for name in self.cell.per_unit:
+                    bound = np.sqrt(6 / (hidden + hidden))
+                    params[f"{name}_{end}"] = self._random.uniform(-bound, bound, hidden)
         return params
 
     def _weights(self, k: int, suffix: str) -> dict[str, Array]:
@@ -446,7 +456,7 @@ def forward_step(
         late = _late(cell, w)
         q = cell.between(_split(cell, gx), _split(cell, gh), s)
         gh[:, late:] = q @ w["weight_hh"][late:].T
-    s_new, saved = cell.forward(_split(cell, gx), _split(cell, gh), s)
+    s_new, saved = cell.forward(_split(cell, gx), _split(cell, gh), s, _per_unit(cell, w))
     step = Step(t, rows, x, s, q, saved, s_new)
     if "weight_hr" in w:
         s_new = s_new._replace(h=s_new.h @ w["weight_hr"].T)
@@ -461,7 +471,10 @@ def backward_step(
         d_w["weight_hr"] += d_s.h.T @ step.s_new.h
         d_s = d_s._replace(h=d_s.h @ w["weight_hr"])
 
-    gates_x, gates_h, d_s_prev = cell.backward(step.saved, step.s, step.s_new, d_s)
+    p = _per_unit(cell, w)
+    gates_x, gates_h, d_s_prev, d_p = cell.backward(step.saved, step.s, step.s_new, p, d_s)
+    for name, d in zip(cell.per_unit, d_p, strict=True):
+        d_w[name] += d.sum(axis=0)
     d_gx, d_gh = np.concatenate(gates_x, axis=1), np.concatenate(gates_h, axis=1)
 
     late = _late(cell, w)
@@ -492,6 +505,10 @@ def _late(cell: Cell[Any, Any, Any], w: dict[str, Array]) -> int:
     """The first row of W_hh that does not multiply h'; the number of rows if all do."""
     rows, gates = len(w["weight_hh"]), len(cell.gates._fields)
     return rows // gates * (gates - cell.late)
+
+
+def _per_unit(cell: Cell[Any, Any, Any], w: dict[str, Array]) -> tuple[Array, ...]:
+    return tuple(w[name] for name in cell.per_unit)
 
 
 def _split(cell: Cell[Any, Any, Any], g: Array) -> Any:

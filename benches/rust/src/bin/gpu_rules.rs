@@ -36,6 +36,7 @@ impl Shape {
             CellKind::RnnTanh => "rnn",
             CellKind::RnnRelu => "rnn-relu",
             CellKind::Lstm => "lstm",
+            CellKind::LstmPeephole => "lstm-peephole",
             CellKind::GruResetBefore => "gru-before",
             CellKind::GruResetAfter => "gru",
         };

@@ -70,6 +70,7 @@ impl Cell for GruResetBefore {
     type State<V: Copy> = H<V>;
     type Saved<V: Copy> = Gates<V>;
     type Opened<V: Copy> = Opened<V>;
+    type PerUnit<V: Copy> = Nothing;
 
     const FIRST_GATES: usize = 2;
     const ONE_GATE_GRADIENT: bool = true;
@@ -87,6 +88,7 @@ impl Cell for GruResetBefore {
         gh: Gates<V>,
         s: H<V>,
         opened: Opened<V>,
+        _: Nothing,
     ) -> (H<V>, Gates<V>) {
         let Opened { r, z } = opened;
         let n = (gx.n + gh.n).tanh();
@@ -95,7 +97,13 @@ impl Cell for GruResetBefore {
     }
 
     #[inline(always)]
-    fn backward<V: Lanes>(saved: Gates<V>, s: H<V>, _: H<V>, d_s: H<V>) -> Gradients<Self, V> {
+    fn backward<V: Lanes>(
+        saved: Gates<V>,
+        s: H<V>,
+        _: H<V>,
+        _: Nothing,
+        d_s: H<V>,
+    ) -> Gradients<Self, V> {
         let Gates { z, n, .. } = saved;
         let one = V::one();
         let d = Gates {
@@ -103,7 +111,7 @@ impl Cell for GruResetBefore {
             z: d_s.h * (s.h - n) * z * (one - z),
             n: d_s.h * (one - z) * (one - n * n),
         };
-        (d, d, H { h: d_s.h * z })
+        Gradients { d_gx: d, d_gh: d, d_s: H { h: d_s.h * z }, d_p: Nothing }
     }
 
     #[inline(always)]
@@ -129,6 +137,7 @@ impl Cell for GruResetAfter {
     type State<V: Copy> = H<V>;
     type Saved<V: Copy> = SavedAfter<V>;
     type Opened<V: Copy> = Nothing;
+    type PerUnit<V: Copy> = Nothing;
 
     const FIRST_GATES: usize = 3;
     const ONE_GATE_GRADIENT: bool = false;
@@ -139,7 +148,13 @@ impl Cell for GruResetAfter {
     }
 
     #[inline(always)]
-    fn forward<V: Lanes>(gx: Gates<V>, gh: Gates<V>, s: H<V>, _: Nothing) -> (H<V>, SavedAfter<V>) {
+    fn forward<V: Lanes>(
+        gx: Gates<V>,
+        gh: Gates<V>,
+        s: H<V>,
+        _: Nothing,
+        _: Nothing,
+    ) -> (H<V>, SavedAfter<V>) {
         let r = (gx.r + gh.r).sigmoid();
         let z = (gx.z + gh.z).sigmoid();
         let n = (gx.n + r * gh.n).tanh();
@@ -148,7 +163,13 @@ impl Cell for GruResetAfter {
     }
 
     #[inline(always)]
-    fn backward<V: Lanes>(saved: SavedAfter<V>, s: H<V>, _: H<V>, d_s: H<V>) -> Gradients<Self, V> {
+    fn backward<V: Lanes>(
+        saved: SavedAfter<V>,
+        s: H<V>,
+        _: H<V>,
+        _: Nothing,
+        d_s: H<V>,
+    ) -> Gradients<Self, V> {
         let SavedAfter { r, z, n, m } = saved;
         let one = V::one();
         let d_n = d_s.h * (one - z) * (one - n * n);
@@ -156,6 +177,6 @@ impl Cell for GruResetAfter {
         let d_z = d_s.h * (s.h - n) * z * (one - z);
         let d_gx = Gates { r: d_r, z: d_z, n: d_n };
         let d_gh = Gates { r: d_r, z: d_z, n: d_n * r };
-        (d_gx, d_gh, H { h: d_s.h * z })
+        Gradients { d_gx, d_gh, d_s: H { h: d_s.h * z }, d_p: Nothing }
     }
 }

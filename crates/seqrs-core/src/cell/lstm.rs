@@ -40,6 +40,7 @@ impl Cell for Lstm {
     type State<V: Copy> = Hc<V>;
     type Saved<V: Copy> = Gates<V>;
     type Opened<V: Copy> = Nothing;
+    type PerUnit<V: Copy> = Nothing;
 
     const FIRST_GATES: usize = 4;
     const ONE_GATE_GRADIENT: bool = true;
@@ -50,7 +51,13 @@ impl Cell for Lstm {
     }
 
     #[inline(always)]
-    fn forward<V: Lanes>(gx: Gates<V>, gh: Gates<V>, s: Hc<V>, _: Nothing) -> (Hc<V>, Gates<V>) {
+    fn forward<V: Lanes>(
+        gx: Gates<V>,
+        gh: Gates<V>,
+        s: Hc<V>,
+        _: Nothing,
+        _: Nothing,
+    ) -> (Hc<V>, Gates<V>) {
         let i = (gx.i + gh.i).sigmoid();
         let f = (gx.f + gh.f).sigmoid();
         let g = (gx.g + gh.g).tanh();
@@ -65,6 +72,7 @@ impl Cell for Lstm {
         saved: Gates<V>,
         s: Hc<V>,
         s_new: Hc<V>,
+        _: Nothing,
         d_s: Hc<V>,
     ) -> Gradients<Self, V> {
         let Gates { i, f, g, o } = saved;
@@ -77,7 +85,8 @@ impl Cell for Lstm {
             g: d_c * i * (one - g * g),
             o: d_s.h * t * o * (one - o),
         };
-        (d, d, Hc { h: V::zero(), c: d_c * f })
+        let d_s = Hc { h: V::zero(), c: d_c * f };
+        Gradients { d_gx: d, d_gh: d, d_s, d_p: Nothing }
     }
 
     #[inline(always)]

@@ -13,20 +13,31 @@
 mod bundle;
 mod gru;
 mod lstm;
+mod lstm_peephole;
 mod rnn;
 
 pub use bundle::{Bundle, H, Hc, MAX_BUNDLE, Nothing};
 pub use gru::{GruResetAfter, GruResetBefore};
 pub use lstm::Lstm;
+pub use lstm_peephole::LstmPeephole;
 pub use rnn::{Activation, Relu, Rnn, Tanh};
 
 use serde::{Deserialize, Serialize};
 
 use crate::lanes::Lanes;
 
-/// The gradients that [`Cell::backward`] gives: those of the gates' two parts, and of the
-/// state before the step as far as it does not go through a product.
-pub type Gradients<C, V> = (<C as Cell>::Gates<V>, <C as Cell>::Gates<V>, <C as Cell>::State<V>);
+/// The gradients that [`Cell::backward`] gives.
+#[derive(Clone, Copy, Debug)]
+pub struct Gradients<C: Cell, V: Copy> {
+    /// Of the gates, the part of the input.
+    pub d_gx: C::Gates<V>,
+    /// Of the gates, the part of the hidden state.
+    pub d_gh: C::Gates<V>,
+    /// Of the state before the step, as far as it does not go through a product.
+    pub d_s: C::State<V>,
+    /// What this step adds to those of the unit's own parameters.
+    pub d_p: C::PerUnit<V>,
+}
 
 /// One unit of a recurrent layer at one step.
 pub trait Cell: Copy + Send + Sync + 'static {
@@ -38,6 +49,9 @@ pub trait Cell: Copy + Send + Sync + 'static {
     type Saved<V: Copy>: Bundle<V>;
     /// What [`Cell::open`] hands to [`Cell::forward`].
     type Opened<V: Copy>: Bundle<V>;
+    /// Parameters that each unit has for itself, besides its rows of the weights and biases; they
+    /// are called `weight_` and the name of the field.
+    type PerUnit<V: Copy>: Bundle<V>;
 
     /// Number of gates, G.
     const GATES: usize = <Self::Gates<f32> as Bundle<f32>>::NAMES.len();
@@ -45,6 +59,8 @@ pub trait Cell: Copy + Send + Sync + 'static {
     const STATES: usize = <Self::State<f32> as Bundle<f32>>::NAMES.len();
     /// Numbers a unit keeps for backward at each step, besides its states.
     const SAVED: usize = <Self::Saved<f32> as Bundle<f32>>::NAMES.len();
+    /// Number of parameters that each unit has for itself.
+    const PER_UNIT: usize = <Self::PerUnit<f32> as Bundle<f32>>::NAMES.len();
     /// Gates whose recurrent product is with h'. The remaining ones multiply an operand
     /// that [`Cell::open`] makes of the first; most cells have none of these.
     const FIRST_GATES: usize;
@@ -65,15 +81,17 @@ pub trait Cell: Copy + Send + Sync + 'static {
         gh: Self::Gates<V>,
         s: Self::State<V>,
         opened: Self::Opened<V>,
+        p: Self::PerUnit<V>,
     ) -> (Self::State<V>, Self::Saved<V>);
 
     /// One step back: from the gradient of the state after the step to the gradients of
-    /// the gates and of the state before. For a cell with two products the gradients of
+    /// the gates, of the state before and of the unit's own parameters. For a cell with two products the gradients of
     /// the first gates are completed by [`Cell::close`].
     fn backward<V: Lanes>(
         saved: Self::Saved<V>,
         s: Self::State<V>,
         s_new: Self::State<V>,
+        p: Self::PerUnit<V>,
         d_s: Self::State<V>,
     ) -> Gradients<Self, V>;
 
@@ -112,6 +130,8 @@ pub enum CellKind {
     RnnRelu,
     /// [`Lstm`].
     Lstm,
+    /// [`LstmPeephole`].
+    LstmPeephole,
     /// [`GruResetBefore`]: the textbook's GRU.
     GruResetBefore,
     /// [`GruResetAfter`]: PyTorch's and cuDNN's GRU.
@@ -135,6 +155,10 @@ macro_rules! with_cell {
                 type $cell = $crate::cell::Lstm;
                 $body
             }
+            $crate::cell::CellKind::LstmPeephole => {
+                type $cell = $crate::cell::LstmPeephole;
+                $body
+            }
             $crate::cell::CellKind::GruResetBefore => {
                 type $cell = $crate::cell::GruResetBefore;
                 $body
@@ -149,8 +173,14 @@ macro_rules! with_cell {
 
 impl CellKind {
     /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::RnnTanh, Self::RnnRelu, Self::Lstm, Self::GruResetBefore, Self::GruResetAfter];
+    pub const ALL: [Self; 6] = [
+        Self::RnnTanh,
+        Self::RnnRelu,
+        Self::Lstm,
+        Self::LstmPeephole,
+        Self::GruResetBefore,
+        Self::GruResetAfter,
+    ];
 
     /// Number of gates, G.
     pub fn gates(self) -> usize {
@@ -165,6 +195,17 @@ impl CellKind {
     /// Numbers a unit keeps for backward at each step, besides its states.
     pub fn saved(self) -> usize {
         with_cell!(self, C => <C as Cell>::SAVED)
+    }
+
+    /// The names of the parameters that each unit has for itself.
+    pub fn per_unit(self) -> &'static [&'static str] {
+        with_cell!(self, C => <<C as Cell>::PerUnit<f32> as Bundle<f32>>::NAMES)
+    }
+
+    /// Which of the gates is a forget gate, if any.
+    pub fn forget_gate(self) -> Option<usize> {
+        let gates = with_cell!(self, C => <<C as Cell>::Gates<f32> as Bundle<f32>>::NAMES);
+        gates.iter().position(|&gate| gate == "f")
     }
 
     /// Whether the gates have a bias on the side of the hidden state too. The reset-before

@@ -67,6 +67,7 @@ impl<A: Activation> Cell for Rnn<A> {
     type State<V: Copy> = H<V>;
     type Saved<V: Copy> = Nothing;
     type Opened<V: Copy> = Nothing;
+    type PerUnit<V: Copy> = Nothing;
 
     const FIRST_GATES: usize = 1;
     const ONE_GATE_GRADIENT: bool = true;
@@ -77,14 +78,26 @@ impl<A: Activation> Cell for Rnn<A> {
     }
 
     #[inline(always)]
-    fn forward<V: Lanes>(gx: Gates<V>, gh: Gates<V>, _: H<V>, _: Nothing) -> (H<V>, Nothing) {
+    fn forward<V: Lanes>(
+        gx: Gates<V>,
+        gh: Gates<V>,
+        _: H<V>,
+        _: Nothing,
+        _: Nothing,
+    ) -> (H<V>, Nothing) {
         let h = A::value(gx.a + gh.a);
         (H { h }, Nothing)
     }
 
     #[inline(always)]
-    fn backward<V: Lanes>(_: Nothing, _: H<V>, s_new: H<V>, d_s: H<V>) -> Gradients<Self, V> {
-        let d_a = d_s.h * A::slope(s_new.h);
-        (Gates { a: d_a }, Gates { a: d_a }, H { h: V::zero() })
+    fn backward<V: Lanes>(
+        _: Nothing,
+        _: H<V>,
+        s_new: H<V>,
+        _: Nothing,
+        d_s: H<V>,
+    ) -> Gradients<Self, V> {
+        let d = Gates { a: d_s.h * A::slope(s_new.h) };
+        Gradients { d_gx: d, d_gh: d, d_s: H { h: V::zero() }, d_p: Nothing }
     }
 }

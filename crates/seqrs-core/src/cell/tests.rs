@@ -72,6 +72,7 @@ fn step<C: Cell, V: Lanes>(
     gx: [V; MAX_BUNDLE],
     gh: [V; MAX_BUNDLE],
     s: [V; MAX_BUNDLE],
+    p: [V; MAX_BUNDLE],
     second: V,
 ) -> (C::State<V>, C::Saved<V>) {
     let (gx, s) = (C::Gates::from_array(gx), C::State::from_array(s));
@@ -85,7 +86,7 @@ fn step<C: Cell, V: Lanes>(
     for late in gh.iter_mut().take(gates).skip(C::FIRST_GATES) {
         *late = operand * second;
     }
-    C::forward(gx, C::Gates::from_array(gh), s, opened)
+    C::forward(gx, C::Gates::from_array(gh), s, opened, C::PerUnit::from_array(p))
 }
 
 fn check<C: Cell>(seed: u64) {
@@ -97,14 +98,15 @@ fn check<C: Cell>(seed: u64) {
         (bits >> 11) as f64 / (1u64 << 52) as f64 * 2.0 - 2.0
     };
     let mut four = || [random(), random(), random(), random()];
-    let (gx, gh, s, d_new) = (four(), four(), four(), four());
+    let (gx, gh, s, d_new, p) = (four(), four(), four(), four(), four());
     let (gates, states) = (C::GATES, C::STATES);
 
-    let (s_new, saved) = step::<C, f64>(gx, gh, s, SECOND);
+    let (s_new, saved) = step::<C, f64>(gx, gh, s, p, SECOND);
     let state = C::State::from_array(s);
-    let (d_gx, d_gh, d_s) = C::backward(saved, state, s_new, C::State::from_array(d_new));
-    let (mut d_gx, mut d_gh) = (d_gx.to_array(0.0), d_gh.to_array(0.0));
-    let mut d_s = d_s.to_array(0.0);
+    let d_new_state = C::State::from_array(d_new);
+    let d = C::backward(saved, state, s_new, C::PerUnit::from_array(p), d_new_state);
+    let (mut d_gx, mut d_gh) = (d.d_gx.to_array(0.0), d.d_gh.to_array(0.0));
+    let (mut d_s, d_p) = (d.d_s.to_array(0.0), d.d_p.to_array(0.0));
     if C::FIRST_GATES < gates {
         let d_operand = (C::FIRST_GATES..gates).map(|k| d_gh[k] * SECOND).sum();
         let (more, d_h) = C::close(saved, state, d_operand);
@@ -125,10 +127,10 @@ fn check<C: Cell>(seed: u64) {
 
     // d_new . d(new state)/d(input) for one input at a time
     let directional = |which: usize, k: usize| {
-        let mut inputs = [gx, gh, s].map(|values| values.map(Dual::constant));
+        let mut inputs = [gx, gh, s, p].map(|values| values.map(Dual::constant));
         inputs[which][k].d = 1.0;
-        let [gx, gh, s] = inputs;
-        let (s_new, _) = step::<C, Dual>(gx, gh, s, Dual::constant(SECOND));
+        let [gx, gh, s, p] = inputs;
+        let (s_new, _) = step::<C, Dual>(gx, gh, s, p, Dual::constant(SECOND));
         let s_new = s_new.to_array(Dual::zero());
         (0..states).map(|j| d_new[j] * s_new[j].d).sum::<f64>()
     };
@@ -143,6 +145,9 @@ fn check<C: Cell>(seed: u64) {
     }
     for k in 0..states {
         close(d_s[k], directional(2, k), "d_s");
+    }
+    for k in 0..C::PER_UNIT {
+        close(d_p[k], directional(3, k), "d_p");
     }
 }
 

@@ -2,5 +2,5 @@
 
 struct Stepped { s: State, saved: Saved }
 struct Operand { value: f32, opened: Opened }
-struct Gradients { d_gx: Gates, d_gh: Gates, d_s: State }
+struct Gradients { d_gx: Gates, d_gh: Gates, d_s: State, d_p: PerUnit }
 struct Closed { d_g: Gates, d_h: f32 }

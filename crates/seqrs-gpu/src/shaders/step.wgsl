@@ -11,7 +11,8 @@ fn finish(b: u32, u: u32, sums: array<f32, PRODUCTS>) {
         set_h(b, u, s.h);
         return;
     }
-    let stepped = forward(gates_from_input(item, u), gates_from_state(sums), s, opened_at(b, u));
+    let gx = gates_from_input(item, u);
+    let stepped = forward(gx, gates_from_state(sums), s, opened_at(b, u), per_unit(u));
     keep(item, b, u, s, stepped.saved);
     state_after(item, b, u, stepped.s);
 }

@@ -18,6 +18,6 @@ fn finish(b: u32, u: u32, sums: array<f32, PRODUCTS>) {
         d_s.h += d_y[p.d_y_at + item * p.d_y_stride + u];
     }
     let s = recorded_state(item, u);
-    let d = backward(recorded(item, u), s, running_state(b, u), d_s);
+    let d = backward(recorded(item, u), s, running_state(b, u), per_unit(u), d_s);
     leave(item, b, u, d, s);
 }

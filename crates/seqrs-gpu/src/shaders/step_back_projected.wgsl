@@ -25,7 +25,7 @@ fn finish(b: u32, u: u32, sums: array<f32, PRODUCTS>) {
     let s = recorded_state(item, u);
     let s_new = running_state(b, u);
     m[item * p.units + u] = unprojected(saved, s_new);
-    var d = backward(saved, s, s_new, d_s);
+    var d = backward(saved, s, s_new, per_unit(u), d_s);
     d.d_s.h = 0.0;
     leave(item, b, u, d, s);
 }

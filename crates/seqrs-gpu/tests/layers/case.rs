@@ -83,12 +83,22 @@ impl Case {
     }
 
     pub(crate) fn projected(hidden: usize, size: usize, time: usize, lengths: &[usize]) -> Self {
-        let mut case = Self::new(CellKind::Lstm, hidden, time, lengths);
+        Self::projected_of(CellKind::Lstm, hidden, size, time, lengths)
+    }
+
+    fn projected_of(
+        cell: CellKind,
+        hidden: usize,
+        size: usize,
+        time: usize,
+        lengths: &[usize],
+    ) -> Self {
+        let mut case = Self::new(cell, hidden, time, lengths);
         case.options.proj_size = size;
         case
     }
 
-    /// Every cell, and the one that can be projected so too, with `change` made to each.
+    /// Every cell, and those that can be projected so too, with `change` made to each.
     pub(crate) fn all_cells(
         hidden: usize,
         time: usize,
@@ -97,7 +107,10 @@ impl Case {
     ) -> Vec<Self> {
         let cells = CellKind::ALL.map(|cell| Self::new(cell, hidden, time, lengths));
         let mut all = Vec::from(cells);
-        all.push(Self::projected(hidden, hidden / 2, time, lengths));
+        let projected = CellKind::ALL.into_iter().filter(|cell| cell.states() > 1);
+        all.extend(
+            projected.map(|cell| Self::projected_of(cell, hidden, hidden / 2, time, lengths)),
+        );
         all.iter_mut().for_each(change);
         all
     }

@@ -62,7 +62,8 @@ pub struct Rnn {
 
 /// Long short-term memory (Hochreiter and Schmidhuber 1997, with the forget gate of Gers et
 /// al. 2000): f, i, o = s(W [h', x] + b), c~ = tanh(W_c [h', x] + b_c), c = f*c' + i*c~,
-/// h = o*tanh(c).
+/// h = o*tanh(c). With peepholes (Gers and Schmidhuber 2000) each gate also sees its unit's cell
+/// state, times one number a unit: i and f see c', o sees c.
 ///
 /// ```
 /// let layer = seqrs::Lstm::new(64, 256).layers(2).bidirectional(true).build::<f32>()?;
@@ -87,6 +88,10 @@ pub struct Lstm {
     pub dropout: f64,
     /// Size P of the projected hidden state (Sak et al. 2014), or 0 for none.
     pub proj_size: usize,
+    /// Whether gates see the cell state: `weight_ci`, `weight_cf` and `weight_co`, (H) each.
+    // A file of an LSTM without is the one that it was before there were any.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub peepholes: bool,
     /// Initial value of the forget gate's part of `bias_ih`.
     pub forget_bias: f64,
     /// Whether callers' arrays are (B, T, I), not (T, B, I).
@@ -225,9 +230,11 @@ builder!(Rnn { nonlinearity: Nonlinearity::Tanh } {
     #[doc = "What each unit does to its sum."]
     nonlinearity: Nonlinearity;
 });
-builder!(Lstm { proj_size: 0, forget_bias: 1.0 } {
+builder!(Lstm { proj_size: 0, peepholes: false, forget_bias: 1.0 } {
     #[doc = "Size P of the projected hidden state (Sak et al. 2014), or 0 for none."]
     proj_size: usize;
+    #[doc = "Whether gates see the cell state: `weight_ci`, `weight_cf` and `weight_co`, (H) each."]
+    peepholes: bool;
     #[doc = "Initial value of the forget gate's part of `bias_ih`."]
     forget_bias: f64;
 });
@@ -257,7 +264,11 @@ impl Described {
                     let expected = "a finite number";
                     return Err(Error::option("forget_bias", expected, lstm.forget_bias));
                 }
-                Options { proj_size: lstm.proj_size, ..lstm.options(CellKind::Lstm) }
+                let cell = match lstm.peepholes {
+                    true => CellKind::LstmPeephole,
+                    false => CellKind::Lstm,
+                };
+                Options { proj_size: lstm.proj_size, ..lstm.options(cell) }
             }
             Self::Gru(gru) => gru.options(match gru.reset_after {
                 true => CellKind::GruResetAfter,

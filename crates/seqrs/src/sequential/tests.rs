@@ -268,7 +268,9 @@ fn gradients_of_recurrent_layers_are_those_of_differences() {
     let relu = Rnn::new(2, 3).nonlinearity(Nonlinearity::Relu).bidirectional(true);
     check_gradients(&[LayerSpec::Rnn(relu)], None);
     let lstm = Lstm::new(2, 4).layers(2).bidirectional(true).proj_size(2).dropout(0.5);
-    check_gradients(&[LayerSpec::Lstm(lstm)], Some(2));
+    check_gradients(&[LayerSpec::Lstm(lstm.clone())], Some(2));
+    check_gradients(&[LayerSpec::Lstm(lstm.peepholes(true))], Some(2));
+    check_gradients(&[LayerSpec::Lstm(Lstm::new(3, 2).peepholes(true).bias(false))], None);
     check_gradients(&[LayerSpec::Gru(Gru::new(3, 2).bidirectional(true))], None);
     check_gradients(&[LayerSpec::Gru(Gru::new(3, 2).reset_after(true).bias(false))], None);
 }

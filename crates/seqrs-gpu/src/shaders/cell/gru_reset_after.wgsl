@@ -4,8 +4,9 @@ struct Gates { r: f32, z: f32, n: f32 }
 struct State { h: f32 }
 struct Saved { r: f32, z: f32, n: f32, m: f32 }
 struct Opened { nothing: f32 }
+struct PerUnit { nothing: f32 }
 
-fn forward(gx: Gates, gh: Gates, s: State, opened: Opened) -> Stepped {
+fn forward(gx: Gates, gh: Gates, s: State, opened: Opened, p: PerUnit) -> Stepped {
     let r = sigmoid(gx.r + gh.r);
     let z = sigmoid(gx.z + gh.z);
     let n = hyperbolic_tangent(gx.n + r * gh.n);
@@ -13,7 +14,7 @@ fn forward(gx: Gates, gh: Gates, s: State, opened: Opened) -> Stepped {
     return Stepped(State(h), Saved(r, z, n, gh.n));
 }
 
-fn backward(saved: Saved, s: State, s_new: State, d_s: State) -> Gradients {
+fn backward(saved: Saved, s: State, s_new: State, p: PerUnit, d_s: State) -> Gradients {
     let r = saved.r;
     let z = saved.z;
     let n = saved.n;
@@ -22,5 +23,5 @@ fn backward(saved: Saved, s: State, s_new: State, d_s: State) -> Gradients {
     let d_z = d_s.h * (s.h - n) * z * (1.0 - z);
     let d_gx = Gates(d_r, d_z, d_n);
     let d_gh = Gates(d_r, d_z, d_n * r);
-    return Gradients(d_gx, d_gh, State(d_s.h * z));
+    return Gradients(d_gx, d_gh, State(d_s.h * z), PerUnit(0.0));
 }

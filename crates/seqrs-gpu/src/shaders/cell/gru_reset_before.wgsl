@@ -5,6 +5,7 @@ struct Gates { r: f32, z: f32, n: f32 }
 struct State { h: f32 }
 struct Saved { r: f32, z: f32, n: f32 }
 struct Opened { r: f32, z: f32 }
+struct PerUnit { nothing: f32 }
 
 fn open(gx: Gates, gh: Gates, s: State) -> Operand {
     let r = sigmoid(gx.r + gh.r);
@@ -12,7 +13,7 @@ fn open(gx: Gates, gh: Gates, s: State) -> Operand {
     return Operand(r * s.h, Opened(r, z));
 }
 
-fn forward(gx: Gates, gh: Gates, s: State, opened: Opened) -> Stepped {
+fn forward(gx: Gates, gh: Gates, s: State, opened: Opened, p: PerUnit) -> Stepped {
     let r = opened.r;
     let z = opened.z;
     let n = hyperbolic_tangent(gx.n + gh.n);
@@ -20,11 +21,11 @@ fn forward(gx: Gates, gh: Gates, s: State, opened: Opened) -> Stepped {
     return Stepped(State(h), Saved(r, z, n));
 }
 
-fn backward(saved: Saved, s: State, s_new: State, d_s: State) -> Gradients {
+fn backward(saved: Saved, s: State, s_new: State, p: PerUnit, d_s: State) -> Gradients {
     let z = saved.z;
     let n = saved.n;
     let d = Gates(0.0, d_s.h * (s.h - n) * z * (1.0 - z), d_s.h * (1.0 - z) * (1.0 - n * n));
-    return Gradients(d, d, State(d_s.h * z));
+    return Gradients(d, d, State(d_s.h * z), PerUnit(0.0));
 }
 
 fn operand(saved: Saved, s: State) -> f32 {

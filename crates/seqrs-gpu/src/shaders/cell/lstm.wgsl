@@ -4,8 +4,9 @@ struct Gates { i: f32, f: f32, g: f32, o: f32 }
 struct State { h: f32, c: f32 }
 struct Saved { i: f32, f: f32, g: f32, o: f32 }
 struct Opened { nothing: f32 }
+struct PerUnit { nothing: f32 }
 
-fn forward(gx: Gates, gh: Gates, s: State, opened: Opened) -> Stepped {
+fn forward(gx: Gates, gh: Gates, s: State, opened: Opened, p: PerUnit) -> Stepped {
     let i = sigmoid(gx.i + gh.i);
     let f = sigmoid(gx.f + gh.f);
     let g = hyperbolic_tangent(gx.g + gh.g);
@@ -15,7 +16,7 @@ fn forward(gx: Gates, gh: Gates, s: State, opened: Opened) -> Stepped {
     return Stepped(State(h, c), Saved(i, f, g, o));
 }
 
-fn backward(saved: Saved, s: State, s_new: State, d_s: State) -> Gradients {
+fn backward(saved: Saved, s: State, s_new: State, p: PerUnit, d_s: State) -> Gradients {
     let i = saved.i;
     let f = saved.f;
     let g = saved.g;
@@ -28,7 +29,7 @@ fn backward(saved: Saved, s: State, s_new: State, d_s: State) -> Gradients {
         d_c * i * (1.0 - g * g),
         d_s.h * t * o * (1.0 - o),
     );
-    return Gradients(d, d, State(0.0, d_c * f));
+    return Gradients(d, d, State(0.0, d_c * f), PerUnit(0.0));
 }
 
 fn unprojected(saved: Saved, s_new: State) -> f32 {
