@@ -28,6 +28,7 @@ class RecurrentCase:
     lengths: Any = None
     bias: bool = True
     state: bool = True
+    peepholes: bool = False
     dtype: str = "float32"
     attributes: dict[str, Any] = field(default_factory=dict)
     T: int = 5
@@ -48,6 +49,8 @@ class RecurrentCase:
         }
         if self.bias:
             shapes["B"] = (D, 2 * G * H)
+        if self.peepholes:
+            shapes["P"] = (D, 3 * H)
         if self.state:
             shapes |= dict.fromkeys(states, (B, D, H) if self.layout else (D, B, H))
         found = {name: numbers(random, shape, self.dtype) for name, shape in shapes.items()}
@@ -67,7 +70,7 @@ class RecurrentCase:
         given = {name: value for name, value in given.items() if (name, value) != ("layout", 0)}
         return onnx.helper.make_node(self.operator, names, outputs, name="it", **given)
 
-    def model(self, constants: tuple[str, ...] = ("W", "R", "B")) -> Any:
+    def model(self, constants: tuple[str, ...] = ("W", "R", "B", "P")) -> Any:
         """The node alone as a model, of opset 14, its weights constants."""
         return model_of([self.node()], self.feed(), constants, self.node().output)
 
@@ -141,6 +144,7 @@ def specified(case: RecurrentCase) -> list[Array]:
         W, R = feed["W"][d], feed["R"][d]
         biases = feed["B"][d] if case.bias else np.zeros(2 * len(W))
         Wb, Rb = np.split(biases, 2)
+        P = feed["P"][d] if case.peepholes else np.zeros(3 * H)
         for b in range(B):
             length = T if case.lengths is None else case.lengths[b]
             steps = list(range(length))
@@ -148,7 +152,7 @@ def specified(case: RecurrentCase) -> list[Array]:
                 steps.reverse()
             state = [end[d, b] for end in ends]
             for t in steps:
-                state = _step(case, d, X[t, b], state, W, R, Wb, Rb)
+                state = _step(case, d, X[t, b], state, W, R, Wb, Rb, P)
                 Y[t, d, b] = state[0]
             for end, value in zip(ends, state, strict=True):
                 end[d, b] = value
@@ -166,6 +170,7 @@ def _step(
     R: Array,
     Wb: Array,
     Rb: Array,
+    P: Array,
 ) -> list[Array]:
     def f(z: Array) -> Array:
         return np.asarray(1 / (1 + np.exp(-z)))
@@ -189,5 +194,6 @@ def _step(
             n = np.tanh(sums(2, r * h))
         return [(1 - z) * n + z * h]
     i, o, forget, c = (sums(k, h) for k in range(4))
-    cell = f(forget) * state[1] + f(i) * np.tanh(c)
-    return [f(o) * np.tanh(cell), cell]
+    Pi, Po, Pf = np.split(P, 3)
+    cell = f(forget + Pf * state[1]) * state[1] + f(i + Pi * state[1]) * np.tanh(c)
+    return [f(o + Po * cell) * np.tanh(cell), cell]

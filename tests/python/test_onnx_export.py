@@ -43,6 +43,9 @@ MODELS: dict[str, Callable[[], Any]] = {
         I, H, 2, bidirectional=True, batch_first=False
     ),
     "lstm-one-unit": lambda: S.LSTM(1, 1),
+    "lstm-peepholes": lambda: S.LSTM(I, H, peepholes=True),
+    "lstm-peepholes-2-no-bias": lambda: S.LSTM(I, H, 2, peepholes=True, bias=False),
+    "lstm-peepholes-bidirectional": lambda: S.LSTM(I, H, peepholes=True, bidirectional=True),
     "gru-before": lambda: S.GRU(I, H),
     "gru-before-2-no-bias": lambda: S.GRU(I, H, 2, bias=False),
     "gru-before-bidirectional": lambda: S.GRU(I, H, bidirectional=True),
@@ -97,6 +100,8 @@ STREAMING = (
     "lstm",
     "lstm-3",
     "lstm-no-bias",
+    "lstm-peepholes",
+    "lstm-peepholes-2-no-bias",
     "gru-before",
     "gru-before-2-no-bias",
     "gru-after",

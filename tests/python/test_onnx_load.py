@@ -51,10 +51,6 @@ OFFICIAL = (
     "test_simple_rnn_bidirectional",
     "test_rnn_seq_length",
 )
-#: Those of what the cells cannot compute yet, and what is said of it.
-OFFICIAL_REFUSED = {
-    "test_lstm_with_peepholes": r"\(LSTM\): P: expected none \(not supported yet\)",
-}
 
 
 @pytest.fixture(scope="module")
@@ -74,11 +70,7 @@ class TestOfficial:
     @pytest.mark.parametrize("name", OFFICIAL)
     def test_node(self, official: Any, name: str) -> None:
         test: unittest.TestCase = official(f"{name}_cpu")
-        if name in OFFICIAL_REFUSED:
-            with pytest.raises(seqrs.ModelFileError, match=OFFICIAL_REFUSED[name]):
-                test.debug()
-        else:
-            test.debug()
+        test.debug()
 
     def test_these_are_all(self, official: Any) -> None:
         operators = ("test_gru_", "test_lstm_", "test_simple_rnn_", "test_rnn_")
@@ -92,6 +84,7 @@ def recurrent_cases() -> dict[str, RecurrentCase]:
         "rnn": ("RNN", {}),
         "rnn-relu": ("RNN", {"activations": ["Relu"]}),
         "lstm": ("LSTM", {}),
+        "lstm-peepholes": ("LSTM", {}),
         "gru-0": ("GRU", {"linear_before_reset": 0}),
         "gru-1": ("GRU", {"linear_before_reset": 1}),
     }
@@ -103,9 +96,10 @@ def recurrent_cases() -> dict[str, RecurrentCase]:
         own = dict(attributes)
         if direction == "bidirectional" and "activations" in own:
             own["activations"] = own["activations"] * 2
-        found[name] = RecurrentCase(operator, direction, layout, lengths, attributes=own)
+        options: dict[str, Any] = {"attributes": own, "peepholes": form == "lstm-peepholes"}
+        found[name] = RecurrentCase(operator, direction, layout, lengths, **options)
         if layout == 0:
-            bare = {"bias": False, "state": False, "attributes": own}
+            bare = {"bias": False, "state": False, **options}
             found[f"{name}-bare"] = RecurrentCase(operator, direction, layout, lengths, **bare)
     both = {"activations": ["Tanh", "Relu"]}
     found["rnn-tanh-relu"] = RecurrentCase("RNN", "bidirectional", 0, [3, 5, 0], attributes=both)
@@ -237,12 +231,12 @@ class TestRefused:
             TOLERANCE["float32"],
         )
 
-    def test_peepholes(self) -> None:
-        case = RecurrentCase("LSTM")
-        feed = case.feed() | {"P": np.zeros((1, 18), np.float32)}
+    def test_peepholes_of_another_shape(self) -> None:
+        case = RecurrentCase("LSTM", peepholes=True)
+        feed = case.feed() | {"P": np.zeros((1, 12), np.float32)}
         node = case.node()
-        node.input.extend(["", "P"] if len(node.input) == 6 else ["P"])
-        with pytest.raises(seqrs.ModelFileError, match="P: expected none"):
+        expected = r"P: expected shape \(1, 18\) .* got \(1, 12\)"
+        with pytest.raises(seqrs.ShapeError, match=expected):
             seqrs.onnx.load(model_of([node], feed, ("W", "R", "B", "P"), node.output))
 
     @pytest.mark.parametrize("read", [seqrs.onnx.load, backend.prepare])

@@ -66,7 +66,7 @@ def directions_of(layer: Any) -> list[tuple[str, Any]]:
     found = []
     weights = layer.state_dict()
     options = {"batch_first": True, "bias": layer.bias, "dtype": "float64"}
-    for own in ("nonlinearity", "proj_size", "reset_after"):
+    for own in ("nonlinearity", "proj_size", "peepholes", "reset_after"):
         if hasattr(layer, own):
             options[own] = getattr(layer, own)
     for name in diagnosis.names_of_directions(layer):
@@ -171,12 +171,14 @@ class TestGates:
         gh = np.split(h @ w["weight_hh_l0"].T + bias, len(order), axis=2)
         W_n = w["weight_hh_l0"][2 * H :]
         expected = {}
-        for gate, from_x, from_h in zip(order, gx, gh, strict=True):
+        if c0 is not None:
+            sums = {gate: a + b for gate, a, b in zip(order, gx, gh, strict=True)}
+            p = {gate: w.get(f"weight_c{gate}_l0", np.zeros(H)) for gate in "ifo"}
+            expected = self.lstm(sums, p, c0, is_live, reverse)
+        for gate, from_x, from_h in zip(order, gx, gh, strict=True) if c0 is None else ():
             if gate == "a":
                 function = np.tanh if alone.nonlinearity == "tanh" else lambda v: np.maximum(v, 0)
                 expected["a"] = function(from_x + from_h)
-            elif gate == "g":
-                expected["g"] = np.tanh(from_x + from_h)
             elif gate == "n":
                 r = expected["r"]
                 inner = r * from_h if alone.reset_after else (r * h) @ W_n.T
@@ -184,7 +186,6 @@ class TestGates:
             else:
                 expected[gate] = sigma(from_x + from_h)
         if c0 is not None:
-            expected["c"] = self.cell_states(expected, c0, is_live, reverse)
             hidden = expected["o"] * np.tanh(expected["c"])
             out = hidden @ w["weight_hr_l0"].T if alone.proj_size else hidden
         elif "z" in expected:
@@ -197,16 +198,20 @@ class TestGates:
             assert_close(got[gate][is_live], array[is_live], PACKAGE_TO_REFERENCE_F64, gate)
             assert np.isnan(got[gate][~is_live]).all()
 
-    def cell_states(
-        self, gates: dict[str, Array], c: Array, is_live: Array, reverse: bool
-    ) -> Array:
-        states = np.zeros_like(gates["f"])
+    def lstm(
+        self, sums: dict[str, Array], p: dict[str, Array], c: Array, is_live: Array, reverse: bool
+    ) -> dict[str, Array]:
+        """The gates and the cell state of each step, from the sums without the peepholes."""
+        found = {gate: np.zeros_like(sums["f"]) for gate in "ifgoc"}
         order = range(is_live.shape[1])
         for t in reversed(order) if reverse else order:
-            i, f, g = (gates[gate][:, t] for gate in "ifg")
+            s = {gate: array[:, t] for gate, array in sums.items()}
+            i, f, g = sigma(s["i"] + p["i"] * c), sigma(s["f"] + p["f"] * c), np.tanh(s["g"])
             c = np.where(is_live[:, t, None], f * c + i * g, c)
-            states[:, t] = c
-        return states
+            o = sigma(s["o"] + p["o"] * c)
+            for gate, value in zip("ifgoc", (i, f, g, o, c), strict=True):
+                found[gate][:, t] = value
+        return found
 
     @pytest.mark.parametrize("dtype", DTYPES)
     def test_they_are_of_the_numbers_that_the_layer_computes_with(self, dtype: str) -> None:

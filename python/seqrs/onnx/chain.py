@@ -209,10 +209,10 @@ class _Chain:
         recurrent = RecurrentNode(node)
         given = given + [None] * (8 - len(given))
         x = self._latest(node, given[0])
-        W, R, B = given[1:4]
-        if not all(each is None or isinstance(each, np.ndarray) for each in (W, R, B)):
+        W, R, B, P = *given[1:4], given[7]
+        if not all(each is None or isinstance(each, np.ndarray) for each in (W, R, B, P)):
             raise NotAChainError(f"{node} has weights that are not constant")
-        weights = recurrent.weights(W, R, B)
+        weights = recurrent.weights(W, R, B, P)
         self.folding.take(node, weights.nbytes)
         if recurrent.direction == "reverse":
             raise NotAChainError(f"{node} reads backwards alone")
@@ -395,7 +395,7 @@ def _stacks(below: _Recurrent, above: Item) -> bool:
     a, b = below.weights, above.weights
     return (
         alike
-        and (a.hidden, a.dtype, a.bias) == (b.hidden, b.dtype, b.bias)
+        and (a.hidden, a.dtype, a.bias, a.peepholes) == (b.hidden, b.dtype, b.bias, b.peepholes)
         and b.inputs == a.hidden * below.node.directions
     )
 

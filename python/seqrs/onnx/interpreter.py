@@ -40,11 +40,12 @@ class Step:
             checked(node, opset)
             return
         self.recurrent = RecurrentNode(node)
-        names = [name for name in (*node.inputs[1:3], node.input(3)) if name]
-        if all(name in constants for name in names):
-            weights = self.recurrent.weights(
-                constants[names[0]], constants[names[1]], constants.get(node.input(3))
-            )
+        names = [*node.inputs[1:4], node.input(7)]
+        if all(name in constants for name in names if name):
+            W, R, B, P = (constants.get(name) for name in (*names[:2], node.input(3), names[-1]))
+            assert W is not None
+            assert R is not None
+            weights = self.recurrent.weights(W, R, B, P)
             folding.take(node, weights.nbytes)
             self.layers = self.recurrent.layers(weights)
         if node.input(4) in constants:
@@ -56,12 +57,12 @@ class Step:
         if self.recurrent is None:
             operator = OPERATORS[self.node.operator]
             return [computed(operator, Call(self.node, self.opset, given))]
-        given += [None] * (len(self.recurrent.cell.inputs) - len(given))
-        x, W, R = given[:3]
+        given += [None] * (8 - len(given))
+        x, W, R, B = given[:4]
         assert x is not None
         assert W is not None
         assert R is not None
-        layers = self.layers or self.recurrent.layers(self.recurrent.weights(W, R, given[3]))
+        layers = self.layers or self.recurrent.layers(self.recurrent.weights(W, R, B, given[7]))
         states = given[5 : 5 + (2 if self.node.operator == "LSTM" else 1)]
         found = self.recurrent.run(layers, x, given[4], states)
         return list(found[: len(self.node.outputs)])

@@ -41,7 +41,7 @@ def load(
     Raises:
         ModelFileNotFoundError: there is no file of that name.
         ModelFileError: it is no such file, or a node, attribute, input or type in it is not
-            carried (subgraphs, external data, peepholes, clipping, ...); says which.
+            carried (subgraphs, external data, clipping, ...); says which.
         ShapeError, DTypeError: weights do not fit their node; says which.
         ModuleNotFoundError: the package onnx is not installed.
         TypeError: it is neither a path nor bytes nor a model.

@@ -6,7 +6,8 @@ learns to compute more, the two tables say so, and `RecurrentNode.layer` hands i
 
 Letters: T steps, B rows, I inputs, H hidden units, D directions, G gates. ONNX has W (D, G*H, I),
 R (D, G*H, H) and B (D, 2*G*H), which is [Wb, Rb], with the gates i o f c of an LSTM and z r h of a
-GRU; seqrs has i f g o and r z n.
+GRU; seqrs has i f g o and r z n. An LSTM's peepholes P (D, 3*H) are those of i, o and f, of which
+i and f see the cell state before the step and o the new one, in ONNX as in seqrs.
 
 A row of length 0 keeps its initial state here, as every step that is not live does; ONNX Runtime
 sets its final state to zero.
@@ -40,9 +41,9 @@ class Cell:
     functions: tuple[tuple[str, ...], ...]
     #: Its inputs, in order; those after the first three may be left out.
     inputs: tuple[str, ...]
-    #: Inputs of the operator that the cell cannot compute with.
-    refused: tuple[str, ...]
     outputs: int
+    #: The parameters of seqrs that lie in P, in the order of ONNX.
+    peepholes: tuple[str, ...] = ()
 
 
 COMPUTED = {
@@ -50,21 +51,19 @@ COMPUTED = {
         gates=(0,),
         functions=(("tanh",), ("relu",)),
         inputs=("X", "W", "R", "B", "sequence_lens", "initial_h"),
-        refused=(),
         outputs=2,
     ),
     "LSTM": Cell(
         gates=(0, 2, 3, 1),
         functions=(("sigmoid", "tanh", "tanh"),),
         inputs=("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P"),
-        refused=("P",),
         outputs=3,
+        peepholes=("weight_ci", "weight_co", "weight_cf"),
     ),
     "GRU": Cell(
         gates=(1, 0, 2),
         functions=(("sigmoid", "tanh"),),
         inputs=("X", "W", "R", "B", "sequence_lens", "initial_h"),
-        refused=(),
         outputs=2,
     ),
 }
@@ -105,6 +104,11 @@ class Weights:
         """Whether there are biases."""
         return "bias_ih" in self.arrays[0]
 
+    @property
+    def peepholes(self) -> bool:
+        """Whether the gates see the cell state."""
+        return "weight_ci" in self.arrays[0]
+
 
 class RecurrentNode:
     """An RNN, LSTM or GRU, its attributes read.
@@ -139,11 +143,6 @@ class RecurrentNode:
         if not 3 <= len(node.inputs) <= len(cell.inputs) or not all(node.inputs[:3]):
             expected = f"X, W, R and at most {len(cell.inputs)}"
             raise ModelFileError(f"{node}: inputs: expected {expected}, got {node.inputs}")
-        for name, given in zip(cell.inputs, node.inputs, strict=False):
-            if given and name in cell.refused:
-                raise ModelFileError(
-                    f"{node}: {name}: expected none (not supported yet), got {shown(given)}"
-                )
         if len(node.outputs) > cell.outputs or not any(node.outputs):
             expected = f"1 to {cell.outputs}"
             raise ModelFileError(f"{node}: outputs: expected {expected}, got {node.outputs}")
@@ -169,7 +168,7 @@ class RecurrentNode:
             )
         return tuple(one[0] for one in each)
 
-    def weights(self, W: Array, R: Array, B: Array | None) -> Weights:
+    def weights(self, W: Array, R: Array, B: Array | None, P: Array | None = None) -> Weights:
         """The weights in the order of seqrs.
 
         Raises:
@@ -177,7 +176,8 @@ class RecurrentNode:
             DTypeError: they are not all float32 or all float64.
         """
         node, D, G = self.node, self.directions, len(self.cell.gates)
-        named = {"W": W, "R": R} | ({} if B is None else {"B": B})
+        given = {"W": W, "R": R, "B": B, "P": P}
+        named = {name: array for name, array in given.items() if array is not None}
         for name, array in named.items():
             if array.dtype not in (np.float32, np.float64) or array.dtype != W.dtype:
                 expected = "float32 or float64, all weights alike"
@@ -192,20 +192,27 @@ class RecurrentNode:
             raise ShapeError(
                 f"{node}: hidden_size: expected that of R {R.shape}, at least 1, got {stated}"
             )
-        shapes = {"W": (D, G * H, I), "R": (D, G * H, H), "B": (D, 2 * G * H)}
+        shapes = {"W": (D, G * H, I), "R": (D, G * H, H), "B": (D, 2 * G * H), "P": (D, 3 * H)}
         for name, array in named.items():
             if array.shape != shapes[name]:
                 expected = f"{shapes[name]} for {D} directions of {H} units"
                 raise ShapeError(f"{node}: {name}: expected shape {expected}, got {array.shape}")
-        arrays = tuple(self._direction(W[d], R[d], None if B is None else B[d]) for d in range(D))
+        arrays = tuple(
+            self._direction(**{name: array[d] for name, array in named.items()}) for d in range(D)
+        )
         return Weights(arrays, I, H, str(W.dtype))
 
-    def _direction(self, W: Array, R: Array, B: Array | None) -> dict[str, Array]:
+    def _direction(
+        self, W: Array, R: Array, B: Array | None = None, P: Array | None = None
+    ) -> dict[str, Array]:
         def ordered(array: Array) -> Array:
             gates = np.split(array, len(self.cell.gates))
             return np.concatenate([gates[gate] for gate in self.cell.gates])
 
         found = {"weight_ih": ordered(W), "weight_hh": ordered(R)}
+        if P is not None:
+            names = self.cell.peepholes
+            found |= dict(zip(names, np.split(P, len(names)), strict=True))
         if B is None:
             return found
         Wb, Rb = np.split(B, 2)
@@ -230,7 +237,7 @@ class RecurrentNode:
         elif self.node.operator == "GRU":
             layer = GRU(first.inputs, first.hidden, reset_after=self.reset_after, **options)
         else:
-            layer = LSTM(first.inputs, first.hidden, **options)
+            layer = LSTM(first.inputs, first.hidden, peepholes=first.peepholes, **options)
         layer.load_state_dict(
             {
                 f"{name}_l{k}{suffix}": array

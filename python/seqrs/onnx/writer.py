@@ -37,6 +37,7 @@ _OPTIONS = {
     "bidirectional",
     "dropout",
     "forget_bias",
+    "peepholes",
     "batch_first",
     "seed",
 }
@@ -202,6 +203,7 @@ class Writer:
         self._order(time_first=True)
         number = self.recurrent_count
         self.recurrent_count += 1
+        cell = COMPUTED[_RECURRENT[layer.kind]]
         letters = "hc" if layer.kind == "lstm" else "h"
         arrays = layer.state_dict()
         if self.streaming:
@@ -217,6 +219,9 @@ class Writer:
                 given += ["", *starts]
             else:
                 given.append("lengths")
+            if cell.peepholes and layer._options()["peepholes"]:
+                given += [""] * (7 - len(given))
+                given.append(self._peepholes(layer, arrays, k, name))
             ends.append([f"{name}_{letter}" for letter in letters])
             attributes = self._attributes(layer)
             operator, found = _RECURRENT[layer.kind], [name, *ends[-1]]
@@ -304,6 +309,16 @@ class Writer:
             self._constant(np.stack(parts), self.dtype, f"{name}_{letter}")
             for letter, parts in named.items()
         ]
+
+    def _peepholes(self, layer: Recurrent, arrays: dict[str, Array], k: int, name: str) -> str:
+        """P of one layer, in the order of ONNX."""
+        names = COMPUTED[_RECURRENT[layer.kind]].peepholes
+        suffixes = ("", "_reverse") if layer.bidirectional else ("",)
+        parts = [
+            np.concatenate([arrays[f"{each}_l{k}{suffix}"] for each in names])
+            for suffix in suffixes
+        ]
+        return self._constant(np.stack(parts), self.dtype, f"{name}_P")
 
     def _start(self, name: str, k: int, count: int) -> str:
         if count == 1:
