@@ -5,6 +5,7 @@ use std::process;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pyo3::prelude::*;
+use pyo3::sync::MutexExt;
 use pyo3::types::{PyDict, PyList};
 use seqrs::{Layer, Sequential};
 use seqrs_core::Error;
@@ -24,6 +25,12 @@ static OPEN: Mutex<Option<Open>> = Mutex::new(None);
 
 pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// As [`locked`], without the GIL while it waits: who has the mutex for the length of a computation
+/// looks for signals meanwhile, and needs the GIL for that.
+pub(crate) fn locked_long<'a, T>(py: Python<'_>, mutex: &'a Mutex<T>) -> MutexGuard<'a, T> {
+    mutex.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Which device, as `to` takes it.

@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::arrays::{self, Plain, copied, shape_words};
 use crate::batch::{self, Axes, Copied, Given as X, Layout, Live};
-use crate::device::{self, Device, Late, locked};
+use crate::device::{self, Device, Late, locked, locked_long};
 use crate::entry::{compute, guard, look};
 use crate::errors;
 use crate::gpu::GpuTrainer;
@@ -44,12 +44,12 @@ struct OnGpu {
 
 /// Runs the body with the trainer inside, whatever its number type and wherever it is.
 macro_rules! with_trainer {
-    ($any:expr, $trainer:ident => $body:expr) => {
+    ($py:expr, $any:expr, $trainer:ident => $body:expr) => {
         match $any {
             AnyTrainer::F32($trainer) => $body,
             AnyTrainer::F64($trainer) => $body,
             AnyTrainer::Gpu(on) => {
-                let mut guard = locked(&on.trainer);
+                let mut guard = locked_long($py, &on.trainer);
                 let $trainer = &mut *guard;
                 $body
             }
@@ -255,14 +255,14 @@ impl OnGpu {
         self.late = Some(late);
     }
 
-    fn structure(&self) -> (Sequential<f32>, Loss) {
-        let trainer = locked(&self.trainer);
+    fn structure(&self, py: Python<'_>) -> (Sequential<f32>, Loss) {
+        let trainer = locked_long(py, &self.trainer);
         (trainer.model().structure().clone(), trainer.options().loss)
     }
 
     fn step(&mut self, py: Python<'_>, model: &PyModel, args: &Args<'_, '_>) -> PyResult<Done> {
         self.take_up(py, model)?;
-        let (structure, loss) = self.structure();
+        let (structure, loss) = self.structure(py);
         let batch = args.batch((&structure, &loss))?;
         let rows = batch.layout.batch;
         let state = args.state(&structure, rows)?;
@@ -282,7 +282,7 @@ impl OnGpu {
         args: &Args<'_, '_>,
     ) -> PyResult<(f64, usize, Py<PyAny>)> {
         self.take_up(py, model)?;
-        let (structure, loss) = self.structure();
+        let (structure, loss) = self.structure(py);
         let batch = args.batch((&structure, &loss))?;
         let rows = batch.layout.batch;
         let state = args.state(&structure, rows)?;
@@ -505,7 +505,7 @@ impl PyTrainer {
     /// Shows the schedule a metric.
     fn observe(&self, py: Python<'_>, metric: f64) -> PyResult<()> {
         guard(py, || {
-            with_trainer!(&mut *self.lock(py)?, trainer => trainer.observe(metric));
+            with_trainer!(py, &mut *self.lock(py)?, trainer => trainer.observe(metric));
             Ok(())
         })
     }
@@ -513,13 +513,13 @@ impl PyTrainer {
     /// The learning rate of the next update.
     #[getter]
     fn lr(&self, py: Python<'_>) -> PyResult<f64> {
-        guard(py, || Ok(with_trainer!(&*self.lock(py)?, trainer => trainer.learning_rate())))
+        guard(py, || Ok(with_trainer!(py, &*self.lock(py)?, trainer => trainer.learning_rate())))
     }
 
     /// Updates done.
     #[getter]
     fn steps_done(&self, py: Python<'_>) -> PyResult<u64> {
-        guard(py, || Ok(with_trainer!(&*self.lock(py)?, trainer => trainer.steps_done())))
+        guard(py, || Ok(with_trainer!(py, &*self.lock(py)?, trainer => trainer.steps_done())))
     }
 
     /// Writes everything that the rest of the run depends on, and `extra_json` with it.
