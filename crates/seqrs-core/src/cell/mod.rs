@@ -85,8 +85,8 @@ pub trait Cell: Copy + Send + Sync + 'static {
     ) -> (Self::State<V>, Self::Saved<V>);
 
     /// One step back: from the gradient of the state after the step to the gradients of
-    /// the gates, of the state before and of the unit's own parameters. For a cell with two products the gradients of
-    /// the first gates are completed by [`Cell::close`].
+    /// the gates, of the state before and of the unit's own parameters. For a cell with two
+    /// products the gradients of the first gates are completed by [`Cell::close`].
     fn backward<V: Lanes>(
         saved: Self::Saved<V>,
         s: Self::State<V>,
