@@ -152,7 +152,7 @@ class _Sequence(torch.autograd.Function):
         keeper, *inputs = ctx.saved_tensors
         call: _Call = ctx.call
         if not hasattr(keeper, "tape"):
-            raise NotImplementedError(
+            raise RuntimeError(
                 f"{call.name}: expected saved tensors as they were, got others: hooks that move or "
                 "pack saved tensors are not supported"
             )
@@ -200,7 +200,7 @@ class _Once(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *_: Any) -> tuple[Any, ...]:
-        raise NotImplementedError(
+        raise RuntimeError(
             f"{ctx.name}: expected to be differentiated once, got a derivative of its gradients "
             "(use the module of torch.nn for that)"
         )
@@ -241,13 +241,14 @@ class _Recurrent:
 
         Raises:
             RuntimeError, ValueError: a shape does not fit; in PyTorch's words.
+            RuntimeError: a derivative of a gradient is asked for, or to be traced; PyTorch says so
+                of its own functions that are differentiated once.
             DTypeError: a tensor is not on the CPU, or not of the dtype of the weights, which is
                 float32 or float64.
-            NotImplementedError: a derivative of a gradient is asked for.
         """
         jit: Any = torch.jit
         if torch.compiler.is_compiling() or jit.is_tracing():
-            raise NotImplementedError(
+            raise RuntimeError(
                 f"seqrs.torch.{type(self).__name__}: expected to be called as it is, got traced: "
                 "what it computes cannot go into a graph of PyTorch"
             )

@@ -104,27 +104,31 @@ class Recorded:
         self.other.step(self.x, self.y)
         return before, self.content(self.other)
 
+    def undone(self, tries: int) -> int:
+        """Interrupts so many steps: how many were not done. The others were done wholly."""
+        trainer, random = self.trainer, np.random.default_rng(1)
+        undone = 0
+        for _ in range(tries):
+            before, after = self.before_and_after()
+            steps = trainer.steps_done
+            done, _ = interrupted(
+                lambda: trainer.step(self.x, self.y), random.uniform(0.0, self.seconds)
+            )
+            now = self.content(trainer)
+            if trainer.steps_done == steps:
+                assert not done
+                assert now == before
+                undone += 1
+            else:
+                assert now == after
+                assert trainer.steps_done == self.other.steps_done
+        return undone
+
 
 @pytest.mark.parametrize("bptt", [None, 5])
 def test_a_step_is_done_wholly_or_not_at_all(tmp_path: Path, bptt: int | None) -> None:
     recorded = Recorded(tmp_path, bptt)
-    trainer = recorded.trainer
-    random = np.random.default_rng(1)
-    undone = 0
-    for _ in range(24):
-        before, after = recorded.before_and_after()
-        steps = trainer.steps_done
-        done, _ = interrupted(
-            lambda: trainer.step(recorded.x, recorded.y), random.uniform(0.0, recorded.seconds)
-        )
-        now = recorded.content(trainer)
-        if trainer.steps_done == steps:
-            assert not done
-            assert now == before
-            undone += 1
-        else:
-            assert now == after
-            assert trainer.steps_done == recorded.other.steps_done
+    undone = recorded.undone(24)
     # The signal may come late, and once the update has begun the step is done.
     assert undone >= 6
-    trainer.step(recorded.x, recorded.y)
+    recorded.trainer.step(recorded.x, recorded.y)
