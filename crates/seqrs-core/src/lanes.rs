@@ -6,6 +6,8 @@
 
 use std::ops::{Add, Mul, Neg, Sub};
 
+use crate::cell::{Function, Sloped};
+
 /// One or several numbers that go through the same arithmetic side by side.
 ///
 /// Every operation is element-wise and propagates NaN.
@@ -24,6 +26,29 @@ pub trait Lanes:
     fn relu(self) -> Self;
     /// The derivative of [`Lanes::relu`]: 1 where x > 0, else 0; NaN stays NaN.
     fn heaviside(self) -> Self;
+    /// `value`, rounded, in every lane.
+    fn number(value: f64) -> Self;
+    /// |x|.
+    fn magnitude(self) -> Self;
+    /// `yes` where x > 0, else (NaN too) `no`.
+    fn choose(self, yes: Self, no: Self) -> Self;
+    /// `low` where x is below it, `high` where x is above it; NaN stays NaN.
+    fn between(self, low: Self, high: Self) -> Self;
+    /// e^x - 1 for x <= 0; above, whatever it is.
+    fn exp_minus_1(self) -> Self;
+    /// x / (1 + |x|).
+    fn softsign(self) -> Self;
+    /// log(1 + e^x).
+    fn softplus(self) -> Self;
+
+    /// [`Function::value`], which a register calls where a cell has its text in many places.
+    fn value_of(self, function: Function) -> Self {
+        function.value(self)
+    }
+    /// [`Function::sloped`], likewise.
+    fn sloped_of(self, function: Function) -> Sloped<Self> {
+        function.sloped(self)
+    }
 }
 
 macro_rules! scalar_lanes {
@@ -54,6 +79,36 @@ macro_rules! scalar_lanes {
                 } else {
                     self
                 }
+            }
+            fn number(value: f64) -> Self {
+                value as $float
+            }
+            fn magnitude(self) -> Self {
+                self.abs()
+            }
+            fn choose(self, yes: Self, no: Self) -> Self {
+                if self > 0.0 { yes } else { no }
+            }
+            fn between(self, low: Self, high: Self) -> Self {
+                if self < low {
+                    low
+                } else if self > high {
+                    high
+                } else {
+                    self
+                }
+            }
+            fn exp_minus_1(self) -> Self {
+                self.exp_m1()
+            }
+            fn softsign(self) -> Self {
+                // Infinity over infinity would be NaN.
+                let x = self.clamp(<$float>::MIN, <$float>::MAX);
+                x / (1.0 + x.abs())
+            }
+            fn softplus(self) -> Self {
+                // The form that never overflows: e^-|x| is in (0, 1].
+                (-self.abs()).exp().ln_1p() + Lanes::relu(self)
             }
         }
     )*};

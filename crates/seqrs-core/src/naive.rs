@@ -104,20 +104,25 @@ impl<T: Real> Backend for Naive<T> {
 
     fn forward(&self, mut run: Forward<'_, Self>) -> Result<(), Error> {
         for (d, &direction) in Direction::BOTH[..run.shape.directions].iter().enumerate() {
-            with_cell!(run.shape.cell, C => forward_direction::<C, T>(&mut run, d, direction));
+            with_cell!(run.shape.cell, C, cell => {
+                forward_direction::<C, T>(cell, &mut run, d, direction);
+            });
         }
         Ok(())
     }
 
     fn backward(&self, mut run: Backward<'_, Self>) -> Result<(), Error> {
         for (d, &direction) in Direction::BOTH[..run.shape.directions].iter().enumerate() {
-            with_cell!(run.shape.cell, C => backward_direction::<C, T>(&mut run, d, direction))?;
+            with_cell!(run.shape.cell, C, cell => {
+                backward_direction::<C, T>(cell, &mut run, d, direction)?;
+            });
         }
         Ok(())
     }
 }
 
 fn forward_direction<C: Cell, T: Real>(
+    cell: C,
     run: &mut Forward<'_, Naive<T>>,
     d: usize,
     direction: Direction,
@@ -171,7 +176,7 @@ fn forward_direction<C: Cell, T: Real>(
                         true => gh(gate, j, &before),
                         false => T::zero(),
                     });
-                    let (value, open) = C::open::<T>(gates_x, gates_h, s(j, c));
+                    let (value, open) = cell.open::<T>(gates_x, gates_h, s(j, c));
                     operand[j] = value;
                     opened.push(open);
                 }
@@ -185,7 +190,7 @@ fn forward_direction<C: Cell, T: Real>(
                 });
                 let open = opened.get(j).copied().unwrap_or(C::Opened::filled(T::zero()));
                 let (s_new, saved) =
-                    C::forward::<T>(gates_x, gates_h, s(j, c), open, w.per_unit::<C>(j));
+                    cell.forward::<T>(gates_x, gates_h, s(j, c), open, w.per_unit::<C>(j));
                 let s_new = s_new.to_array(T::zero());
                 m[j] = s_new[0];
                 if C::STATES > 1 {
@@ -217,6 +222,7 @@ fn forward_direction<C: Cell, T: Real>(
 }
 
 fn backward_direction<C: Cell, T: Real>(
+    cell: C,
     run: &mut Backward<'_, Naive<T>>,
     d: usize,
     direction: Direction,
@@ -291,7 +297,7 @@ fn backward_direction<C: Cell, T: Real>(
                     _ => run.d_state.c.as_ref().map_or(T::zero(), |c| c[(slot + b) * hidden + j]),
                 });
                 let p = w.per_unit::<C>(j);
-                let d = C::backward::<T>(saved(item, j), s(item, j), s_new, p, d_s);
+                let d = cell.backward::<T>(saved(item, j), s(item, j), s_new, p, d_s);
                 let (gx, gh) = (d.d_gx.to_array(T::zero()), d.d_gh.to_array(T::zero()));
                 for gate in 0..C::GATES {
                     d_gx[item * columns + gate * hidden + j] = gx[gate];
@@ -316,7 +322,7 @@ fn backward_direction<C: Cell, T: Real>(
                 let late = d_gh[item * columns..][..columns].to_vec();
                 for j in 0..hidden {
                     let d_operand = through(&late, C::FIRST_GATES..C::GATES, j, T::zero());
-                    let (gates, d_h) = C::close::<T>(saved(item, j), s(item, j), d_operand);
+                    let (gates, d_h) = cell.close::<T>(saved(item, j), s(item, j), d_operand);
                     let gates = gates.to_array(T::zero());
                     for gate in 0..C::FIRST_GATES {
                         let at = item * columns + gate * hidden + j;
@@ -347,7 +353,7 @@ fn backward_direction<C: Cell, T: Real>(
                 let at = &mut d_parameters[w.shape.weight_hh.start + n * state + k];
                 let operand = match n < C::FIRST_GATES * hidden {
                     true => h_before(item, k),
-                    false => C::operand::<T>(saved(item, k), s(item, k)),
+                    false => cell.operand::<T>(saved(item, k), s(item, k)),
                 };
                 *at = gh.mul_add(operand, *at);
             }
@@ -367,7 +373,7 @@ fn backward_direction<C: Cell, T: Real>(
                 for j in 0..hidden {
                     let c = tape.c.as_ref().map_or(T::zero(), |c| c[item * hidden + j]);
                     let s_new = bundle(|field| if field == 0 { T::zero() } else { c });
-                    let m = C::unprojected::<T>(saved(item, j), s_new);
+                    let m = cell.unprojected::<T>(saved(item, j), s_new);
                     let at = &mut d_parameters[range.start + p * hidden + j];
                     *at = d_out[item * state + p].mul_add(m, *at);
                 }

@@ -22,13 +22,11 @@
 //! They are written once and read twice; from fresh pages that took up to a third of a step
 //! of training, so the buffers stay for the next (`seqrs_core::memory`).
 
-use std::marker::PhantomData;
 use std::ops::Range;
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use seqrs_core::backend::Backward;
-use seqrs_core::cell::Cell;
 use seqrs_core::memory::{Lent, room, zeros};
 use seqrs_core::rows::Rows;
 use seqrs_core::spec::Shape;
@@ -39,13 +37,14 @@ use seqrs_core::{Error, interrupt};
 use crate::cpu::Cpu;
 use crate::crew::{Crew, Member};
 use crate::forward::{ROWS_AT_ONCE, Shared, blocks, shares, split_rows, threads};
+use crate::kernels::{Back, Kernels};
 use crate::lanes::Element;
 use crate::level::Level;
 use crate::outer::{Outer, Term};
 use crate::product::{Product, Start};
-use crate::step_back::{BackRow, Close, StepBack};
+use crate::step_back::BackRow;
 use crate::team;
-use crate::weights::Back;
+use crate::weights;
 
 /// Multiply-adds between two looks at whether to stop: some tens of milliseconds.
 const BLOCK: usize = 1 << 31;
@@ -80,7 +79,7 @@ struct Job<'a, T: Element> {
     d: usize,
     shape: &'a Shape,
     steps: &'a Steps,
-    back: &'a Back<T>,
+    back: &'a weights::Back<T>,
     per_unit: &'a [T],
     tape: &'a DirectionTape<Lent<T>>,
     y: &'a [T],
@@ -121,14 +120,16 @@ impl<T: Element> Job<'_, T> {
     }
 }
 
-pub(crate) fn backward<C: Cell, T: Element>(
+pub(crate) fn backward<T: Element>(
+    cell: &dyn Kernels<T>,
     cpu: &Cpu<T>,
     run: Backward<'_, Cpu<T>>,
 ) -> Result<(), Error> {
     let Shape { hidden, state, directions, ref weight_hr, .. } = *run.shape;
     let (items, batch) = (run.steps.items(), run.steps.batch());
-    let columns = C::GATES * hidden;
-    let of_units = C::PER_UNIT * hidden;
+    let counts = cell.counts();
+    let columns = counts.gates * hidden;
+    let of_units = counts.per_unit * hidden;
     let stop = AtomicBool::new(false);
 
     let mut backs = Vec::with_capacity(directions);
@@ -137,13 +138,13 @@ pub(crate) fn backward<C: Cell, T: Element>(
         let optional = |needed: bool, len| {
             needed.then(|| Lent::<T>::new("workspace of the way back", len)).transpose()
         };
-        backs.push(run.weights[d].back::<C>(cpu.level())?);
+        backs.push(run.weights[d].back(cpu.level())?);
         gradients.push(Gradients {
             previous: run.steps.previous(Direction::BOTH[d])?,
             d_gx: Lent::new("gradients of the gates", items * columns)?,
-            d_gh: optional(!C::ONE_GATE_GRADIENT, items * columns)?,
-            operand: optional(C::FIRST_GATES < C::GATES, items * hidden)?,
-            d_per_unit: optional(C::PER_UNIT > 0, items * of_units)?,
+            d_gh: optional(!counts.one_gate_gradient, items * columns)?,
+            operand: optional(counts.two_products(), items * hidden)?,
+            d_per_unit: optional(counts.per_unit > 0, items * of_units)?,
             unprojected: optional(weight_hr.is_some(), items * hidden)?,
             d_out: optional(weight_hr.is_some(), items * state)?,
         });
@@ -205,7 +206,7 @@ pub(crate) fn backward<C: Cell, T: Element>(
         move || {
             *result = blocks(range).try_for_each(|range| {
                 // SAFETY: each crew has rows of one direction and room for them to itself.
-                unsafe { rows_backward::<C, T>(job, &range, bench, crew.member(k)) }
+                unsafe { rows_backward(cell, job, &range, bench, crew.member(k)) }
             });
             if result.is_err() {
                 job.stop.store(true, Ordering::Relaxed);
@@ -281,10 +282,10 @@ pub(crate) fn backward<C: Cell, T: Element>(
         };
         let of_h =
             |x| Factor { x, depth: state, d_w: shape.weight_hh.start, d_b: start(&shape.bias_hh) };
-        let first = C::FIRST_GATES * hidden;
+        let first = counts.first_gates * hidden;
         let stages: [(Range<usize>, Factor<'_, T>); 2] =
             [(0..first, of_h(&before)), (first..columns, of_h(&operand))];
-        if C::ONE_GATE_GRADIENT {
+        if counts.one_gate_gradient {
             for (gates, of_h) in stages {
                 add(cpu, worth, items, &d_gx, gates, &[of_x, of_h], d_parameters)?;
             }
@@ -443,18 +444,20 @@ struct Bench<T> {
 ///
 /// # Safety
 /// Nobody but the crew uses these rows of the job's direction and this bench.
-unsafe fn rows_backward<C: Cell, T: Element>(
+unsafe fn rows_backward<T: Element>(
+    cell: &dyn Kernels<T>,
     job: &Job<'_, T>,
     range: &Range<usize>,
     bench: &Bench<T>,
     mut member: Member<'_>,
 ) -> Result<(), Error> {
     let Shape { hidden, state, .. } = *job.shape;
-    let columns = C::GATES * hidden;
+    let counts = cell.counts();
+    let columns = counts.gates * hidden;
     let (rows, time) = (range.len(), job.steps.time());
     let direction = Direction::BOTH[job.d];
     let projected = job.back.projection.is_some();
-    let late = C::FIRST_GATES * hidden;
+    let late = counts.first_gates * hidden;
     let first = &job.back.first;
     let first_start = if projected { Start::Bias } else { Start::Y };
     let mut live: Vec<BackRow<T>> = Vec::with_capacity(rows);
@@ -496,7 +499,7 @@ unsafe fn rows_backward<C: Cell, T: Element>(
             };
             let null = std::ptr::null();
             live.push(BackRow {
-                saved: job.tape.saved[item * C::SAVED * hidden..].as_ptr(),
+                saved: job.tape.saved[item * counts.saved * hidden..].as_ptr(),
                 per_unit: job.per_unit.as_ptr(),
                 h: if projected { null } else { h },
                 c,
@@ -510,7 +513,7 @@ unsafe fn rows_backward<C: Cell, T: Element>(
                 d_c: job.d_c.at(b * hidden),
                 d_gx: job.d_gx.at(item * columns),
                 d_gh: job.d_gh.at(item * columns),
-                d_per_unit: job.d_per_unit.at(item * C::PER_UNIT * hidden),
+                d_per_unit: job.d_per_unit.at(item * counts.per_unit * hidden),
                 operand: job.operand.at(item * hidden),
                 d_operand: bench.d_operand.at(row * hidden),
                 unprojected: job.unprojected.at(item * hidden),
@@ -541,9 +544,7 @@ unsafe fn rows_backward<C: Cell, T: Element>(
         }
         // SAFETY: the rows lie in buffers of the crew, or in its rows of the job's, and these
         // units of them are this member's.
-        unsafe {
-            StepBack::<'_, T, C> { rows: &live, hidden, units, cell: PhantomData }.run(job.level)
-        };
+        unsafe { cell.step_back(Back { rows: &live, hidden, units }, job.level) };
         if let Some(second) = &job.back.second {
             x.clear();
             // SAFETY: the late gates of a row of d_gh.
@@ -557,7 +558,7 @@ unsafe fn rows_backward<C: Cell, T: Element>(
             // SAFETY: the late gates' gradients are complete; then as for `StepBack`.
             unsafe {
                 Product { x: &x, weights: second, panels, start, y: &y }.run(job.level);
-                Close::<'_, T, C> { rows: &live, hidden, units, cell: PhantomData }.run(job.level);
+                cell.close(Back { rows: &live, hidden, units }, job.level);
             }
         }
         d_gates.clear();

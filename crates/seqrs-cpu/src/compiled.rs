@@ -49,15 +49,15 @@ macro_rules! compiled {
                 shape: &Shape,
                 numbers: &[Self],
             ) -> Result<Weights<Self>, Error> {
-                with_cell!(shape.cell, C => Weights::new::<C>(level, shape, numbers))
+                Weights::new(level, shape, numbers)
             }
 
             fn forward(cpu: &Cpu<Self>, run: Forward<'_, Cpu<Self>>) -> Result<(), Error> {
-                with_cell!(run.shape.cell, C => forward::<C, Self>(cpu, run))
+                with_cell!(run.shape.cell, C, cell => forward(&cell, cpu, run))
             }
 
             fn backward(cpu: &Cpu<Self>, run: Backward<'_, Cpu<Self>>) -> Result<(), Error> {
-                with_cell!(run.shape.cell, C => backward::<C, Self>(cpu, run))
+                with_cell!(run.shape.cell, C, cell => backward(&cell, cpu, run))
             }
 
             fn plain(

@@ -41,14 +41,14 @@
 //! chunk rows G H              gates of a run: at most 512 KiB, or one step (departure 3: two
 //!                             runs, of 5 steps)
 //! rows (H + opened H)         between two products;  rows H before a projection
+//! rows G H                    sums of a cell that is not fused
 //! ```
 
-use std::marker::PhantomData;
 use std::ops::{DerefMut, Range};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use seqrs_core::backend::{Backend, Forward};
-use seqrs_core::cell::{Bundle, Cell};
+use seqrs_core::cell::Counts;
 use seqrs_core::memory::Lent;
 use seqrs_core::rows::Place;
 use seqrs_core::spec::Shape;
@@ -58,12 +58,13 @@ use seqrs_core::{Error, interrupt};
 use smallvec::{SmallVec, smallvec};
 
 use crate::cpu::Cpu;
-use crate::crew::{self, Crew, Member, Share};
+use crate::crew::{self, Crew, Member};
+use crate::kernels::{Kernels, Pass};
 use crate::lanes::Element;
 use crate::level::Level;
 use crate::pack::Panels;
 use crate::product::{Product, Slice, Start};
-use crate::step::{self, BESIDE, Finish, Open, Row, Stage, Step};
+use crate::step::{self, BESIDE, Pointwise, Row, Step};
 use crate::team;
 use crate::weights::Weights;
 
@@ -91,6 +92,9 @@ const WORTH_MEETING: usize = 16;
 
 /// Multiply-adds of each member that are worth a meeting (departure 2).
 const WORTH_A_MEETING: usize = 9 << 10;
+
+/// Units that members of a crew do not divide further: the widest register.
+const GROUP: usize = 16;
 
 /// Rows that keep the multipliers busy while the weights come from L2 ...
 const ROWS: usize = 4;
@@ -221,7 +225,8 @@ pub(crate) fn shares<T: Element>(
     }
 }
 
-pub(crate) fn forward<C: Cell, T: Element>(
+pub(crate) fn forward<T: Element>(
+    cell: &dyn Kernels<T>,
     cpu: &Cpu<T>,
     run: Forward<'_, Cpu<T>>,
 ) -> Result<(), Error>
@@ -279,7 +284,7 @@ where
     let pairs = jobs.iter().flat_map(|job| ranges.iter().map(move |range| (job, range)));
     let mut rooms: Few<Room<T>> = pairs
         .clone()
-        .map(|(job, range)| Room::new::<C>(job, range.len().min(ROWS_AT_ONCE), crew > 1))
+        .map(|(job, range)| Room::new(cell.counts(), job, range.len().min(ROWS_AT_ONCE), crew > 1))
         .collect::<Result<_, Error>>()?;
     let crews: Few<Crew> = rooms.iter().map(|_| Crew::new(crew - 1)).collect();
     let views: Few<Bench<T>> = rooms.iter_mut().map(Room::view).collect();
@@ -291,7 +296,7 @@ where
         move || {
             *result = blocks(range).try_for_each(|range| {
                 // SAFETY: each crew has rows and columns of its own, and room for them.
-                unsafe { rows_forward::<C, T>(job, &range, bench, crew.member(k)) }
+                unsafe { rows_forward(cell, job, &range, bench, crew.member(k)) }
             });
             if result.is_err() {
                 job.stop.store(true, Ordering::Relaxed);
@@ -311,19 +316,21 @@ struct Room<T: Element> {
     beside: bool,
     places: Lent<T>,
     gx: Lent<T>,
+    gh: Option<Lent<T>>,
     operand: Option<Lent<T>>,
     opened: Option<Lent<T>>,
     unprojected: Option<Lent<T>>,
 }
 
 impl<T: Element> Room<T> {
-    fn new<C: Cell>(job: &Job<'_, T>, rows: usize, shared: bool) -> Result<Self, Error> {
+    fn new(counts: Counts, job: &Job<'_, T>, rows: usize, shared: bool) -> Result<Self, Error> {
         let Shape { hidden, state, ref weight_hr, .. } = *job.shape;
         let time = job.steps.time();
-        let columns = C::GATES * hidden;
-        let two_products = C::FIRST_GATES < C::GATES;
-        let opened = <C::Opened<f32> as Bundle<f32>>::NAMES.len() * hidden;
-        let beside = rows == 1
+        let columns = counts.gates * hidden;
+        let two_products = counts.two_products();
+        let opened = counts.opened * hidden;
+        let beside = counts.fused
+            && rows == 1
             && !shared
             && !two_products
             && step::has_registers_beside::<T>(job.level)
@@ -344,6 +351,7 @@ impl<T: Element> Room<T> {
             beside,
             places: Lent::new("states", 2 * rows * state)?,
             gx: Lent::new("inputs of the gates", runs * chunk.min(time) * rows * columns)?,
+            gh: optional(!counts.fused, rows * columns)?,
             operand: optional(two_products, rows * hidden)?,
             opened: optional(two_products, rows * opened)?,
             unprojected: optional(weight_hr.is_some(), rows * hidden)?,
@@ -356,6 +364,7 @@ impl<T: Element> Room<T> {
             beside: self.beside,
             places: Shared(self.places.as_mut_ptr()),
             gx: Shared(self.gx.as_mut_ptr()),
+            gh: Shared::of(&mut self.gh),
             operand: Shared::of(&mut self.operand),
             opened: Shared::of(&mut self.opened),
             unprojected: Shared::of(&mut self.unprojected),
@@ -372,6 +381,8 @@ struct Bench<T> {
     places: Shared<T>,
     /// Gates from the input of a run of steps, or of two.
     gx: Shared<T>,
+    /// Gates from the state, of a cell that is not fused.
+    gh: Shared<T>,
     /// Between the products of a cell that has two.
     operand: Shared<T>,
     opened: Shared<T>,
@@ -447,17 +458,19 @@ impl<T: Element> Run<T> {
 ///
 /// # Safety
 /// Nobody but the crew uses these rows of the job's direction and this bench.
-unsafe fn rows_forward<C: Cell, T: Element>(
+unsafe fn rows_forward<T: Element>(
+    cell: &dyn Kernels<T>,
     job: &Job<'_, T>,
     range: &Range<usize>,
     bench: &Bench<T>,
     mut member: Member<'_>,
 ) -> Result<(), Error> {
     let Shape { hidden, state, .. } = *job.shape;
-    let columns = C::GATES * hidden;
+    let counts = cell.counts();
+    let columns = counts.gates * hidden;
     let (rows, time) = (range.len(), job.steps.time());
-    let opened_len = <C::Opened<f32> as Bundle<f32>>::NAMES.len() * hidden;
-    let Bench { chunk, beside, places, gx, operand, opened, unprojected: m } = *bench;
+    let opened_len = counts.opened * hidden;
+    let Bench { chunk, beside, places, gx, gh, operand, opened, unprojected: m } = *bench;
     let weights = job.weights;
     let per_unit = weights.per_unit().as_ptr();
     // With which of its places each row's next step begins.
@@ -507,6 +520,7 @@ unsafe fn rows_forward<C: Cell, T: Element>(
                 let projected = !m.0.is_null();
                 live.push(Row {
                     gx: run.gates[from],
+                    gh: gh.at(row * columns),
                     per_unit,
                     h: place(turn[row]),
                     h_new: if projected { m.at(row * hidden) } else { place(1 - turn[row]) },
@@ -514,25 +528,29 @@ unsafe fn rows_forward<C: Cell, T: Element>(
                     operand: operand.at(row * hidden),
                     opened: opened.at(row * opened_len),
                     y: if projected { std::ptr::null_mut() } else { y },
-                    saved: job.saved.at(item * C::SAVED * hidden),
+                    saved: job.saved.at(item * counts.saved * hidden),
                     cells: job.cells.at(item * hidden),
                 });
                 turn[row] = 1 - turn[row];
                 from += 1;
             }
-            let Some(share) = member.meet() else { return Ok(()) };
             let slice = (k - run.steps.start, run.steps.len());
-            let ahead = beside.then(|| next.slice(job, share.range(weights.input.count()), slice));
+            let ahead = beside.then_some((&next, slice));
             // SAFETY: the rows above lie in the crew's buffers, or in its rows of the job's;
             // h and h_new are different places, and members write different units. The other
             // half of gx belongs to the next run.
             unsafe {
-                if let Some(second) = &weights.second {
-                    pass::<C, T, Open>(job, &live, &weights.first, share, downwards, None);
-                    let Some(share) = member.meet() else { return Ok(()) };
-                    pass::<C, T, Finish>(job, &live, second, share, downwards, None);
-                } else {
-                    pass::<C, T, Finish>(job, &live, &weights.first, share, downwards, ahead);
+                let (now, m) = (Pass::Finish, &mut member);
+                let done = match &weights.second {
+                    None => pass(cell, now, job, &live, &weights.first, m, downwards, ahead),
+                    Some(second) => {
+                        let first = &weights.first;
+                        pass(cell, Pass::Open, job, &live, first, m, downwards, None)
+                            .and_then(|()| pass(cell, now, job, &live, second, m, downwards, None))
+                    }
+                };
+                if done.is_none() {
+                    return Ok(());
                 }
             }
             downwards = !downwards;
@@ -586,25 +604,43 @@ unsafe fn rows_forward<C: Cell, T: Element>(
     Ok(())
 }
 
+/// One pass of one step, this member's share of it, and on the way a slice of the product of the
+/// steps ahead; nothing if the crew was given up.
+///
 /// # Safety
 /// As [`Step::run`].
-unsafe fn pass<C: Cell, T: Element, S: Stage>(
+#[expect(clippy::too_many_arguments, reason = "what a step is, and who does which part of it")]
+unsafe fn pass<T: Element>(
+    cell: &dyn Kernels<T>,
+    pass: Pass,
     job: &Job<'_, T>,
     rows: &[Row<T>],
     weights: &Panels<T>,
-    share: Share,
+    member: &mut Member<'_>,
     downwards: bool,
-    ahead: Option<Slice<'_, T>>,
-) {
-    let step = Step::<'_, T, C, S> {
-        rows,
-        weights,
-        panels: share.range(weights.count()),
-        hidden: job.shape.hidden,
-        downwards,
-        ahead,
-        cell: PhantomData,
-    };
-    // SAFETY: by the caller.
-    unsafe { step.run(job.level) };
+    ahead: Option<(&Run<T>, (usize, usize))>,
+) -> Option<()> {
+    let hidden = job.shape.hidden;
+    let share = member.meet()?;
+    let panels = share.range(weights.count());
+    let counts = cell.counts();
+    if counts.fused {
+        let ahead = ahead
+            .map(|(next, slice)| next.slice(job, share.range(job.weights.input.count()), slice));
+        // SAFETY: by the caller.
+        unsafe {
+            cell.step(pass, Step { rows, weights, panels, hidden, downwards, ahead }, job.level);
+        }
+        return Some(());
+    }
+    let x: Rows<*const T> = rows.iter().map(|row| pass.operand(row)).collect();
+    let from = pass.gates(&counts).start * hidden;
+    let y: Rows<*mut T> = rows.iter().map(|row| row.gh.wrapping_add(from)).collect();
+    // SAFETY: by the caller; each row has room for the sums of all gates.
+    unsafe { Product { x: &x, weights, panels, start: Start::Bias, y: &y }.run(job.level) };
+    let groups = member.meet()?.range(hidden.div_ceil(GROUP));
+    let units = groups.start * GROUP..(groups.end * GROUP).min(hidden);
+    // SAFETY: by the caller; all sums are there.
+    unsafe { cell.pointwise(pass, Pointwise { rows, hidden, units }, job.level) };
+    Some(())
 }

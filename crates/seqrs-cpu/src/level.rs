@@ -125,19 +125,22 @@ impl Level {
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
-fn run_avx512<T: Element, K: Kernel<T>>(kernel: K) -> K::Output {
+#[inline(never)]
+pub(crate) fn run_avx512<T: Element, K: Kernel<T>>(kernel: K) -> K::Output {
     kernel.run::<T::Avx512>()
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-fn run_avx2<T: Element, K: Kernel<T>>(kernel: K) -> K::Output {
+#[inline(never)]
+pub(crate) fn run_avx2<T: Element, K: Kernel<T>>(kernel: K) -> K::Output {
     kernel.run::<T::Avx2>()
 }
 
 #[cfg(target_arch = "aarch64")]
 #[target_feature(enable = "neon")]
-fn run_neon<T: Element, K: Kernel<T>>(kernel: K) -> K::Output {
+#[inline(never)]
+pub(crate) fn run_neon<T: Element, K: Kernel<T>>(kernel: K) -> K::Output {
     kernel.run::<T::Neon>()
 }
 

@@ -18,6 +18,7 @@ mod cpu;
 mod crew;
 mod forward;
 mod kernel;
+mod kernels;
 mod outer;
 mod pack;
 mod pause;

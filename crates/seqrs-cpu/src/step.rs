@@ -13,6 +13,10 @@
 //! h' and h must be different memory, since every panel reads all of h'. A cell with two
 //! products runs as two such passes; the first leaves the operand of the second.
 //!
+//! The cell is compiled once for each size of a tile. One of many instructions
+//! ([`Cell::FUSED`] is false) would make code of megabytes, so its sums are written to memory by a
+//! plain product, and [`Pointwise`] runs it on them.
+//!
 //! # Departures
 //! (measured on one core of an AMD EPYC with 1 MB of L2)
 //!
@@ -29,9 +33,12 @@
 //! Tried and dropped: a single step that computes gx in the same pass, W_ih beside W_hh in the
 //! order of the units, alternating from call to call: 24.2 to 23.4 us at 256 units, nothing below.
 
+use std::ops::Range;
+
 use seqrs_core::cell::{Bundle, Cell, MAX_BUNDLE};
 
 use crate::kernel::{add_products, most_rows, tiles, with_rows};
+use crate::kernels::Pass;
 use crate::lanes::{Element, Simd};
 use crate::level::{Kernel, Level};
 use crate::pack::{PANEL, Panels};
@@ -42,6 +49,8 @@ use crate::product::Slice;
 pub(crate) struct Row<T> {
     /// Gates from the input: G runs of H.
     pub(crate) gx: *const T,
+    /// Gates from the state, likewise, for a cell that is not fused; null for others.
+    pub(crate) gh: *mut T,
     /// What each unit has for itself: runs of H, the same for all rows.
     pub(crate) per_unit: *const T,
     /// Hidden state before the step.
@@ -62,21 +71,28 @@ pub(crate) struct Row<T> {
 }
 
 /// The first pass of a cell with two products.
-pub(crate) struct Open;
+#[derive(Clone, Copy)]
+pub(crate) struct Open<C>(pub(crate) C);
 /// The pass that gives the new state.
-pub(crate) struct Finish;
+#[derive(Clone, Copy)]
+pub(crate) struct Finish<C>(pub(crate) C);
 
 /// A pass over the panels.
-pub(crate) trait Stage {
-    /// Gates that this pass multiplies.
-    fn gates<C: Cell>() -> std::ops::Range<usize>;
+pub(crate) trait Stage: Copy {
+    /// Which it is.
+    const PASS: Pass;
+    /// Gates that it multiplies.
+    const GATES: Range<usize>;
     /// What it multiplies them with.
-    fn operand<T>(row: &Row<T>) -> *const T;
+    #[inline(always)]
+    fn operand<T>(row: &Row<T>) -> *const T {
+        Self::PASS.operand(row)
+    }
     /// What it does with the sums of one register of units from `u` on, of which `n` exist.
     ///
     /// # Safety
     /// `row`'s memory as [`Step::run`] asks.
-    unsafe fn apply<V: Simd, C: Cell>(gh: C::Gates<V>, row: &Row<V::Elem>, hidden: usize, at: At);
+    unsafe fn apply<V: Simd>(self, gh: [V; MAX_BUNDLE], row: &Row<V::Elem>, hidden: usize, at: At);
 }
 
 /// A register of units: the first, and how many exist.
@@ -171,43 +187,29 @@ pub(crate) unsafe fn load_state<V: Simd, C: Cell>(
     C::State::from_array(values)
 }
 
-impl Stage for Open {
-    #[inline(always)]
-    fn gates<C: Cell>() -> std::ops::Range<usize> {
-        0..C::FIRST_GATES
-    }
+impl<C: Cell> Stage for Open<C> {
+    const PASS: Pass = Pass::Open;
+    const GATES: Range<usize> = Pass::Open.gates(&C::COUNTS);
 
     #[inline(always)]
-    fn operand<T>(row: &Row<T>) -> *const T {
-        row.h
-    }
-
-    #[inline(always)]
-    unsafe fn apply<V: Simd, C: Cell>(gh: C::Gates<V>, row: &Row<V::Elem>, hidden: usize, at: At) {
+    unsafe fn apply<V: Simd>(self, gh: [V; MAX_BUNDLE], row: &Row<V::Elem>, hidden: usize, at: At) {
         // SAFETY: by the caller.
         unsafe {
             let gx = at.load_bundle(row.gx, hidden);
             let s = load_state::<V, C>(row.h, row.c, at);
-            let (operand, opened) = C::open(gx, gh, s);
+            let (operand, opened) = self.0.open(gx, C::Gates::from_array(gh), s);
             at.store(operand, row.operand);
             at.store_bundle(opened, row.opened, hidden);
         }
     }
 }
 
-impl Stage for Finish {
-    #[inline(always)]
-    fn gates<C: Cell>() -> std::ops::Range<usize> {
-        if C::FIRST_GATES < C::GATES { C::FIRST_GATES..C::GATES } else { 0..C::GATES }
-    }
+impl<C: Cell> Stage for Finish<C> {
+    const PASS: Pass = Pass::Finish;
+    const GATES: Range<usize> = Pass::Finish.gates(&C::COUNTS);
 
     #[inline(always)]
-    fn operand<T>(row: &Row<T>) -> *const T {
-        if row.operand.is_null() { row.h } else { row.operand }
-    }
-
-    #[inline(always)]
-    unsafe fn apply<V: Simd, C: Cell>(gh: C::Gates<V>, row: &Row<V::Elem>, hidden: usize, at: At) {
+    unsafe fn apply<V: Simd>(self, gh: [V; MAX_BUNDLE], row: &Row<V::Elem>, hidden: usize, at: At) {
         // SAFETY: by the caller.
         unsafe {
             let gx = at.load_bundle(row.gx, hidden);
@@ -218,7 +220,7 @@ impl Stage for Finish {
                 false => at.load_bundle(row.opened, hidden),
             };
             let p = at.load_bundle(row.per_unit, hidden);
-            let (s_new, saved) = C::forward(gx, gh, s, opened, p);
+            let (s_new, saved) = self.0.forward(gx, C::Gates::from_array(gh), s, opened, p);
             let s_new = s_new.to_array(V::zero());
             at.store(s_new[0], row.h_new);
             if !row.y.is_null() {
@@ -237,46 +239,90 @@ impl Stage for Finish {
     }
 }
 
+/// A pass over sums that lie in memory.
+pub(crate) struct Pointwise<'a, T> {
+    pub(crate) rows: &'a [Row<T>],
+    pub(crate) hidden: usize,
+    /// The units that are computed.
+    pub(crate) units: Range<usize>,
+}
+
+impl<T: Element> Pointwise<'_, T> {
+    /// # Safety
+    /// As [`Step::run`], and each row's gh holds the sums of the stage's gates.
+    pub(crate) unsafe fn run<S: Stage>(self, stage: S, level: Level) {
+        level.dispatch(Staged { pass: self, stage });
+    }
+}
+
+/// A pass and what is done with its sums.
+struct Staged<P, S> {
+    pass: P,
+    stage: S,
+}
+
+impl<T: Element, S: Stage> Kernel<T> for Staged<Pointwise<'_, T>, S> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Simd<Elem = T>>(self) {
+        let Pointwise { rows, hidden, units } = self.pass;
+        for row in rows {
+            for u in units.clone().step_by(V::WIDTH) {
+                let at = At { u, n: (units.end - u).min(V::WIDTH) };
+                let mut gh = [V::zero(); MAX_BUNDLE];
+                for gate in S::GATES {
+                    // SAFETY: `Pointwise::run` passes on what its caller vouches for.
+                    gh[gate] = unsafe { at.load(row.gh.add(gate * hidden)) };
+                }
+                // SAFETY: as above.
+                unsafe { self.stage.apply(gh, row, hidden, at) };
+            }
+        }
+    }
+}
+
 /// One pass of one step.
-pub(crate) struct Step<'a, T, C, S> {
+pub(crate) struct Step<'a, T> {
     pub(crate) rows: &'a [Row<T>],
     pub(crate) weights: &'a Panels<T>,
     /// The panels whose units are computed.
-    pub(crate) panels: std::ops::Range<usize>,
+    pub(crate) panels: Range<usize>,
     pub(crate) hidden: usize,
     /// Whether to walk the panels from the last to the first.
     pub(crate) downwards: bool,
     /// What else is to be done on the way.
     pub(crate) ahead: Option<Slice<'a, T>>,
-    pub(crate) cell: std::marker::PhantomData<(C, S)>,
 }
 
-impl<T: Element, C: Cell, S: Stage> Step<'_, T, C, S> {
+impl<T: Element> Step<'_, T> {
     /// # Safety
     /// Every row's memory is there for the cell's runs of `hidden` (the operand for the
     /// weights' depth), is used by nobody else, and what is written (h_new, c, operand,
     /// opened, y, saved, cells) overlaps nothing else.
-    pub(crate) unsafe fn run(self, level: Level) {
-        level.dispatch(self);
+    pub(crate) unsafe fn run<S: Stage>(self, stage: S, level: Level) {
+        level.dispatch(Staged { pass: self, stage });
     }
 }
 
-impl<T: Element, C: Cell, S: Stage> Kernel<T> for Step<'_, T, C, S> {
+impl<T: Element, S: Stage> Kernel<T> for Staged<Step<'_, T>, S> {
     type Output = ();
 
     #[inline(always)]
     fn run<V: Simd<Elem = T>>(self) {
-        let std::ops::Range { start, end } = self.panels;
+        let Self { pass: step, stage } = self;
+        let Range { start, end } = step.panels;
         // A loop and no closure: a closure would be compiled without the instruction set.
         for k in start..end {
-            let p = if self.downwards { start + end - 1 - k } else { k };
-            let panel = self.weights.panel(p);
-            let ahead = self.ahead.as_ref().map(|ahead| ahead.part(k - start, end - start));
+            let p = if step.downwards { start + end - 1 - k } else { k };
+            let panel = step.weights.panel(p);
+            let ahead = step.ahead.as_ref().map(|ahead| ahead.part(k - start, end - start));
+            let (rows, hidden) = (step.rows, step.hidden);
             // SAFETY: `Step::run` passes on what its caller vouches for.
             unsafe {
-                match S::gates::<C>().len() {
-                    3 => panel_step::<V, C, S, 3>(self.rows, panel, p, self.hidden, ahead),
-                    _ => panel_step::<V, C, S, PANEL>(self.rows, panel, p, self.hidden, ahead),
+                match S::GATES.len() {
+                    3 => panel_step::<V, S, 3>(rows, panel, p, hidden, stage, ahead),
+                    _ => panel_step::<V, S, PANEL>(rows, panel, p, hidden, stage, ahead),
                 }
             }
         }
@@ -286,25 +332,26 @@ impl<T: Element, C: Cell, S: Stage> Kernel<T> for Step<'_, T, C, S> {
 /// # Safety
 /// As [`Step::run`]; N is the number of registers in a row of the panel.
 #[inline(always)]
-unsafe fn panel_step<V: Simd, C: Cell, S: Stage, const N: usize>(
+unsafe fn panel_step<V: Simd, S: Stage, const N: usize>(
     rows: &[Row<V::Elem>],
     panel: &[V::Elem],
     p: usize,
     hidden: usize,
+    stage: S,
     ahead: Option<Slice<'_, V::Elem>>,
 ) {
     if holds_tile_beside::<V>()
         && let Some(ahead) = ahead
     {
         // SAFETY: by the caller.
-        unsafe { panel_step_beside::<V, C, S, N>(rows, panel, p, hidden, &ahead) };
+        unsafe { panel_step_beside::<V, S, N>(rows, panel, p, hidden, stage, &ahead) };
         return;
     }
     for tile in tiles(rows.len(), most_rows::<V>(N)) {
         let rows = &rows[tile];
         // SAFETY: by the caller.
         with_rows!(rows.len(), R => unsafe {
-            step_tile::<V, C, S, R, N>(rows, panel, p, hidden);
+            step_tile::<V, S, R, N>(rows, panel, p, hidden, stage);
         });
     }
 }
@@ -338,11 +385,12 @@ pub(crate) fn has_registers_beside<T: Element>(level: Level) -> bool {
 /// # Safety
 /// As [`Step::run`]; N is the number of registers in a row of the panel.
 #[inline(always)]
-unsafe fn panel_step_beside<V: Simd, C: Cell, S: Stage, const N: usize>(
+unsafe fn panel_step_beside<V: Simd, S: Stage, const N: usize>(
     rows: &[Row<V::Elem>],
     panel: &[V::Elem],
     p: usize,
     hidden: usize,
+    stage: S,
     ahead: &Slice<'_, V::Elem>,
 ) {
     let row = N * V::WIDTH;
@@ -368,7 +416,7 @@ unsafe fn panel_step_beside<V: Simd, C: Cell, S: Stage, const N: usize>(
         let weights = panel.as_ptr().add(row + done * row);
         add_products::<V, 1, N>([operand.add(done)], 1, weights, depth - done, &mut acc);
         if !rows.is_empty() {
-            apply_tile::<V, C, S, 1, N>(acc, rows, p, hidden);
+            apply_tile::<V, S, 1, N>(acc, rows, p, hidden, stage);
         }
     }
 }
@@ -376,11 +424,12 @@ unsafe fn panel_step_beside<V: Simd, C: Cell, S: Stage, const N: usize>(
 /// # Safety
 /// As [`Step::run`] for R rows; N is the number of registers in a row of the panel.
 #[inline(always)]
-unsafe fn step_tile<V: Simd, C: Cell, S: Stage, const R: usize, const N: usize>(
+unsafe fn step_tile<V: Simd, S: Stage, const R: usize, const N: usize>(
     rows: &[Row<V::Elem>],
     panel: &[V::Elem],
     p: usize,
     hidden: usize,
+    stage: S,
 ) {
     let mut operands = [std::ptr::null(); R];
     for (operand, row) in operands.iter_mut().zip(rows) {
@@ -392,7 +441,7 @@ unsafe fn step_tile<V: Simd, C: Cell, S: Stage, const R: usize, const N: usize>(
     unsafe {
         let mut acc = [biases::<V, N>(panel); R];
         add_products::<V, R, N>(operands, 1, panel.as_ptr().add(row), depth, &mut acc);
-        apply_tile::<V, C, S, R, N>(acc, rows, p, hidden);
+        apply_tile::<V, S, R, N>(acc, rows, p, hidden, stage);
     }
 }
 
@@ -415,13 +464,14 @@ unsafe fn biases<V: Simd, const N: usize>(panel: &[V::Elem]) -> [V; N] {
 /// # Safety
 /// As [`Step::run`] for R rows; N is the number of registers in a row of the panel.
 #[inline(always)]
-unsafe fn apply_tile<V: Simd, C: Cell, S: Stage, const R: usize, const N: usize>(
+unsafe fn apply_tile<V: Simd, S: Stage, const R: usize, const N: usize>(
     acc: [[V; N]; R],
     rows: &[Row<V::Elem>],
     p: usize,
     hidden: usize,
+    stage: S,
 ) {
-    let gates = S::gates::<C>();
+    let gates = S::GATES;
     let groups = N / gates.len();
     for r in 0..R {
         for q in 0..groups {
@@ -435,7 +485,7 @@ unsafe fn apply_tile<V: Simd, C: Cell, S: Stage, const R: usize, const N: usize>
             }
             let at = At { u, n: (hidden - u).min(V::WIDTH) };
             // SAFETY: by the caller.
-            unsafe { S::apply::<V, C>(C::Gates::from_array(gh), &rows[r], hidden, at) };
+            unsafe { stage.apply(gh, &rows[r], hidden, at) };
         }
     }
 }

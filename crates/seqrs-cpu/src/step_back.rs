@@ -8,16 +8,14 @@
 //! the gradient of its operand.
 //!
 //! # Departures
-//! 1. The gates were kept after their functions, so the only transcendental here is the LSTM's
+//! 1. The usual gates were kept after their functions, so the only transcendental here is the LSTM's
 //!    tanh(c). All of this is 3 % of a step of training the character model (samples of a
 //!    profile), so nothing else was done for it: it is not fused with the product, which needs the
 //!    gates' gradients of all units at once.
 
-use std::marker::PhantomData;
-use std::ops::Range;
-
 use seqrs_core::cell::{Bundle, Cell, MAX_BUNDLE};
 
+use crate::kernels::Back;
 use crate::lanes::{Element, Simd};
 use crate::level::{Kernel, Level};
 use crate::step::{At, load_state};
@@ -56,20 +54,14 @@ pub(crate) struct BackRow<T> {
 
 /// The first pass.
 pub(crate) struct StepBack<'a, T, C> {
-    pub(crate) rows: &'a [BackRow<T>],
-    pub(crate) hidden: usize,
-    /// The units that are computed.
-    pub(crate) units: Range<usize>,
-    pub(crate) cell: PhantomData<C>,
+    pub(crate) back: Back<'a, T>,
+    pub(crate) cell: C,
 }
 
 /// The second pass of a cell with two products.
 pub(crate) struct Close<'a, T, C> {
-    pub(crate) rows: &'a [BackRow<T>],
-    pub(crate) hidden: usize,
-    /// The units that are computed.
-    pub(crate) units: Range<usize>,
-    pub(crate) cell: PhantomData<C>,
+    pub(crate) back: Back<'a, T>,
+    pub(crate) cell: C,
 }
 
 impl<T: Element, C: Cell> StepBack<'_, T, C> {
@@ -94,11 +86,12 @@ impl<T: Element, C: Cell> Kernel<T> for StepBack<'_, T, C> {
 
     #[inline(always)]
     fn run<V: Simd<Elem = T>>(self) {
-        for row in self.rows {
-            for u in self.units.clone().step_by(V::WIDTH) {
-                let at = At { u, n: (self.units.end - u).min(V::WIDTH) };
+        let Back { rows, hidden, units } = self.back;
+        for row in rows {
+            for u in units.clone().step_by(V::WIDTH) {
+                let at = At { u, n: (units.end - u).min(V::WIDTH) };
                 // SAFETY: `StepBack::run` passes on what its caller vouches for.
-                unsafe { step_back::<V, C>(row, self.hidden, at) };
+                unsafe { step_back::<V, C>(self.cell, row, hidden, at) };
             }
         }
     }
@@ -107,7 +100,7 @@ impl<T: Element, C: Cell> Kernel<T> for StepBack<'_, T, C> {
 /// # Safety
 /// As [`StepBack::run`].
 #[inline(always)]
-unsafe fn step_back<V: Simd, C: Cell>(row: &BackRow<V::Elem>, hidden: usize, at: At) {
+unsafe fn step_back<V: Simd, C: Cell>(cell: C, row: &BackRow<V::Elem>, hidden: usize, at: At) {
     // SAFETY: by the caller.
     unsafe {
         let saved: C::Saved<V> = at.load_bundle(row.saved, hidden);
@@ -120,7 +113,7 @@ unsafe fn step_back<V: Simd, C: Cell>(row: &BackRow<V::Elem>, hidden: usize, at:
             d_s[1] = at.load(row.d_c);
         }
         let p = at.load_bundle(row.per_unit, hidden);
-        let d = C::backward(saved, s, s_new, p, C::State::from_array(d_s));
+        let d = cell.backward(saved, s, s_new, p, C::State::from_array(d_s));
         at.store_bundle(d.d_gx, row.d_gx, hidden);
         if !C::ONE_GATE_GRADIENT {
             at.store_bundle(d.d_gh, row.d_gh, hidden);
@@ -132,10 +125,10 @@ unsafe fn step_back<V: Simd, C: Cell>(row: &BackRow<V::Elem>, hidden: usize, at:
             at.store(d_s[1], row.d_c);
         }
         if !row.operand.is_null() {
-            at.store(C::operand(saved, s), row.operand);
+            at.store(cell.operand(saved, s), row.operand);
         }
         if !row.unprojected.is_null() {
-            at.store(C::unprojected(saved, s_new), row.unprojected);
+            at.store(cell.unprojected(saved, s_new), row.unprojected);
         }
     }
 }
@@ -145,11 +138,12 @@ impl<T: Element, C: Cell> Kernel<T> for Close<'_, T, C> {
 
     #[inline(always)]
     fn run<V: Simd<Elem = T>>(self) {
-        for row in self.rows {
-            for u in self.units.clone().step_by(V::WIDTH) {
-                let at = At { u, n: (self.units.end - u).min(V::WIDTH) };
+        let Back { rows, hidden, units } = self.back;
+        for row in rows {
+            for u in units.clone().step_by(V::WIDTH) {
+                let at = At { u, n: (units.end - u).min(V::WIDTH) };
                 // SAFETY: `Close::run` passes on what its caller vouches for.
-                unsafe { close::<V, C>(row, self.hidden, at) };
+                unsafe { close::<V, C>(self.cell, row, hidden, at) };
             }
         }
     }
@@ -158,12 +152,12 @@ impl<T: Element, C: Cell> Kernel<T> for Close<'_, T, C> {
 /// # Safety
 /// As [`StepBack::run`].
 #[inline(always)]
-unsafe fn close<V: Simd, C: Cell>(row: &BackRow<V::Elem>, hidden: usize, at: At) {
+unsafe fn close<V: Simd, C: Cell>(cell: C, row: &BackRow<V::Elem>, hidden: usize, at: At) {
     // SAFETY: by the caller.
     unsafe {
         let s = load_state::<V, C>(row.h, row.c, at);
         let d_operand: V = at.load(row.d_operand);
-        let (more, d_h) = C::close(at.load_bundle(row.saved, hidden), s, d_operand);
+        let (more, d_h) = cell.close(at.load_bundle(row.saved, hidden), s, d_operand);
         let more = more.to_array(V::zero());
         for (gate, more) in more.into_iter().enumerate().take(C::FIRST_GATES) {
             let d = row.d_gx.add(gate * hidden);

@@ -2,7 +2,7 @@
 
 use once_cell::race::OnceBox;
 use seqrs_core::Error;
-use seqrs_core::cell::Cell;
+use seqrs_core::cell::Counts;
 use seqrs_core::spec::Shape;
 
 use crate::lanes::Element;
@@ -40,9 +40,10 @@ pub(crate) struct Back<T> {
 }
 
 impl<T: Element> Weights<T> {
-    pub(crate) fn new<C: Cell>(level: Level, shape: &Shape, numbers: &[T]) -> Result<Self, Error> {
+    pub(crate) fn new(level: Level, shape: &Shape, numbers: &[T]) -> Result<Self, Error> {
         let Shape { input, hidden, state, .. } = *shape;
-        let late = C::GATES - C::FIRST_GATES;
+        let Counts { gates, first_gates, fused, .. } = shape.cell.counts();
+        let late = gates - first_gates;
         let bias =
             |range: &Option<std::ops::Range<usize>>| range.clone().map(|range| &numbers[range]);
         let recurrent = |gates: std::ops::Range<usize>| {
@@ -53,7 +54,10 @@ impl<T: Element> Weights<T> {
                 step: 1,
                 bias: bias(&shape.bias_hh).map(|bias| &bias[gates.start * hidden..]),
             };
-            Panels::gates(level, &source, gates.len(), hidden, state)
+            match fused {
+                true => Panels::gates(level, &source, gates.len(), hidden, state),
+                false => Panels::plain(level, &source, gates.len() * hidden, state),
+            }
         };
         let ih = Source {
             numbers: &numbers[shape.weight_ih.clone()],
@@ -62,9 +66,9 @@ impl<T: Element> Weights<T> {
             bias: bias(&shape.bias_ih),
         };
         Ok(Self {
-            input: Panels::plain(level, &ih, C::GATES * hidden, input)?,
-            first: recurrent(0..C::FIRST_GATES)?,
-            second: (late > 0).then(|| recurrent(C::FIRST_GATES..C::GATES)).transpose()?,
+            input: Panels::plain(level, &ih, gates * hidden, input)?,
+            first: recurrent(0..first_gates)?,
+            second: (late > 0).then(|| recurrent(first_gates..gates)).transpose()?,
             projection: match &shape.weight_hr {
                 None => None,
                 Some(range) => {
@@ -84,21 +88,17 @@ impl<T: Element> Weights<T> {
     }
 
     /// The matrices for the way back.
-    pub(crate) fn back<C: Cell>(&self, level: Level) -> Result<&Back<T>, Error> {
+    pub(crate) fn back(&self, level: Level) -> Result<&Back<T>, Error> {
         self.back.get_or_try_init(|| {
             let Shape { input, hidden, state, .. } = self.shape;
+            let Counts { gates, first_gates, .. } = self.shape.cell.counts();
             let hh = &self.numbers[self.shape.weight_hh.clone()];
             let ih = columns(&self.numbers[self.shape.weight_ih.clone()], input);
-            let (first, late) = hh.split_at(C::FIRST_GATES * hidden * state);
-            let late_gates = C::GATES - C::FIRST_GATES;
+            let (first, late) = hh.split_at(first_gates * hidden * state);
+            let late_gates = gates - first_gates;
             Ok(Box::new(Back {
-                input: Panels::plain(level, &ih, input, C::GATES * hidden)?,
-                first: Panels::plain(
-                    level,
-                    &columns(first, state),
-                    state,
-                    C::FIRST_GATES * hidden,
-                )?,
+                input: Panels::plain(level, &ih, input, gates * hidden)?,
+                first: Panels::plain(level, &columns(first, state), state, first_gates * hidden)?,
                 second: match late_gates {
                     0 => None,
                     _ => {

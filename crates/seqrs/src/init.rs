@@ -43,7 +43,8 @@ fn fill<T: Number>(numbers: &mut [T], mut draw: impl FnMut() -> f64) -> Result<(
 
 /// The parameters of a recurrent layer: for each gate `weight_ih` Glorot uniform (fan in I,
 /// fan out H) and `weight_hh` orthogonal (Saxe et al. 2014), `weight_hr` Glorot uniform,
-/// biases 0, but `forget_bias` in the forget gate's part of an LSTM's `bias_ih`. What each unit has
+/// biases 0, but `forget_bias` in the forget gate's part of an LSTM's `bias_ih` (minus it in the
+/// input gate's, where f = 1 - i). What each unit has
 /// for itself, the peepholes of an LSTM, is Glorot uniform with both fans H, as Keras draws them
 /// (PeepholeLSTMCell); PyTorch has none.
 pub(crate) fn recurrent<T: Number>(
@@ -74,9 +75,9 @@ pub(crate) fn recurrent<T: Number>(
             }
             Role::PerUnit => glorot(&mut stream(0), hidden, hidden, &mut numbers[range])?,
             Role::BiasIh => {
-                if let Some(gate) = spec.cell().forget_gate() {
+                if let Some((gate, sign)) = spec.cell().forgetting() {
                     let from = range.start + gate * hidden;
-                    numbers[from..from + hidden].fill(T::from_f64(forget_bias));
+                    numbers[from..from + hidden].fill(T::from_f64(sign * forget_bias));
                 }
             }
             Role::BiasHh => {}

@@ -130,13 +130,14 @@ pub use layers::dropout::Dropout;
 pub use layers::embedding::Embedding;
 pub use layers::layer_norm::LayerNorm;
 pub use layers::linear::Linear;
-pub use layers::recurrent::{Gru, Lstm, Nonlinearity, Rnn};
+pub use layers::recurrent::{Gru, Lstm, Rnn};
 pub use losses::{BinaryCrossEntropy, CrossEntropy, Huber, Loss, Mae, Mse, Reduction};
 pub use model_tape::ModelTape;
 pub use number::{DType, Number};
 pub use optimizers::{Adam, AdamW, OptimizerSpec, RmsProp, Sgd};
 pub use sampling::{Sampling, generate};
 pub use schedules::Schedule;
+pub use seqrs_core::cell::{Function, FunctionName};
 pub use sequential::Sequential;
 pub use trainer::{Evaluation, StepResult, Trainer, TrainerOptions};
 

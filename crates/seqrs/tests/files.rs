@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use seqrs::{
-    Activation, AnyModel, Dropout, Embedding, Error, Gru, Layer, LayerNorm, LayerSpec, Linear,
-    LoadOptions, Lstm, Nonlinearity, Number, Rnn, Sequential, atomic,
+    Activation, AnyModel, Dropout, Embedding, Error, FunctionName, Gru, Layer, LayerNorm,
+    LayerSpec, Linear, LoadOptions, Lstm, Number, Rnn, Sequential, atomic,
 };
 use serde_json::{Value, json};
 use xxhash_rust::xxh64::Xxh64;
@@ -35,7 +35,7 @@ impl Drop for Scratch {
 fn every_spec() -> Vec<LayerSpec> {
     vec![
         LayerSpec::Rnn(Rnn::new(2, 3).layers(2).bidirectional(true)),
-        LayerSpec::Rnn(Rnn::new(2, 3).nonlinearity(Nonlinearity::Relu).bias(false)),
+        LayerSpec::Rnn(Rnn::new(2, 3).nonlinearity(FunctionName::Relu).bias(false)),
         LayerSpec::Lstm(Lstm::new(2, 5).proj_size(3).layers(3).dropout(0.1).seed(u64::MAX)),
         LayerSpec::Lstm(Lstm::new(2, 3).bidirectional(true).forget_bias(-0.30000000000000004)),
         LayerSpec::Lstm(Lstm::new(2, 5).proj_size(3).layers(2).peepholes(true)),

@@ -20,9 +20,10 @@
 //! after:   d_gh.n = d_gx.n*r,  d_r = d_gx.n*gh.n
 //! before:  d_(r*h') = d_gx.n R_n,  d_r = d_(r*h')*h',  d_h' += d_(r*h')*r
 //! ```
+//! Other functions may take the places of sigmoid and tanh ([`Functions`]).
 
 use super::bundle::bundle;
-use super::{Cell, Gradients, H, Nothing};
+use super::{Cell, Functions, Gradients, H, Nothing};
 use crate::lanes::Lanes;
 
 bundle! {
@@ -38,7 +39,7 @@ bundle! {
 }
 
 bundle! {
-    /// What the first product of the reset-before form gives.
+    /// What is kept of the first product of the reset-before form.
     Opened {
         /// Reset gate.
         r,
@@ -63,9 +64,9 @@ bundle! {
 
 /// The GRU of the textbook: the reset gate acts on the state before the product.
 #[derive(Clone, Copy, Debug)]
-pub struct GruResetBefore;
+pub struct GruResetBefore<F>(pub F);
 
-impl Cell for GruResetBefore {
+impl<F: Functions> Cell for GruResetBefore<F> {
     type Gates<V: Copy> = Gates<V>;
     type State<V: Copy> = H<V>;
     type Saved<V: Copy> = Gates<V>;
@@ -74,65 +75,76 @@ impl Cell for GruResetBefore {
 
     const FIRST_GATES: usize = 2;
     const ONE_GATE_GRADIENT: bool = true;
+    const FUSED: bool = F::FUSED;
 
     #[inline(always)]
-    fn open<V: Lanes>(gx: Gates<V>, gh: Gates<V>, s: H<V>) -> (V, Opened<V>) {
-        let r = (gx.r + gh.r).sigmoid();
-        let z = (gx.z + gh.z).sigmoid();
-        (r * s.h, Opened { r, z })
+    fn open<V: Lanes>(self, gx: Gates<V>, gh: Gates<V>, s: H<V>) -> (V, Opened<V>) {
+        let r = self.0.gate(gx.r + gh.r);
+        let z = self.0.gate(gx.z + gh.z);
+        (r.value * s.h, Opened { r: r.kept, z: z.kept })
     }
 
     #[inline(always)]
     fn forward<V: Lanes>(
+        self,
         gx: Gates<V>,
         gh: Gates<V>,
         s: H<V>,
         opened: Opened<V>,
         _: Nothing,
     ) -> (H<V>, Gates<V>) {
-        let Opened { r, z } = opened;
-        let n = (gx.n + gh.n).tanh();
-        let h = z * s.h + (V::one() - z) * n;
-        (H { h }, Gates { r, z, n })
+        let z = self.0.gate_again(opened.z).value;
+        let n = self.0.candidate(gx.n + gh.n);
+        let h = z * s.h + (V::one() - z) * n.value;
+        (H { h }, Gates { r: opened.r, z: opened.z, n: n.kept })
     }
 
     #[inline(always)]
     fn backward<V: Lanes>(
+        self,
         saved: Gates<V>,
         s: H<V>,
         _: H<V>,
         _: Nothing,
         d_s: H<V>,
     ) -> Gradients<Self, V> {
-        let Gates { z, n, .. } = saved;
-        let one = V::one();
+        let z = self.0.gate_again(saved.z);
+        let n = self.0.candidate_again(saved.n);
         let d = Gates {
             r: V::zero(),
-            z: d_s.h * (s.h - n) * z * (one - z),
-            n: d_s.h * (one - z) * (one - n * n),
+            z: d_s.h * (s.h - n.value) * z.slope,
+            n: d_s.h * (V::one() - z.value) * n.slope,
         };
-        Gradients { d_gx: d, d_gh: d, d_s: H { h: d_s.h * z }, d_p: Nothing }
+        Gradients { d_gx: d, d_gh: d, d_s: H { h: d_s.h * z.value }, d_p: Nothing }
     }
 
     #[inline(always)]
-    fn operand<V: Lanes>(saved: Gates<V>, s: H<V>) -> V {
-        saved.r * s.h
+    fn values<V: Lanes>(self, saved: Gates<V>, _: H<V>) -> Gates<V> {
+        Gates {
+            r: self.0.gate_again(saved.r).value,
+            z: self.0.gate_again(saved.z).value,
+            n: self.0.candidate_again(saved.n).value,
+        }
     }
 
     #[inline(always)]
-    fn close<V: Lanes>(saved: Gates<V>, s: H<V>, d_operand: V) -> (Gates<V>, V) {
-        let r = saved.r;
+    fn operand<V: Lanes>(self, saved: Gates<V>, s: H<V>) -> V {
+        self.0.gate_again(saved.r).value * s.h
+    }
+
+    #[inline(always)]
+    fn close<V: Lanes>(self, saved: Gates<V>, s: H<V>, d_operand: V) -> (Gates<V>, V) {
+        let r = self.0.gate_again(saved.r);
         let zero = V::zero();
-        let d_r = d_operand * s.h * r * (V::one() - r);
-        (Gates { r: d_r, z: zero, n: zero }, d_operand * r)
+        (Gates { r: d_operand * s.h * r.slope, z: zero, n: zero }, d_operand * r.value)
     }
 }
 
 /// The GRU of PyTorch and cuDNN: the reset gate acts on the product.
 #[derive(Clone, Copy, Debug)]
-pub struct GruResetAfter;
+pub struct GruResetAfter<F>(pub F);
 
-impl Cell for GruResetAfter {
+impl<F: Functions> Cell for GruResetAfter<F> {
     type Gates<V: Copy> = Gates<V>;
     type State<V: Copy> = H<V>;
     type Saved<V: Copy> = SavedAfter<V>;
@@ -141,42 +153,50 @@ impl Cell for GruResetAfter {
 
     const FIRST_GATES: usize = 3;
     const ONE_GATE_GRADIENT: bool = false;
-
-    #[inline(always)]
-    fn open<V: Lanes>(_: Gates<V>, _: Gates<V>, s: H<V>) -> (V, Nothing) {
-        (s.h, Nothing)
-    }
+    const FUSED: bool = F::FUSED;
 
     #[inline(always)]
     fn forward<V: Lanes>(
+        self,
         gx: Gates<V>,
         gh: Gates<V>,
         s: H<V>,
         _: Nothing,
         _: Nothing,
     ) -> (H<V>, SavedAfter<V>) {
-        let r = (gx.r + gh.r).sigmoid();
-        let z = (gx.z + gh.z).sigmoid();
-        let n = (gx.n + r * gh.n).tanh();
-        let h = z * s.h + (V::one() - z) * n;
-        (H { h }, SavedAfter { r, z, n, m: gh.n })
+        let r = self.0.gate(gx.r + gh.r);
+        let z = self.0.gate(gx.z + gh.z);
+        let n = self.0.candidate(gx.n + r.value * gh.n);
+        let h = z.value * s.h + (V::one() - z.value) * n.value;
+        (H { h }, SavedAfter { r: r.kept, z: z.kept, n: n.kept, m: gh.n })
     }
 
     #[inline(always)]
     fn backward<V: Lanes>(
+        self,
         saved: SavedAfter<V>,
         s: H<V>,
         _: H<V>,
         _: Nothing,
         d_s: H<V>,
     ) -> Gradients<Self, V> {
-        let SavedAfter { r, z, n, m } = saved;
-        let one = V::one();
-        let d_n = d_s.h * (one - z) * (one - n * n);
-        let d_r = d_n * m * r * (one - r);
-        let d_z = d_s.h * (s.h - n) * z * (one - z);
+        let r = self.0.gate_again(saved.r);
+        let z = self.0.gate_again(saved.z);
+        let n = self.0.candidate_again(saved.n);
+        let d_n = d_s.h * (V::one() - z.value) * n.slope;
+        let d_r = d_n * saved.m * r.slope;
+        let d_z = d_s.h * (s.h - n.value) * z.slope;
         let d_gx = Gates { r: d_r, z: d_z, n: d_n };
-        let d_gh = Gates { r: d_r, z: d_z, n: d_n * r };
-        Gradients { d_gx, d_gh, d_s: H { h: d_s.h * z }, d_p: Nothing }
+        let d_gh = Gates { r: d_r, z: d_z, n: d_n * r.value };
+        Gradients { d_gx, d_gh, d_s: H { h: d_s.h * z.value }, d_p: Nothing }
+    }
+
+    #[inline(always)]
+    fn values<V: Lanes>(self, saved: SavedAfter<V>, _: H<V>) -> Gates<V> {
+        Gates {
+            r: self.0.gate_again(saved.r).value,
+            z: self.0.gate_again(saved.z).value,
+            n: self.0.candidate_again(saved.n).value,
+        }
     }
 }

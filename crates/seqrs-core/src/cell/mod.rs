@@ -11,18 +11,22 @@
 //! gradients of the loss take the prefix `d_`.
 
 mod bundle;
+mod functions;
 mod gru;
+mod kind;
 mod lstm;
+mod lstm_coupled;
 mod lstm_peephole;
 mod rnn;
 
 pub use bundle::{Bundle, H, Hc, MAX_BUNDLE, Nothing};
+pub use functions::{Bound, Chosen, Function, FunctionName, Functions, Kept, Sloped, Standard};
 pub use gru::{GruResetAfter, GruResetBefore};
+pub use kind::{CellKind, Equations};
 pub use lstm::Lstm;
+pub use lstm_coupled::{LstmCoupled, LstmCoupledPeephole};
 pub use lstm_peephole::LstmPeephole;
-pub use rnn::{Activation, Relu, Rnn, Tanh};
-
-use serde::{Deserialize, Serialize};
+pub use rnn::{Activation, Relu, Rnn, RnnChosen, Tanh};
 
 use crate::lanes::Lanes;
 
@@ -37,6 +41,32 @@ pub struct Gradients<C: Cell, V: Copy> {
     pub d_s: C::State<V>,
     /// What this step adds to those of the unit's own parameters.
     pub d_p: C::PerUnit<V>,
+}
+
+/// What there is how many of in a cell.
+#[derive(Clone, Copy, Debug)]
+pub struct Counts {
+    /// [`Cell::GATES`].
+    pub gates: usize,
+    /// [`Cell::FIRST_GATES`].
+    pub first_gates: usize,
+    /// [`Cell::SAVED`].
+    pub saved: usize,
+    /// Fields of [`Cell::Opened`].
+    pub opened: usize,
+    /// [`Cell::PER_UNIT`].
+    pub per_unit: usize,
+    /// [`Cell::ONE_GATE_GRADIENT`].
+    pub one_gate_gradient: bool,
+    /// [`Cell::FUSED`].
+    pub fused: bool,
+}
+
+impl Counts {
+    /// [`Cell::TWO_PRODUCTS`].
+    pub const fn two_products(&self) -> bool {
+        self.first_gates < self.gates
+    }
 }
 
 /// One unit of a recurrent layer at one step.
@@ -61,22 +91,42 @@ pub trait Cell: Copy + Send + Sync + 'static {
     const SAVED: usize = <Self::Saved<f32> as Bundle<f32>>::NAMES.len();
     /// Number of parameters that each unit has for itself.
     const PER_UNIT: usize = <Self::PerUnit<f32> as Bundle<f32>>::NAMES.len();
+    /// These numbers for who need not know the cell.
+    const COUNTS: Counts = Counts {
+        gates: Self::GATES,
+        first_gates: Self::FIRST_GATES,
+        saved: Self::SAVED,
+        opened: <Self::Opened<f32> as Bundle<f32>>::NAMES.len(),
+        per_unit: Self::PER_UNIT,
+        one_gate_gradient: Self::ONE_GATE_GRADIENT,
+        fused: Self::FUSED,
+    };
+    /// Whether there are two products, one after the other.
+    const TWO_PRODUCTS: bool = Self::FIRST_GATES < Self::GATES;
     /// Gates whose recurrent product is with h'. The remaining ones multiply an operand
     /// that [`Cell::open`] makes of the first; most cells have none of these.
     const FIRST_GATES: usize;
     /// Whether d_gx and d_gh are always the same, so that one buffer can hold both.
     const ONE_GATE_GRADIENT: bool;
+    /// Whether the text is short enough to stand in the kernels of the products, once for each
+    /// size of a tile.
+    const FUSED: bool;
 
     /// First stage of a cell with two products: from the first gates to the operand of
-    /// the second product. The later fields of `gh` are zero. Not called for other cells.
+    /// the second product. The later fields of `gh` are zero.
     fn open<V: Lanes>(
+        self,
         gx: Self::Gates<V>,
         gh: Self::Gates<V>,
         s: Self::State<V>,
-    ) -> (V, Self::Opened<V>);
+    ) -> (V, Self::Opened<V>) {
+        let _ = (gx, gh);
+        (s.get(0), Self::Opened::filled(V::zero()))
+    }
 
     /// One step: the new state, and what backward will need.
     fn forward<V: Lanes>(
+        self,
         gx: Self::Gates<V>,
         gh: Self::Gates<V>,
         s: Self::State<V>,
@@ -88,6 +138,7 @@ pub trait Cell: Copy + Send + Sync + 'static {
     /// the gates, of the state before and of the unit's own parameters. For a cell with two
     /// products the gradients of the first gates are completed by [`Cell::close`].
     fn backward<V: Lanes>(
+        self,
         saved: Self::Saved<V>,
         s: Self::State<V>,
         s_new: Self::State<V>,
@@ -95,15 +146,18 @@ pub trait Cell: Copy + Send + Sync + 'static {
         d_s: Self::State<V>,
     ) -> Gradients<Self, V>;
 
+    /// The gates' values, from what was saved: those after their functions.
+    fn values<V: Lanes>(self, saved: Self::Saved<V>, s_new: Self::State<V>) -> Self::Gates<V>;
+
     /// What [`Cell::forward`] gave as h, from what was saved: a layer with a projection
     /// keeps only the projected h.
-    fn unprojected<V: Lanes>(saved: Self::Saved<V>, s_new: Self::State<V>) -> V {
+    fn unprojected<V: Lanes>(self, saved: Self::Saved<V>, s_new: Self::State<V>) -> V {
         let _ = saved;
         s_new.get(0)
     }
 
     /// The operand of the second product, from what was saved.
-    fn operand<V: Lanes>(saved: Self::Saved<V>, s: Self::State<V>) -> V {
+    fn operand<V: Lanes>(self, saved: Self::Saved<V>, s: Self::State<V>) -> V {
         let _ = saved;
         s.get(0)
     }
@@ -111,107 +165,13 @@ pub trait Cell: Copy + Send + Sync + 'static {
     /// Second stage back: from the gradient of the operand to what it adds to the
     /// gradients of the first gates and of h'.
     fn close<V: Lanes>(
+        self,
         saved: Self::Saved<V>,
         s: Self::State<V>,
         d_operand: V,
     ) -> (Self::Gates<V>, V) {
         let _ = (saved, s, d_operand);
         (Self::Gates::filled(V::zero()), V::zero())
-    }
-}
-
-/// The cells by name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum CellKind {
-    /// [`Rnn`] with the hyperbolic tangent.
-    RnnTanh,
-    /// [`Rnn`] with max(x, 0).
-    RnnRelu,
-    /// [`Lstm`].
-    Lstm,
-    /// [`LstmPeephole`].
-    LstmPeephole,
-    /// [`GruResetBefore`]: the textbook's GRU.
-    GruResetBefore,
-    /// [`GruResetAfter`]: PyTorch's and cuDNN's GRU.
-    GruResetAfter,
-}
-
-/// Runs `$body` with `$cell` standing for the type of the cell that `$kind` names.
-#[macro_export]
-macro_rules! with_cell {
-    ($kind:expr, $cell:ident => $body:expr) => {
-        match $kind {
-            $crate::cell::CellKind::RnnTanh => {
-                type $cell = $crate::cell::Rnn<$crate::cell::Tanh>;
-                $body
-            }
-            $crate::cell::CellKind::RnnRelu => {
-                type $cell = $crate::cell::Rnn<$crate::cell::Relu>;
-                $body
-            }
-            $crate::cell::CellKind::Lstm => {
-                type $cell = $crate::cell::Lstm;
-                $body
-            }
-            $crate::cell::CellKind::LstmPeephole => {
-                type $cell = $crate::cell::LstmPeephole;
-                $body
-            }
-            $crate::cell::CellKind::GruResetBefore => {
-                type $cell = $crate::cell::GruResetBefore;
-                $body
-            }
-            $crate::cell::CellKind::GruResetAfter => {
-                type $cell = $crate::cell::GruResetAfter;
-                $body
-            }
-        }
-    };
-}
-
-impl CellKind {
-    /// All of them.
-    pub const ALL: [Self; 6] = [
-        Self::RnnTanh,
-        Self::RnnRelu,
-        Self::Lstm,
-        Self::LstmPeephole,
-        Self::GruResetBefore,
-        Self::GruResetAfter,
-    ];
-
-    /// Number of gates, G.
-    pub fn gates(self) -> usize {
-        with_cell!(self, C => <C as Cell>::GATES)
-    }
-
-    /// Number of states a unit carries: 1 (h) or 2 (h, c).
-    pub fn states(self) -> usize {
-        with_cell!(self, C => <C as Cell>::STATES)
-    }
-
-    /// Numbers a unit keeps for backward at each step, besides its states.
-    pub fn saved(self) -> usize {
-        with_cell!(self, C => <C as Cell>::SAVED)
-    }
-
-    /// The names of the parameters that each unit has for itself.
-    pub fn per_unit(self) -> &'static [&'static str] {
-        with_cell!(self, C => <<C as Cell>::PerUnit<f32> as Bundle<f32>>::NAMES)
-    }
-
-    /// Which of the gates is a forget gate, if any.
-    pub fn forget_gate(self) -> Option<usize> {
-        let gates = with_cell!(self, C => <<C as Cell>::Gates<f32> as Bundle<f32>>::NAMES);
-        gates.iter().position(|&gate| gate == "f")
-    }
-
-    /// Whether the gates have a bias on the side of the hidden state too. The reset-before
-    /// GRU is defined with one bias a gate.
-    pub fn has_recurrent_bias(self) -> bool {
-        self != Self::GruResetBefore
     }
 }
 

@@ -2,6 +2,7 @@
 //! store is masked by the sign bits of a vector of integers.
 
 use super::Simd;
+use crate::level::Kernel;
 use std::arch::x86_64::*;
 
 /// An intrinsic of this instruction set.
@@ -122,6 +123,10 @@ macro_rules! register {
             #[inline(always)]
             fn if_sign(self, yes: Self, no: Self) -> Self {
                 Self(avx2!($blendv(no.0, yes.0, self.0)))
+            }
+            #[inline(always)]
+            fn out_of_line<K: Kernel<$elem>>(kernel: K) -> K::Output {
+                avx2!(crate::level::run_avx2(kernel))
             }
             #[inline(always)]
             fn low_bits_to_exponent(self) -> Self {

@@ -2,6 +2,7 @@
 //! for each partial load and store.
 
 use super::Simd;
+use crate::level::Kernel;
 use std::arch::x86_64::*;
 
 /// An intrinsic of this instruction set.
@@ -107,6 +108,10 @@ macro_rules! register {
             #[inline(always)]
             fn if_sign(self, yes: Self, no: Self) -> Self {
                 Self(avx512!($blend($signs($to_int(self.0)), no.0, yes.0)))
+            }
+            #[inline(always)]
+            fn out_of_line<K: Kernel<$elem>>(kernel: K) -> K::Output {
+                avx512!(crate::level::run_avx512(kernel))
             }
             #[inline(always)]
             fn low_bits_to_exponent(self) -> Self {

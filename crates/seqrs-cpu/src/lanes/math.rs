@@ -1,4 +1,5 @@
-//! exp, sigmoid and tanh: one polynomial, one order of operations, every register.
+//! exp, sigmoid, tanh and what follows from them: one polynomial, one order of operations, every
+//! register.
 //!
 //! e^x = 2^n e^r with n = round(x / ln 2) and |r| <= (ln 2) / 2, where
 //! e^r - 1 = r + r^2 p(r), p a polynomial of degree 4 (`f32`) or 9 (`f64`).
@@ -27,6 +28,12 @@
 //! The bounds below are in units in the last place of the exact result and hold at every
 //! level. All 2^32 arguments of `f32` have at most 1.08 (exp), 2.41 (sigmoid) and 2.04
 //! ULP (tanh); six million of `f64`, dense where |r| is largest, 1.06, 2.32 and 2.05.
+//!
+//! ```text
+//! e^x - 1      = 2 t / (1 - t)  for x <= 0;                t = tanh(x / 2): no digit cancels
+//! log(1 + e^x) = max(x, 0) + 2 artanh(e / (2 + e));        e = e^-|x|
+//! ```
+//! artanh y = y (1 + y^2/3 + y^4/5 + ...), y at most 1/3.
 
 use super::{Element, Simd};
 
@@ -36,6 +43,12 @@ pub const EXP_ULP: f64 = 1.25;
 pub const SIGMOID_ULP: f64 = 2.5;
 /// Largest error of [`tanh`], in ULP.
 pub const TANH_ULP: f64 = 2.25;
+/// Largest error of [`exp_minus_1`], in ULP.
+pub const EXP_MINUS_1_ULP: f64 = 5.0;
+/// Largest error of [`softsign`], in ULP.
+pub const SOFTSIGN_ULP: f64 = 2.0;
+/// Largest error of [`softplus`], in ULP.
+pub const SOFTPLUS_ULP: f64 = 5.0;
 
 /// e^x.
 #[inline(always)]
@@ -84,6 +97,36 @@ pub fn tanh<V: Simd>(x: V) -> V {
     h.with_sign_of(x).div(h_plus_1)
 }
 
+/// e^x - 1 for x <= 0.
+#[inline(always)]
+pub fn exp_minus_1<V: Simd>(x: V) -> V {
+    let half = V::splat(V::Elem::HALF);
+    let t = tanh(x * half);
+    (t + t).div(V::one() - t)
+}
+
+/// x / (1 + |x|).
+#[inline(always)]
+pub fn softsign<V: Simd>(x: V) -> V {
+    // Infinity over infinity would be NaN.
+    let largest = V::splat(<V::Elem as num_traits::Float>::max_value());
+    let x = x.at_least(-largest).at_most(largest);
+    x.div(V::one() + Simd::abs(x))
+}
+
+/// log(1 + e^x).
+#[inline(always)]
+pub fn softplus<V: Simd>(x: V) -> V {
+    let e = exp(x.negative_abs());
+    let y = e.div(V::one() + V::one() + e);
+    let y2 = y * y;
+    let mut sum = V::zero();
+    for k in (0..V::Elem::ARTANH_TERMS).rev() {
+        sum = sum.mul_add(y2, V::number(1.0 / (2 * k + 1) as f64));
+    }
+    (y + y).mul_add(sum, x.relu())
+}
+
 /// x - n ln 2.
 #[inline(always)]
 fn reduce<V: Simd>(x: V, n: V) -> V {
@@ -120,6 +163,8 @@ pub trait Coefficients: Sized {
     const MINUS_HALF_LN_2_REST: Self;
     /// 1/2.
     const HALF: Self;
+    /// Terms of artanh y / y for y at most 1/3: the next would be below half an ULP.
+    const ARTANH_TERMS: usize;
     /// As [`Simd::low_bits_to_exponent`], for one number.
     fn low_bits_to_exponent(self) -> Self;
     /// (e^r - 1 - r) / r^2 for |r| <= (ln 2) / 2.
@@ -155,7 +200,7 @@ const P_F64: [f64; 10] = [
 
 macro_rules! coefficients {
     (
-        $float:ident, lift = $lift:literal, p = $p:ident,
+        $float:ident, lift = $lift:literal, p = $p:ident, artanh = $terms:literal,
         exp = $zero:literal .. $infinite:literal, tanh = $tanh:literal,
         ln_2 = $ln_2:literal + $rest:literal,
         |$c:ident, $r:ident, $r2:ident| $polynomial:expr
@@ -176,6 +221,7 @@ macro_rules! coefficients {
             const MINUS_HALF_LN_2: Self = 0.5 * Self::MINUS_LN_2;
             const MINUS_HALF_LN_2_REST: Self = 0.5 * Self::MINUS_LN_2_REST;
             const HALF: Self = 0.5;
+            const ARTANH_TERMS: usize = $terms;
 
             #[inline(always)]
             fn low_bits_to_exponent(self) -> Self {
@@ -211,7 +257,7 @@ macro_rules! coefficients {
 
 // The polynomials are summed in pairs (Estrin), half as deep as one after another.
 coefficients! {
-    f32, lift = 32, p = P_F32,
+    f32, lift = 32, p = P_F32, artanh = 8,
     exp = -104.0 .. 89.0, tanh = -10.0,
     ln_2 = 0.693_145_75 + 1.428_606_8e-6,
     |c, r, r2| {
@@ -222,7 +268,7 @@ coefficients! {
 }
 
 coefficients! {
-    f64, lift = 64, p = P_F64,
+    f64, lift = 64, p = P_F64, artanh = 17,
     exp = -746.0 .. 710.0, tanh = -20.0,
     ln_2 = 0.693_147_180_559_663 + 2.823_529_056_303_157_7e-13,
     |c, r, r2| {

@@ -5,7 +5,7 @@
 //! plain Rust, or one at a time ([`single::Single`]).
 //!
 //! The operations are few, element-wise and rounded once each (IEEE 754), and
-//! `exp`, `sigmoid` and `tanh` are one text ([`math`]) over them. So every register
+//! the elementary functions are one text ([`math`]) over them. So every register
 //! with a fused `mul_add` gives the same bits for the same numbers; [`portable`],
 //! which has no fused multiply-add, may differ in the last places.
 //!
@@ -17,7 +17,9 @@
 use seqrs_core::lanes::Lanes;
 
 use crate::compiled::Compiled;
+use crate::level::Kernel;
 
+mod functions;
 pub mod math;
 pub mod portable;
 pub mod single;
@@ -140,6 +142,9 @@ pub trait Simd: Lanes {
     /// `yes` where the sign bit of self is set (so also at -0.0), else `no`.
     fn if_sign(self, yes: Self, no: Self) -> Self;
 
+    /// Runs `kernel` on these registers, as a call.
+    fn out_of_line<K: Kernel<Self::Elem>>(kernel: K) -> K::Output;
+
     /// The bits shifted left until the low bits of the significand are the sign and
     /// exponent, zeros coming in: an integer becomes a power of two (see [`math`]).
     fn low_bits_to_exponent(self) -> Self;
@@ -211,6 +216,46 @@ macro_rules! lanes {
                 let zero = Self::zero();
                 let otherwise = $crate::lanes::Simd::at_least(self, zero) + zero;
                 $crate::lanes::Simd::if_positive(self, Self::one(), otherwise)
+            }
+            #[inline(always)]
+            fn number(value: f64) -> Self {
+                <Self as $crate::lanes::Simd>::splat(::seqrs_core::lanes::Lanes::number(value))
+            }
+            #[inline(always)]
+            fn magnitude(self) -> Self {
+                $crate::lanes::Simd::abs(self)
+            }
+            #[inline(always)]
+            fn choose(self, yes: Self, no: Self) -> Self {
+                $crate::lanes::Simd::if_positive(self, yes, no)
+            }
+            #[inline(always)]
+            fn between(self, low: Self, high: Self) -> Self {
+                let least = $crate::lanes::Simd::at_least(self, low);
+                $crate::lanes::Simd::at_most(least, high)
+            }
+            #[inline(always)]
+            fn exp_minus_1(self) -> Self {
+                $crate::lanes::math::exp_minus_1(self)
+            }
+            #[inline(always)]
+            fn softsign(self) -> Self {
+                $crate::lanes::math::softsign(self)
+            }
+            #[inline(always)]
+            fn softplus(self) -> Self {
+                $crate::lanes::math::softplus(self)
+            }
+            #[inline(always)]
+            fn value_of(self, function: ::seqrs_core::cell::Function) -> Self {
+                $crate::lanes::functions::value_of(self, function)
+            }
+            #[inline(always)]
+            fn sloped_of(
+                self,
+                function: ::seqrs_core::cell::Function,
+            ) -> ::seqrs_core::cell::Sloped<Self> {
+                $crate::lanes::functions::sloped_of(self, function)
             }
         }
     };

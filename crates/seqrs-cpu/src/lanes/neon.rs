@@ -2,6 +2,7 @@
 //! lane by lane through an array.
 
 use super::Simd;
+use crate::level::Kernel;
 use std::arch::aarch64::*;
 
 /// An intrinsic of this instruction set.
@@ -118,6 +119,10 @@ macro_rules! register {
             #[inline(always)]
             fn if_sign(self, yes: Self, no: Self) -> Self {
                 Self(neon!($select($int_negative($to_int(self.0)), yes.0, no.0)))
+            }
+            #[inline(always)]
+            fn out_of_line<K: Kernel<$elem>>(kernel: K) -> K::Output {
+                neon!(crate::level::run_neon(kernel))
             }
             #[inline(always)]
             fn low_bits_to_exponent(self) -> Self {

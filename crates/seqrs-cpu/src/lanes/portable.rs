@@ -3,6 +3,7 @@
 //! it what the target's baseline has.
 
 use super::{Element, Simd, math::Coefficients};
+use crate::level::Kernel;
 
 const WIDTH: usize = 4;
 
@@ -113,6 +114,10 @@ impl<T: Element> Simd for Portable<T> {
     #[inline(always)]
     fn if_sign(self, yes: Self, no: Self) -> Self {
         self.choose(|a| a.is_sign_negative(), yes, no)
+    }
+    #[inline(never)]
+    fn out_of_line<K: Kernel<T>>(kernel: K) -> K::Output {
+        kernel.run::<Self>()
     }
     #[inline(always)]
     fn low_bits_to_exponent(self) -> Self {

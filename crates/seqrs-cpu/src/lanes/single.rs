@@ -2,6 +2,7 @@
 //! the vector registers, equal to each of their lanes bit for bit.
 
 use super::{Element, Simd, math::Coefficients};
+use crate::level::Kernel;
 
 /// One number.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -89,6 +90,10 @@ impl<T: Element> Simd for Single<T> {
     #[inline(always)]
     fn if_sign(self, yes: Self, no: Self) -> Self {
         if self.0.is_sign_negative() { yes } else { no }
+    }
+    #[inline(never)]
+    fn out_of_line<K: Kernel<T>>(kernel: K) -> K::Output {
+        kernel.run::<Self>()
     }
     #[inline(always)]
     fn low_bits_to_exponent(self) -> Self {

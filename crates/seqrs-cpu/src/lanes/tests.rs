@@ -1,7 +1,7 @@
 //! Every register against [`Single`], bit for bit, and all of them against the exact
 //! functions, in ULP.
 
-use super::math::{EXP_ULP, SIGMOID_ULP, TANH_ULP};
+use super::math::{EXP_MINUS_1_ULP, EXP_ULP, SIGMOID_ULP, SOFTPLUS_ULP, SOFTSIGN_ULP, TANH_ULP};
 use super::single::Single;
 use super::{Element, Simd, math};
 use crate::level::{Kernel, Level};
@@ -17,6 +17,9 @@ enum Function {
     Tanh,
     Relu,
     Heaviside,
+    ExpMinus1,
+    Softsign,
+    Softplus,
 }
 use Function::*;
 
@@ -42,6 +45,9 @@ impl<T: Element> Kernel<T> for Apply<'_, T> {
                 Tanh => Lanes::tanh(value),
                 Relu => value.relu(),
                 Heaviside => value.heaviside(),
+                ExpMinus1 => value.exp_minus_1(),
+                Softsign => value.softsign(),
+                Softplus => value.softplus(),
             };
             // SAFETY: as above.
             unsafe { value.store_partial(y.as_mut_ptr(), y.len()) }
@@ -104,6 +110,9 @@ impl<T: Element> Kernel<T> for Operations<'_, T> {
                 a.low_bits_to_exponent(),
                 a.relu(),
                 a.heaviside(),
+                a.magnitude(),
+                a.choose(b, c),
+                a.between(b, c),
             ];
             results.resize(all.len(), vec![T::default(); n]);
             for (value, result) in all.into_iter().zip(&mut results) {
@@ -238,6 +247,9 @@ impl Tested for f32 {
             Tanh => x.tanh(),
             Relu => x.relu(),
             Heaviside => x.heaviside(),
+            ExpMinus1 => x.exp_minus_1(),
+            Softsign => x.softsign(),
+            Softplus => x.softplus(),
         };
         if want.is_nan() || got.is_nan() {
             return if want.is_nan() && got.is_nan() { 0.0 } else { f64::INFINITY };
@@ -284,8 +296,21 @@ impl Tested for f64 {
             Tanh => oracle::tanh(x).error(got),
             Relu => (x.relu() - got).abs(),
             Heaviside => (x.heaviside() - got).abs(),
+            // The standard library's are within an ULP.
+            ExpMinus1 => in_ulp(Lanes::exp_minus_1(x), got),
+            Softsign => in_ulp(Lanes::softsign(x), got),
+            Softplus => in_ulp(Lanes::softplus(x), got),
         }
     }
+}
+
+fn in_ulp(want: f64, got: f64) -> f64 {
+    if want == got {
+        return 0.0;
+    }
+    // The distance to the number after it, as for a subnormal.
+    let ulp = f64::from_bits(want.abs().to_bits() + 1) - want.abs();
+    (got - want).abs() / ulp
 }
 
 /// Around the arguments where n, the nearest whole number of ln 2 (or of half of it),
@@ -306,7 +331,7 @@ fn assert_same_bits<T: Tested>(what: &dyn std::fmt::Debug, x: &[T], got: &[T], w
 
 fn functions_have_the_bits_of_single<T: Tested>(level: Level) {
     let x = T::sample();
-    for function in [Exp, Sigmoid, Tanh, Relu, Heaviside] {
+    for function in [Exp, Sigmoid, Tanh, Relu, Heaviside, ExpMinus1, Softsign, Softplus] {
         let got = at_level(level, function, &x);
         let want = one_by_one(function, &x);
         assert_same_bits(&(level, function), &x, &got, &want);
@@ -334,7 +359,17 @@ fn operations_have_the_bits_of_single<T: Tested>(level: Level) {
 
 fn functions_are_within_their_bounds<T: Tested>(level: Level) {
     let x = T::sample();
-    for (function, bound) in [(Exp, EXP_ULP), (Sigmoid, SIGMOID_ULP), (Tanh, TANH_ULP)] {
+    let functions = [
+        (Exp, EXP_ULP),
+        (Sigmoid, SIGMOID_ULP),
+        (Tanh, TANH_ULP),
+        (ExpMinus1, EXP_MINUS_1_ULP),
+        (Softsign, SOFTSIGN_ULP),
+        (Softplus, SOFTPLUS_ULP),
+    ];
+    for (function, bound) in functions {
+        let defined = |x: &T| !matches!(function, ExpMinus1) || *x <= num_traits::zero();
+        let x: Vec<T> = x.iter().copied().filter(defined).collect();
         let worst = worst(function, &x, &at_level(level, function, &x));
         println!("{} {level} {function:?}: {:.3} ULP at {:?}", T::NAME, worst.0, worst.1);
         assert!(worst.0 <= bound, "{level} {function:?}: {worst:?}, at most {bound} ULP");
@@ -388,6 +423,19 @@ fn limits_and_special_values<T: Tested>(level: Level) {
         (Heaviside, 0.0, 0.0),
         (Heaviside, -0.0, 0.0),
         (Heaviside, nan, nan),
+        (ExpMinus1, -inf, -1.0),
+        (ExpMinus1, 0.0, 0.0),
+        (ExpMinus1, -tiny, -tiny),
+        (ExpMinus1, nan, nan),
+        (Softsign, inf, 1.0),
+        (Softsign, -inf, -1.0),
+        (Softsign, -3.0, -0.75),
+        (Softsign, nan, nan),
+        (Softplus, inf, inf),
+        (Softplus, -inf, 0.0),
+        (Softplus, 1e9, 1e9),
+        (Softplus, -1e9, 0.0),
+        (Softplus, nan, nan),
     ] {
         let got = at_level(level, function, &[number(x)])[0];
         let want = number(want);

@@ -5,10 +5,13 @@ use std::collections::BTreeMap;
 
 use ndarray::{ArrayView2, s};
 use seqrs_core::backend::State;
-use seqrs_core::cell::{Bundle, Cell, CellKind};
+use seqrs_core::cell::{Bundle, Cell, CellKind, Function, FunctionName, MAX_BUNDLE};
+use seqrs_core::lanes::Lanes;
 use seqrs_core::memory::Lent;
 use seqrs_core::rows::{Place, Rows};
+use seqrs_core::spec::Shape;
 use seqrs_core::steps::Direction;
+use seqrs_core::tape::DirectionTape;
 use seqrs_core::tape::Tape;
 use seqrs_core::{Error, memory, with_cell};
 use seqrs_cpu::Cpu;
@@ -288,29 +291,22 @@ fn described<T: Number>(
     let direction = layer.stack().directions()[d];
     let alone = layer.part(0, Some(d))?;
     let shape = alone.stack().shape(0);
-    let (hidden, units) = (shape.hidden, shape.state);
+    let units = shape.state;
     let (steps, tape) = (&record.steps, &record.layers[0].directions[d]);
     let output = columns(&record.layers[0].y, d, units, layer.stack().output_size())?;
 
-    let relu = shape.cell == CellKind::RnnRelu;
+    let kind = shape.cell;
+    let functions = kind.functions();
+    let values = with_cell!(kind, C, cell => gate_values(cell, &shape, tape, &output)?);
     let mut gates = BTreeMap::new();
-    let (names, saved) = with_cell!(shape.cell, C => (
-        <<C as Cell>::Gates<f32> as Bundle<f32>>::NAMES,
-        <<C as Cell>::Saved<f32> as Bundle<f32>>::NAMES,
-    ));
-    for (k, &name) in names.iter().enumerate() {
-        let values = match saved.iter().position(|&saved| saved == name) {
-            Some(field) => columns(&tape.saved, field, hidden, saved.len() * hidden)?,
-            // The gate of an RNN is its state.
-            None => copied("activations", &output)?,
+    for (k, (&name, values)) in kind.gate_names().iter().zip(values).enumerate() {
+        let function = match name {
+            "i" | "f" | "o" | "r" | "z" => functions.gate,
+            _ => functions.candidate,
         };
-        let ends = match name {
-            "i" | "f" | "o" | "r" | "z" => SIGMOID_ENDS,
-            _ if relu => RELU_ENDS,
-            _ => TANH_ENDS,
-        };
-        gates.insert(name.to_string(), gate(&alone, k, &values, ends)?);
+        gates.insert(name.to_string(), gate(&alone, k, &values, ends(function))?);
     }
+    let relu = kind == CellKind::RnnRelu;
     let mut states = BTreeMap::from([("a".to_string(), extent(&output))]);
     if let Some(c) = &tape.c {
         states.insert("c".to_string(), extent(c));
@@ -420,6 +416,57 @@ fn columns<T: Number>(rows: &[T], k: usize, width: usize, stride: usize) -> Resu
         found.extend_from_slice(&row[k * width..][..width]);
     }
     Ok(found)
+}
+
+/// For each gate its values, (items, H).
+fn gate_values<C: Cell, T: Number>(
+    cell: C,
+    shape: &Shape,
+    tape: &DirectionTape<Lent<T>>,
+    h: &[T],
+) -> Result<Vec<Vec<T>>, Error> {
+    let hidden = shape.hidden;
+    let items = h.len() / shape.state;
+    let mut gates = Vec::with_capacity(C::GATES);
+    for _ in 0..C::GATES {
+        gates.push(memory::zeros("activations", items * hidden)?);
+    }
+    for at in 0..items * hidden {
+        let (item, unit) = (at / hidden, at % hidden);
+        let mut saved = [<T as Lanes>::zero(); MAX_BUNDLE];
+        for (field, value) in saved.iter_mut().enumerate().take(C::SAVED) {
+            *value = tape.saved[(item * C::SAVED + field) * hidden + unit];
+        }
+        let mut state = [<T as Lanes>::zero(); MAX_BUNDLE];
+        if shape.state == hidden {
+            state[0] = h[at];
+        }
+        if let Some(c) = &tape.c {
+            state[1] = c[at];
+        }
+        let values = cell.values(C::Saved::from_array(saved), C::State::from_array(state));
+        for (gate, value) in gates.iter_mut().zip(values.to_array(<T as Lanes>::zero())) {
+            gate[at] = value;
+        }
+    }
+    Ok(gates)
+}
+
+/// Beyond which values a function is nearly flat.
+fn ends(function: Function) -> (f64, f64) {
+    match function.name {
+        FunctionName::Sigmoid | FunctionName::HardSigmoid => SIGMOID_ENDS,
+        FunctionName::Tanh | FunctionName::Softsign => TANH_ENDS,
+        FunctionName::ScaledTanh => {
+            let scale = function.alpha.abs();
+            (TANH_ENDS.0 * scale, TANH_ENDS.1 * scale)
+        }
+        FunctionName::Relu | FunctionName::ThresholdedRelu => RELU_ENDS,
+        FunctionName::Elu => (TANH_ENDS.0 * function.alpha.abs(), f64::INFINITY),
+        FunctionName::Affine | FunctionName::LeakyRelu | FunctionName::Softplus => {
+            (f64::NEG_INFINITY, f64::INFINITY)
+        }
+    }
 }
 
 fn extent<T: Number>(values: &[T]) -> Extent {

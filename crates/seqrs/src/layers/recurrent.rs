@@ -1,7 +1,7 @@
 //! The recurrent layers: RNN, LSTM and GRU.
 
 use seqrs_core::backend::State;
-use seqrs_core::cell::CellKind;
+use seqrs_core::cell::{Bound, CellKind, Chosen, Equations, Function};
 use seqrs_core::memory::Lent;
 use seqrs_core::rows::{Place, Rows, RowsMut};
 use seqrs_core::sequence::{self, StackWeights};
@@ -18,14 +18,26 @@ use crate::number::Number;
 use crate::parameters::{Form, Parameters};
 use crate::room::{copied, copied_state};
 
-/// The function of a plain recurrent unit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Nonlinearity {
-    /// The hyperbolic tangent.
-    Tanh,
-    /// max(x, 0).
-    Relu,
+// A layer's file says nothing of what is as it is by default, so that the file of a plain layer is
+// the one that it was before there was anything else.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+fn sigmoid() -> Function {
+    Function::SIGMOID
+}
+
+fn is_sigmoid(function: &Function) -> bool {
+    *function == Function::SIGMOID
+}
+
+fn tanh() -> Function {
+    Function::TANH
+}
+
+fn is_tanh(function: &Function) -> bool {
+    *function == Function::TANH
 }
 
 /// A plain recurrent network (Elman 1990): `a<t> = g1(W_aa a<t-1> + W_ax x<t> + b_a)`, g1 =
@@ -46,7 +58,10 @@ pub struct Rnn {
     /// Layers on top of each other, L.
     pub num_layers: usize,
     /// What each unit does to its sum.
-    pub nonlinearity: Nonlinearity,
+    pub nonlinearity: Function,
+    /// The sums are cut to [-clip, clip] before it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub clip: Option<f64>,
     /// Whether there are biases.
     pub bias: bool,
     /// Whether each layer also has a direction from the last step to the first.
@@ -89,10 +104,25 @@ pub struct Lstm {
     /// Size P of the projected hidden state (Sak et al. 2014), or 0 for none.
     pub proj_size: usize,
     /// Whether gates see the cell state: `weight_ci`, `weight_cf` and `weight_co`, (H) each.
-    // A file of an LSTM without is the one that it was before there were any.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub peepholes: bool,
-    /// Initial value of the forget gate's part of `bias_ih`.
+    /// Whether there is no forget gate: f = 1 - i (the CIFG of Greff et al. 2017).
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub coupled: bool,
+    /// The function of the gates, in place of the sigmoid.
+    #[serde(default = "sigmoid", skip_serializing_if = "is_sigmoid")]
+    pub gate_activation: Function,
+    /// That of the candidate, in place of tanh.
+    #[serde(default = "tanh", skip_serializing_if = "is_tanh")]
+    pub candidate_activation: Function,
+    /// That of the cell state on its way into h, in place of tanh.
+    #[serde(default = "tanh", skip_serializing_if = "is_tanh")]
+    pub output_activation: Function,
+    /// The sums of gates and candidate are cut to [-clip, clip] before their functions.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub clip: Option<f64>,
+    /// Initial value of the forget gate's part of `bias_ih`; with coupled gates that of the input
+    /// gate is minus it, which is the same.
     pub forget_bias: f64,
     /// Whether callers' arrays are (B, T, I), not (T, B, I).
     pub batch_first: bool,
@@ -121,6 +151,15 @@ pub struct Gru {
     /// Whether the reset gate acts after the product with the hidden state (PyTorch,
     /// cuDNN), not on the hidden state before it (the textbook). Two different functions.
     pub reset_after: bool,
+    /// The function of the gates, in place of the sigmoid.
+    #[serde(default = "sigmoid", skip_serializing_if = "is_sigmoid")]
+    pub gate_activation: Function,
+    /// That of the candidate, in place of tanh.
+    #[serde(default = "tanh", skip_serializing_if = "is_tanh")]
+    pub candidate_activation: Function,
+    /// The sums of gates and candidate are cut to [-clip, clip] before their functions.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub clip: Option<f64>,
     /// Whether there are biases.
     pub bias: bool,
     /// Whether each layer also has a direction from the last step to the first.
@@ -199,7 +238,7 @@ macro_rules! builder {
                 #[$doc]
                 #[must_use]
                 pub fn $option(mut self, $option: $type) -> Self {
-                    self.$option = $option;
+                    self.$option = $option.into();
                     self
                 }
             )*
@@ -226,21 +265,53 @@ macro_rules! builder {
     };
 }
 
-builder!(Rnn { nonlinearity: Nonlinearity::Tanh } {
-    #[doc = "What each unit does to its sum."]
-    nonlinearity: Nonlinearity;
+builder!(Rnn { nonlinearity: Function::TANH, clip: None } {
+    #[doc = "What each unit does to its sum, such as `FunctionName::Relu`."]
+    nonlinearity: impl Into<Function>;
+    #[doc = "The sums are cut to [-clip, clip] before it."]
+    clip: f64;
 });
-builder!(Lstm { proj_size: 0, peepholes: false, forget_bias: 1.0 } {
+builder!(Lstm {
+    proj_size: 0,
+    peepholes: false,
+    coupled: false,
+    gate_activation: Function::SIGMOID,
+    candidate_activation: Function::TANH,
+    output_activation: Function::TANH,
+    clip: None,
+    forget_bias: 1.0
+} {
     #[doc = "Size P of the projected hidden state (Sak et al. 2014), or 0 for none."]
     proj_size: usize;
     #[doc = "Whether gates see the cell state: `weight_ci`, `weight_cf` and `weight_co`, (H) each."]
     peepholes: bool;
+    #[doc = "Whether there is no forget gate: f = 1 - i (the CIFG of Greff et al. 2017)."]
+    coupled: bool;
+    #[doc = "The function of the gates, in place of the sigmoid."]
+    gate_activation: impl Into<Function>;
+    #[doc = "That of the candidate, in place of tanh."]
+    candidate_activation: impl Into<Function>;
+    #[doc = "That of the cell state on its way into h, in place of tanh."]
+    output_activation: impl Into<Function>;
+    #[doc = "The sums of gates and candidate are cut to [-clip, clip] before their functions."]
+    clip: f64;
     #[doc = "Initial value of the forget gate's part of `bias_ih`."]
     forget_bias: f64;
 });
-builder!(Gru { reset_after: false } {
+builder!(Gru {
+    reset_after: false,
+    gate_activation: Function::SIGMOID,
+    candidate_activation: Function::TANH,
+    clip: None
+} {
     #[doc = "Whether the reset gate acts after the product with the hidden state (PyTorch, cuDNN)."]
     reset_after: bool;
+    #[doc = "The function of the gates, in place of the sigmoid."]
+    gate_activation: impl Into<Function>;
+    #[doc = "That of the candidate, in place of tanh."]
+    candidate_activation: impl Into<Function>;
+    #[doc = "The sums of gates and candidate are cut to [-clip, clip] before their functions."]
+    clip: f64;
 });
 
 /// What describes a recurrent layer.
@@ -254,27 +325,57 @@ pub(crate) enum Described {
 impl Described {
     /// The stack of cells that is described.
     pub(crate) fn stack(&self) -> Result<Spec, Error> {
+        let (equations, chosen) = self.cell();
+        chosen.check()?;
+        let cell = CellKind::of(equations, chosen);
         Spec::new(match self {
-            Self::Rnn(rnn) => rnn.options(match rnn.nonlinearity {
-                Nonlinearity::Tanh => CellKind::RnnTanh,
-                Nonlinearity::Relu => CellKind::RnnRelu,
-            }),
+            Self::Rnn(rnn) => rnn.options(cell),
             Self::Lstm(lstm) => {
                 if !lstm.forget_bias.is_finite() {
                     let expected = "a finite number";
                     return Err(Error::option("forget_bias", expected, lstm.forget_bias));
                 }
-                let cell = match lstm.peepholes {
-                    true => CellKind::LstmPeephole,
-                    false => CellKind::Lstm,
-                };
                 Options { proj_size: lstm.proj_size, ..lstm.options(cell) }
             }
-            Self::Gru(gru) => gru.options(match gru.reset_after {
-                true => CellKind::GruResetAfter,
-                false => CellKind::GruResetBefore,
-            }),
+            Self::Gru(gru) => gru.options(cell),
         })
+    }
+
+    /// The equations, and the functions in them.
+    fn cell(&self) -> (Equations, Chosen) {
+        match self {
+            Self::Rnn(rnn) => (
+                Equations::Rnn,
+                Chosen {
+                    candidate: rnn.nonlinearity,
+                    clip: rnn.clip.map(Bound),
+                    ..Chosen::default()
+                },
+            ),
+            Self::Lstm(lstm) => (
+                match (lstm.coupled, lstm.peepholes) {
+                    (false, false) => Equations::Lstm,
+                    (false, true) => Equations::LstmPeephole,
+                    (true, false) => Equations::LstmCoupled,
+                    (true, true) => Equations::LstmCoupledPeephole,
+                },
+                Chosen {
+                    gate: lstm.gate_activation,
+                    candidate: lstm.candidate_activation,
+                    output: lstm.output_activation,
+                    clip: lstm.clip.map(Bound),
+                },
+            ),
+            Self::Gru(gru) => (
+                if gru.reset_after { Equations::GruResetAfter } else { Equations::GruResetBefore },
+                Chosen {
+                    gate: gru.gate_activation,
+                    candidate: gru.candidate_activation,
+                    clip: gru.clip.map(Bound),
+                    ..Chosen::default()
+                },
+            ),
+        }
     }
 
     fn seed(&self) -> u64 {

@@ -7,8 +7,9 @@ use crate::layers::dropout::Dropout;
 use crate::layers::embedding::Embedding;
 use crate::layers::layer_norm::LayerNorm;
 use crate::layers::linear::Linear;
-use crate::layers::recurrent::{Gru, Lstm, Nonlinearity, Rnn};
+use crate::layers::recurrent::{Gru, Lstm, Rnn};
 use crate::random::Stream;
+use seqrs_core::cell::FunctionName;
 
 const TIME: usize = 5;
 const BATCH: usize = 4;
@@ -265,7 +266,7 @@ fn gradients_of_dropout_are_those_of_differences() {
 #[test]
 fn gradients_of_recurrent_layers_are_those_of_differences() {
     check_gradients(&[LayerSpec::Rnn(Rnn::new(2, 3).layers(2).dropout(0.3))], Some(1));
-    let relu = Rnn::new(2, 3).nonlinearity(Nonlinearity::Relu).bidirectional(true);
+    let relu = Rnn::new(2, 3).nonlinearity(FunctionName::Relu).bidirectional(true);
     check_gradients(&[LayerSpec::Rnn(relu)], None);
     let lstm = Lstm::new(2, 4).layers(2).bidirectional(true).proj_size(2).dropout(0.5);
     check_gradients(&[LayerSpec::Lstm(lstm.clone())], Some(2));
