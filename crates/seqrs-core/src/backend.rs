@@ -107,6 +107,18 @@ pub struct State<Buffer> {
     pub c: Option<Buffer>,
 }
 
+/// What training draws for the states of one direction of a layer, and nothing at inference.
+#[derive(Debug)]
+pub struct StateMasks<Scratch> {
+    /// (B, state size): what the recurrent products read is h' times this, at all steps, if there
+    /// is recurrent dropout.
+    pub recurrent: Option<Scratch>,
+    /// (items, state size): 1 where zoneout keeps the h before the step, else 0.
+    pub kept_h: Option<Scratch>,
+    /// (items, H): the same of c.
+    pub kept_c: Option<Scratch>,
+}
+
 /// One layer's way forward.
 #[derive(Debug)]
 pub struct Forward<'a, B: Backend + ?Sized> {
@@ -118,6 +130,8 @@ pub struct Forward<'a, B: Backend + ?Sized> {
     pub weights: &'a [B::Weights],
     /// Inputs, I numbers each.
     pub x: Rows<'a, B::Slice>,
+    /// What was drawn for the states, a direction each; empty where nothing was.
+    pub masks: &'a [StateMasks<B::Scratch>],
     /// States of the whole stack.
     pub state: &'a mut State<B::Buffer>,
     /// This layer's first slot in them.
@@ -143,6 +157,8 @@ pub struct Backward<'a, B: Backend + ?Sized> {
     pub y: &'a B::Slice,
     /// What forward kept, a direction each.
     pub tape: &'a [B::Record],
+    /// The masks that forward was given.
+    pub masks: &'a [StateMasks<B::Scratch>],
     /// Gradients of the outputs, D times the state size each; none means zero.
     pub d_y: Option<Rows<'a, B::Slice>>,
     /// Gradients of the states of the whole stack.

@@ -7,7 +7,7 @@
 use std::marker::PhantomData;
 
 use crate::Error;
-use crate::backend::{Backend, Backward, Forward, State};
+use crate::backend::{Backend, Backward, Forward, State, StateMasks};
 use crate::cell::{Bundle, Cell, MAX_BUNDLE};
 use crate::memory::zeros;
 use crate::real::Real;
@@ -48,6 +48,33 @@ impl<T: Real> Weights<T> {
 /// start + sum of a[k] b[k], k ascending, each product rounded into the sum once.
 fn chain<T: Real>(start: T, terms: impl IntoIterator<Item = (T, T)>) -> T {
     terms.into_iter().fold(start, |sum, (a, b)| a.mul_add(b, sum))
+}
+
+/// What the recurrent products see of the number at `at` of (B, state size), if that was drawn.
+fn recurrent<T: Real>(masks: Option<&StateMasks<Vec<T>>>, at: usize) -> Option<T> {
+    masks.and_then(|masks| masks.recurrent.as_ref()).map(|mask| mask[at])
+}
+
+/// The share of h at `at` of (items, state size) that stays as it was.
+fn kept_h<T: Real>(masks: Option<&StateMasks<Vec<T>>>, at: usize, share: f64) -> T {
+    let drawn = masks.and_then(|masks| masks.kept_h.as_ref());
+    drawn.map_or(T::number(share), |kept| kept[at])
+}
+
+/// The share of c at `at` of (items, H) that does.
+fn kept_c<T: Real>(masks: Option<&StateMasks<Vec<T>>>, at: usize, share: f64) -> T {
+    let drawn = masks.and_then(|masks| masks.kept_c.as_ref());
+    drawn.map_or(T::number(share), |kept| kept[at])
+}
+
+/// Of the old as much as is kept, the rest of the new.
+fn mixed<T: Real>(kept: T, old: T, new: T) -> T {
+    kept * old + (T::one() - kept) * new
+}
+
+/// A number times what may be there.
+fn times<T: Real>(number: T, factor: Option<T>) -> T {
+    factor.map_or(number, |factor| number * factor)
 }
 
 fn bundle<T: Real, V: Bundle<T>>(value: impl Fn(usize) -> T) -> V {
@@ -137,6 +164,8 @@ fn forward_direction<C: Cell, T: Real>(
     let c = c.as_mut().map(|c| &mut c[slot * hidden..(slot + batch) * hidden]);
     let mut no_cells = Vec::new();
     let c = c.unwrap_or(&mut no_cells);
+    let masks = run.masks.get(d);
+    let (zoneout_h, zoneout_c) = (run.shape.zoneout_h, run.shape.zoneout_c);
     if let Some(tape) = run.tape.get_mut(d) {
         tape.h0.copy_from_slice(h);
         if let Some(c0) = &mut tape.c0 {
@@ -151,6 +180,8 @@ fn forward_direction<C: Cell, T: Real>(
             let x = &run.x.data[run.x.place.offset(item, t, b)..][..input];
             let h = &mut h[b * state..][..state];
             let before = h.to_vec();
+            let mask = |j: usize| recurrent(masks, b * state + j);
+            let seen: Vec<T> = (0..state).map(|j| times(before[j], mask(j))).collect();
             let gx = |gate: usize, j: usize| {
                 let n = gate * hidden + j;
                 let row = &w_ih[n * input..][..input];
@@ -167,17 +198,17 @@ fn forward_direction<C: Cell, T: Real>(
                     _ => c[b * hidden + j],
                 })
             };
-            let mut operand = before.clone();
+            let mut operand = seen.clone();
             let mut opened = Vec::new();
             if C::FIRST_GATES < C::GATES {
                 for j in 0..hidden {
                     let gates_x = bundle(|gate| gx(gate, j));
                     let gates_h = bundle(|gate| match gate < C::FIRST_GATES {
-                        true => gh(gate, j, &before),
+                        true => gh(gate, j, &seen),
                         false => T::zero(),
                     });
                     let (value, open) = cell.open::<T>(gates_x, gates_h, s(j, c));
-                    operand[j] = value;
+                    operand[j] = times(value, mask(j));
                     opened.push(open);
                 }
             }
@@ -185,7 +216,7 @@ fn forward_direction<C: Cell, T: Real>(
             for j in 0..hidden {
                 let gates_x = bundle(|gate| gx(gate, j));
                 let gates_h = bundle(|gate| match gate < C::FIRST_GATES {
-                    true => gh(gate, j, &before),
+                    true => gh(gate, j, &seen),
                     false => gh(gate, j, &operand),
                 });
                 let open = opened.get(j).copied().unwrap_or(C::Opened::filled(T::zero()));
@@ -193,8 +224,14 @@ fn forward_direction<C: Cell, T: Real>(
                     cell.forward::<T>(gates_x, gates_h, s(j, c), open, w.per_unit::<C>(j));
                 let s_new = s_new.to_array(T::zero());
                 m[j] = s_new[0];
+                let mut mixed_c = s_new[1];
                 if C::STATES > 1 {
-                    c[b * hidden + j] = s_new[1];
+                    let c = &mut c[b * hidden + j];
+                    if zoneout_c > 0.0 {
+                        let kept = kept_c(masks, item * hidden + j, zoneout_c);
+                        mixed_c = mixed(kept, *c, s_new[1]);
+                    }
+                    *c = mixed_c;
                 }
                 if let Some(tape) = run.tape.get_mut(d) {
                     let saved = saved.to_array(T::zero());
@@ -202,7 +239,10 @@ fn forward_direction<C: Cell, T: Real>(
                         tape.saved[(item * C::SAVED + field) * hidden + j] = value;
                     }
                     if let Some(cells) = &mut tape.c {
-                        cells[item * hidden + j] = s_new[1];
+                        cells[item * hidden + j] = mixed_c;
+                    }
+                    if let Some(stepped) = &mut tape.stepped_c {
+                        stepped[item * hidden + j] = s_new[1];
                     }
                 }
             }
@@ -213,6 +253,16 @@ fn forward_direction<C: Cell, T: Real>(
                         let row = &w.part(range)[p * hidden..][..hidden];
                         *h = chain(T::zero(), row.iter().copied().zip(m.iter().copied()));
                     }
+                }
+            }
+            if zoneout_h > 0.0 {
+                for j in 0..state {
+                    let at = item * state + j;
+                    let stepped = run.tape.get_mut(d).and_then(|tape| tape.stepped_h.as_mut());
+                    if let Some(stepped) = stepped {
+                        stepped[at] = h[j];
+                    }
+                    h[j] = mixed(kept_h(masks, at, zoneout_h), before[j], h[j]);
                 }
             }
             let y = run.y.place.offset(item, t, b) + d * state;
@@ -233,6 +283,8 @@ fn backward_direction<C: Cell, T: Real>(
     let w = &run.weights[d];
     let (w_ih, w_hh) = (w.part(&w.shape.weight_ih), w.part(&w.shape.weight_hh));
     let tape = &run.tape[d];
+    let masks = run.masks.get(d);
+    let (zoneout_h, zoneout_c) = (run.shape.zoneout_h, run.shape.zoneout_c);
     let previous = run.steps.previous(direction)?;
     let slot = (run.slot + d) * batch;
 
@@ -263,16 +315,28 @@ fn backward_direction<C: Cell, T: Real>(
     let mut d_gh = vec![T::zero(); items * columns];
     let mut d_p = vec![T::zero(); items * C::PER_UNIT * hidden];
     let mut d_out = vec![T::zero(); items * state]; // gradient of h, before the projection
+    // What the recurrent products saw of the operand at (row, j).
+    let seen = |b: usize, j: usize, operand: T| times(operand, recurrent(masks, b * state + j));
+    let mut row_of = vec![0; items];
     for k in (0..time).rev() {
         let t = direction.step(k, time);
         let (range, rows) = run.steps.at(t);
         for (item, &b) in range.zip(rows) {
             let b = b as usize;
+            row_of[item] = b;
+            let mut kept = vec![T::zero(); state]; // what goes to h' past the step
             for j in 0..state {
                 let from_y = run.d_y.map_or(T::zero(), |d_y| {
                     d_y.data[d_y.place.offset(item, t, b) + d * state + j]
                 });
-                d_out[item * state + j] = from_y + run.d_state.h[(slot + b) * state + j];
+                let d = from_y + run.d_state.h[(slot + b) * state + j];
+                let at = item * state + j;
+                d_out[at] = d;
+                if zoneout_h > 0.0 {
+                    let share = kept_h(masks, at, zoneout_h);
+                    kept[j] = share * d;
+                    d_out[at] = (T::one() - share) * d;
+                }
             }
             let d_h = &d_out[item * state..][..state];
             let d_m: Vec<T> = match &w.shape.weight_hr {
@@ -286,15 +350,22 @@ fn backward_direction<C: Cell, T: Real>(
             };
             let mut direct = vec![T::zero(); hidden]; // what reaches h' without a product
             for j in 0..hidden {
-                let h_new = |j: usize| run.y[(item * directions + d) * state + j];
+                let h_new = |j: usize| match &tape.stepped_h {
+                    Some(stepped) => stepped[item * state + j],
+                    None => run.y[(item * directions + d) * state + j],
+                };
+                let cells = tape.stepped_c.as_ref().or(tape.c.as_ref());
                 let s_new: C::State<T> = bundle(|field| match field {
                     0 if j < state => h_new(j),
                     0 => T::zero(),
-                    _ => tape.c.as_ref().map_or(T::zero(), |c| c[item * hidden + j]),
+                    _ => cells.map_or(T::zero(), |c| c[item * hidden + j]),
                 });
+                let d_c = run.d_state.c.as_ref().map_or(T::zero(), |c| c[(slot + b) * hidden + j]);
+                let kept_c = kept_c(masks, item * hidden + j, zoneout_c);
                 let d_s: C::State<T> = bundle(|field| match field {
                     0 => d_m[j],
-                    _ => run.d_state.c.as_ref().map_or(T::zero(), |c| c[(slot + b) * hidden + j]),
+                    _ if zoneout_c > 0.0 => (T::one() - kept_c) * d_c,
+                    _ => d_c,
                 });
                 let p = w.per_unit::<C>(j);
                 let d = cell.backward::<T>(saved(item, j), s(item, j), s_new, p, d_s);
@@ -310,7 +381,10 @@ fn backward_direction<C: Cell, T: Real>(
                 let d_before = d.d_s.to_array(T::zero());
                 direct[j] = d_before[0];
                 if let Some(c) = &mut run.d_state.c {
-                    c[(slot + b) * hidden + j] = d_before[1];
+                    c[(slot + b) * hidden + j] = match zoneout_c > 0.0 {
+                        true => d_before[1] + kept_c * d_c,
+                        false => d_before[1],
+                    };
                 }
             }
             let through = |d_gh: &[T], gates: std::ops::Range<usize>, j: usize, start: T| {
@@ -322,6 +396,7 @@ fn backward_direction<C: Cell, T: Real>(
                 let late = d_gh[item * columns..][..columns].to_vec();
                 for j in 0..hidden {
                     let d_operand = through(&late, C::FIRST_GATES..C::GATES, j, T::zero());
+                    let d_operand = seen(b, j, d_operand);
                     let (gates, d_h) = cell.close::<T>(saved(item, j), s(item, j), d_operand);
                     let gates = gates.to_array(T::zero());
                     for gate in 0..C::FIRST_GATES {
@@ -334,8 +409,15 @@ fn backward_direction<C: Cell, T: Real>(
             }
             let gates = &d_gh[item * columns..][..columns];
             for j in 0..state {
-                let start = if state == hidden { direct[j] } else { T::zero() };
-                run.d_state.h[(slot + b) * state + j] = through(gates, 0..C::FIRST_GATES, j, start);
+                let mut start = if state == hidden { direct[j] } else { T::zero() };
+                if zoneout_h > 0.0 {
+                    start = start + kept[j];
+                }
+                let d_h = &mut run.d_state.h[(slot + b) * state + j];
+                *d_h = match recurrent(masks, b * state + j) {
+                    None => through(gates, 0..C::FIRST_GATES, j, start),
+                    mask => start + times(through(gates, 0..C::FIRST_GATES, j, T::zero()), mask),
+                };
             }
         }
     }
@@ -352,8 +434,8 @@ fn backward_direction<C: Cell, T: Real>(
             for k in 0..state {
                 let at = &mut d_parameters[w.shape.weight_hh.start + n * state + k];
                 let operand = match n < C::FIRST_GATES * hidden {
-                    true => h_before(item, k),
-                    false => cell.operand::<T>(saved(item, k), s(item, k)),
+                    true => seen(row_of[item], k, h_before(item, k)),
+                    false => seen(row_of[item], k, cell.operand::<T>(saved(item, k), s(item, k))),
                 };
                 *at = gh.mul_add(operand, *at);
             }
@@ -371,7 +453,8 @@ fn backward_direction<C: Cell, T: Real>(
         if let Some(range) = &w.shape.weight_hr {
             for p in 0..state {
                 for j in 0..hidden {
-                    let c = tape.c.as_ref().map_or(T::zero(), |c| c[item * hidden + j]);
+                    let cells = tape.stepped_c.as_ref().or(tape.c.as_ref());
+                    let c = cells.map_or(T::zero(), |c| c[item * hidden + j]);
                     let s_new = bundle(|field| if field == 0 { T::zero() } else { c });
                     let m = cell.unprojected::<T>(saved(item, j), s_new);
                     let at = &mut d_parameters[range.start + p * hidden + j];

@@ -15,7 +15,7 @@
 //! d<t> = dL<t>/da<t> + d<t+1> . da<t+1>/da<t>        dL/dW = sum over t of d<t> . da<t>/dW
 //! ```
 
-use crate::backend::{Backend, Backward, Forward, State};
+use crate::backend::{Backend, Backward, Forward, State, StateMasks};
 use crate::error::Error;
 use crate::rows::{Place, Rows, RowsMut};
 use crate::spec::Spec;
@@ -57,6 +57,7 @@ pub fn infer<B: Backend>(
                 None => x,
                 Some(y) => Rows { data: &**y, place: Place::packed(spec.output_size()) },
             },
+            masks: &[],
             state: &mut *state,
             slot: layer * spec.directions().len(),
             y: match &mut above {
@@ -71,9 +72,22 @@ pub fn infer<B: Backend>(
     Ok(())
 }
 
+/// What training draws.
+#[derive(Debug)]
+pub struct Masks<Scratch> {
+    /// What dropout multiplies the packed outputs of each layer but the last with; empty without.
+    pub between: Vec<Scratch>,
+    /// For the states of each layer, a direction each; empty where nothing is drawn for any.
+    pub states: Vec<Vec<StateMasks<Scratch>>>,
+}
+
+impl<Scratch> Default for Masks<Scratch> {
+    fn default() -> Self {
+        Self { between: Vec::new(), states: Vec::new() }
+    }
+}
+
 /// Training: as [`infer`], but keeps what [`backward`] needs; the outputs are in the tape.
-/// `masks` are what dropout multiplies the packed outputs of each layer but the last with;
-/// none without dropout.
 ///
 /// # Errors
 /// [`Error::OutOfMemory`], [`Error::Interrupted`].
@@ -84,14 +98,14 @@ pub fn record<B: Backend>(
     x: Rows<'_, B::Slice>,
     steps: Steps,
     state: &mut State<B::Buffer>,
-    masks: Option<Vec<B::Scratch>>,
+    masks: Masks<B::Scratch>,
 ) -> Result<BackendTape<B>, Error> {
     let items = steps.items();
     let input = spec.options().input_size;
     let mut packed = backend.blank(items * input)?;
     backend.pack_rows(x, &steps, input, &mut packed);
     let mut tape = Tape { steps, x: packed, layers: Vec::with_capacity(spec.num_layers()) };
-    let mut masks = masks.map(Vec::into_iter);
+    let (mut between, mut states) = (masks.between.into_iter(), masks.states.into_iter());
     for (layer, weights) in weights.iter().enumerate() {
         let shape = spec.shape(layer);
         let mut y = backend.blank(items * spec.output_size())?;
@@ -99,10 +113,12 @@ pub fn record<B: Backend>(
         for _ in spec.directions() {
             directions.push(backend.record(&shape, items, tape.steps.batch())?);
         }
+        let masks = states.next().unwrap_or_default();
         let run = Forward {
             shape: &shape,
             steps: &tape.steps,
             weights,
+            masks: &masks,
             x: Rows { data: &**tape.input(layer), place: Place::packed(shape.input) },
             state: &mut *state,
             slot: layer * shape.directions,
@@ -110,11 +126,11 @@ pub fn record<B: Backend>(
             tape: &mut directions,
         };
         backend.forward(run)?;
-        let dropout = match masks.as_mut().and_then(Iterator::next) {
+        let dropout = match between.next() {
             None => None,
             Some(mask) => Some(Dropped { y: backend.times(&y, &mask)?, mask }),
         };
-        tape.layers.push(LayerTape { directions, y, dropout });
+        tape.layers.push(LayerTape { directions, y, dropout, masks });
     }
     Ok(tape)
 }
@@ -152,6 +168,7 @@ pub fn backward<B: Backend>(
             x: &**tape.input(layer),
             y: &*record.y,
             tape: &record.directions,
+            masks: &record.masks,
             d_y: match &above {
                 Some(d) => Some(Rows { data: &**d, place: Place::packed(spec.output_size()) }),
                 None => d_y,

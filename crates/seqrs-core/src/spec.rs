@@ -42,6 +42,14 @@ pub struct Options {
     pub dropout: f64,
     /// Size P of the projected hidden state of an LSTM (Sak et al. 2014), or 0 for none.
     pub proj_size: usize,
+    /// Share of h' that the recurrent products of a training step do not see, the same units at
+    /// all steps of a sequence (Gal and Ghahramani 2016), in [0, 1).
+    pub recurrent_dropout: f64,
+    /// Share of h that stays as it was before a step (zoneout: Krueger et al. 2017), in [0, 1):
+    /// by chance in training, as the mean of both otherwise.
+    pub zoneout: f64,
+    /// The same of the cell state of an LSTM.
+    pub zoneout_cell: f64,
 }
 
 impl Options {
@@ -56,6 +64,9 @@ impl Options {
             bidirectional: false,
             dropout: 0.0,
             proj_size: 0,
+            recurrent_dropout: 0.0,
+            zoneout: 0.0,
+            zoneout_cell: 0.0,
         }
     }
 }
@@ -96,7 +107,7 @@ pub struct Parameter {
 
 /// The sizes of one direction of one layer, and where its parameters lie in the slice of
 /// numbers that belongs to this direction.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Shape {
     /// Which cell.
     pub cell: CellKind,
@@ -108,6 +119,12 @@ pub struct Shape {
     pub state: usize,
     /// Directions of the layer, D.
     pub directions: usize,
+    /// Share of h' that training hides from the recurrent products.
+    pub recurrent_dropout: f64,
+    /// Share of h that stays as it was before a step.
+    pub zoneout_h: f64,
+    /// Share of c that does.
+    pub zoneout_c: f64,
     /// `weight_ih`, (G H, I).
     pub weight_ih: Range<usize>,
     /// `weight_hh`, (G H, state).
@@ -138,6 +155,11 @@ impl Shape {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+
+    /// Whether anything is done to the states besides the cell.
+    pub fn masks_states(&self) -> bool {
+        self.recurrent_dropout > 0.0 || self.zoneout_h > 0.0 || self.zoneout_c > 0.0
+    }
 }
 
 impl Spec {
@@ -160,8 +182,19 @@ impl Spec {
             let expected = format!("an integer of at most {MAX_LAYERS}");
             return Err(Error::shape("num_layers", expected, options.num_layers));
         }
-        if !(0.0..1.0).contains(&options.dropout) {
-            return Err(Error::option("dropout", "a number in [0, 1)", options.dropout));
+        for (name, share) in [
+            ("dropout", options.dropout),
+            ("recurrent_dropout", options.recurrent_dropout),
+            ("zoneout", options.zoneout),
+            ("zoneout_cell", options.zoneout_cell),
+        ] {
+            if !(0.0..1.0).contains(&share) {
+                return Err(Error::option(name, "a number in [0, 1)", share));
+            }
+        }
+        if options.zoneout_cell > 0.0 && options.cell.states() < 2 {
+            let expected = "0 (only an LSTM has a cell state)";
+            return Err(Error::option("zoneout_cell", expected, options.zoneout_cell));
         }
         if options.proj_size > 0 && options.cell.states() < 2 {
             return Err(Error::option(
@@ -274,6 +307,9 @@ impl Spec {
             hidden: o.hidden_size,
             state,
             directions: self.directions().len(),
+            recurrent_dropout: o.recurrent_dropout,
+            zoneout_h: o.zoneout,
+            zoneout_c: o.zoneout_cell,
             weight_ih: take(columns * input),
             weight_hh: take(columns * state),
             bias_ih: o.bias.then(|| take(columns)),
@@ -404,6 +440,9 @@ mod tests {
             (|o| o.num_layers = MAX_LAYERS + 1, "num_layers"),
             (|o| o.dropout = 1.0, "dropout"),
             (|o| o.dropout = f64::NAN, "dropout"),
+            (|o| o.zoneout = -0.1, "zoneout"),
+            (|o| o.recurrent_dropout = 1.0, "recurrent_dropout"),
+            (|o| (o.zoneout_cell, o.cell) = (0.5, CellKind::RnnTanh), "zoneout_cell"),
             (|o| o.proj_size = 4, "proj_size"),
             (|o| (o.proj_size, o.cell) = (2, CellKind::GruResetAfter), "proj_size"),
             (|o| o.hidden_size = 1 << 40, "parameters that fit"),

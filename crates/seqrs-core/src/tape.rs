@@ -3,7 +3,7 @@
 //! Everything is packed: a (step, row) pair that is not live takes no room.
 
 use crate::Error;
-use crate::backend::Backend;
+use crate::backend::{Backend, StateMasks};
 use crate::spec::Shape;
 use crate::steps::Steps;
 
@@ -27,6 +27,8 @@ pub struct LayerTape<Scratch, Record = DirectionTape<Scratch>> {
     pub y: Scratch,
     /// What dropout did to them on the way to the next layer.
     pub dropout: Option<Dropped<Scratch>>,
+    /// What was drawn for the states, a direction each; empty where nothing was.
+    pub masks: Vec<StateMasks<Scratch>>,
 }
 
 /// Outputs that went through dropout.
@@ -49,6 +51,11 @@ pub struct DirectionTape<Scratch> {
     pub saved: Scratch,
     /// For each item the cell state after it, (H).
     pub c: Option<Scratch>,
+    /// For each item the hidden state that the step gave, where zoneout mixes it with the one
+    /// before.
+    pub stepped_h: Option<Scratch>,
+    /// For each item the cell state that the step gave, likewise.
+    pub stepped_c: Option<Scratch>,
 }
 
 impl<Scratch> DirectionTape<Scratch> {
@@ -71,6 +78,12 @@ impl<Scratch> DirectionTape<Scratch> {
             c0: cells(batch)?,
             saved: backend.blank(items * shape.cell.saved() * shape.hidden)?,
             c: cells(items)?,
+            stepped_h: (shape.zoneout_h > 0.0)
+                .then(|| backend.blank(items * shape.state))
+                .transpose()?,
+            stepped_c: (shape.zoneout_c > 0.0)
+                .then(|| backend.blank(items * shape.hidden))
+                .transpose()?,
         })
     }
 }

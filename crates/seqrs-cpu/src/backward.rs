@@ -18,6 +18,7 @@
 //! N D H     the operand of a second product (the reset-before GRU)
 //! N D 3 H   what each step adds to the gradients of peepholes
 //! N D (H+P) around a projection
+//! N D P     what the products saw of h, with recurrent dropout
 //! ```
 //! They are written once and read twice; from fresh pages that took up to a third of a step
 //! of training, so the buffers stay for the next (`seqrs_core::memory`).
@@ -36,12 +37,15 @@ use seqrs_core::{Error, interrupt};
 
 use crate::cpu::Cpu;
 use crate::crew::{Crew, Member};
-use crate::forward::{ROWS_AT_ONCE, Shared, blocks, shares, split_rows, threads};
+use crate::forward::{
+    ROWS_AT_ONCE, Shared, blocks, numbers, numbers_mut, shares, split_rows, threads,
+};
 use crate::kernels::{Back, Kernels};
 use crate::lanes::Element;
 use crate::level::Level;
 use crate::outer::{Outer, Term};
 use crate::product::{Product, Start};
+use crate::state_masks::{Masks, add as add_to, multiply, scale};
 use crate::step_back::BackRow;
 use crate::team;
 use crate::weights;
@@ -71,6 +75,8 @@ struct Gradients<T: Element> {
     /// (items, H) what went into the projection, and (items, P) the gradient of its result.
     unprojected: Option<Lent<T>>,
     d_out: Option<Lent<T>>,
+    /// (items, state size), what the first product saw of h, where that is not h.
+    seen: Option<Lent<T>>,
 }
 
 /// One direction of the layer, as its workers see it.
@@ -94,10 +100,20 @@ struct Job<'a, T: Element> {
     d_per_unit: Shared<T>,
     unprojected: Shared<T>,
     d_out: Shared<T>,
+    seen: Shared<T>,
+    masks: Masks<'a, T>,
     stop: &'a AtomicBool,
 }
 
 impl<T: Element> Job<'_, T> {
+    /// What the step gave as h at `item`, before zoneout.
+    fn stepped_h(&self, item: usize) -> *const T {
+        match &self.tape.stepped_h {
+            Some(stepped) => stepped[item * self.shape.state..][..self.shape.state].as_ptr(),
+            None => self.h_at(item),
+        }
+    }
+
     /// Output of `item` in this direction.
     fn h_at(&self, item: usize) -> *const T {
         let Shape { state, directions, .. } = *self.shape;
@@ -147,6 +163,10 @@ pub(crate) fn backward<T: Element>(
             d_per_unit: optional(counts.per_unit > 0, items * of_units)?,
             unprojected: optional(weight_hr.is_some(), items * hidden)?,
             d_out: optional(weight_hr.is_some(), items * state)?,
+            seen: optional(
+                run.masks.get(d).is_some_and(|masks| masks.recurrent.is_some()),
+                items * state,
+            )?,
         });
     }
 
@@ -180,6 +200,8 @@ pub(crate) fn backward<T: Element>(
                 d_per_unit: Shared::of(&mut gradients.d_per_unit),
                 unprojected: Shared::of(&mut gradients.unprojected),
                 d_out: Shared::of(&mut gradients.d_out),
+                seen: Shared::of(&mut gradients.seen),
+                masks: Masks::new(run.shape, run.masks.get(d)),
                 stop: &stop,
             }
         })
@@ -187,7 +209,7 @@ pub(crate) fn backward<T: Element>(
 
     // 1. back through time
     let threads = threads(cpu, run.shape, run.steps);
-    let parts = backs[0].first.count();
+    let parts = if jobs[0].masks.are_none() { backs[0].first.count() } else { 1 };
     let (ranges, crew) = shares::<T>(threads, parts, run.shape, run.steps);
     let ranges = split_rows(run.steps, ranges);
     let pairs = jobs.iter().flat_map(|job| ranges.iter().map(move |range| (job, range)));
@@ -262,7 +284,10 @@ pub(crate) fn backward<T: Element>(
         let d_parameters =
             &mut run.d_parameters[run.d_start + job.d * shape.len()..][..shape.len()];
         let x = |item: usize| run.x[item * shape.input..][..shape.input].as_ptr();
-        let before = |item: usize| job.before(item).0;
+        let before = |item: usize| match job.masks.recurrent {
+            None => job.before(item).0,
+            Some(_) => job.seen.at(item * state).cast_const(),
+        };
         let (d_gx, d_gh) = (job.d_gx, job.d_gh);
         let d_gx = move |item: usize| d_gx.at(item * columns).cast_const();
         let d_gh = move |item: usize| d_gh.at(item * columns).cast_const();
@@ -411,21 +436,36 @@ struct Room<T> {
     d_m: Option<Vec<T>>,
     /// Gradient of the operand of the second product.
     d_operand: Option<Vec<T>>,
+    /// Gradient of what the first product saw of h, where that is not h.
+    d_seen: Option<Vec<T>>,
+    /// What goes past the step to the states before it, with zoneout.
+    past_h: Option<Vec<T>>,
+    past_c: Option<Vec<T>>,
 }
 
 impl<T: Element> Room<T> {
     fn new(job: &Job<'_, T>, rows: usize) -> Result<Self, Error> {
-        let len = rows * job.shape.hidden;
-        let optional =
-            |needed: bool| needed.then(|| zeros::<T>("workspace of the way back", len)).transpose();
+        let Shape { hidden, state, .. } = *job.shape;
+        let optional = |needed: bool, size: usize| {
+            needed.then(|| zeros::<T>("workspace of the way back", rows * size)).transpose()
+        };
         Ok(Self {
-            d_m: optional(job.back.projection.is_some())?,
-            d_operand: optional(job.back.second.is_some())?,
+            d_m: optional(job.back.projection.is_some(), hidden)?,
+            d_operand: optional(job.back.second.is_some(), hidden)?,
+            d_seen: optional(job.masks.recurrent.is_some(), state)?,
+            past_h: optional(job.masks.h.is_something(), state)?,
+            past_c: optional(job.masks.c.is_something(), hidden)?,
         })
     }
 
     fn view(&mut self) -> Bench<T> {
-        Bench { d_m: Shared::of(&mut self.d_m), d_operand: Shared::of(&mut self.d_operand) }
+        Bench {
+            d_m: Shared::of(&mut self.d_m),
+            d_operand: Shared::of(&mut self.d_operand),
+            d_seen: Shared::of(&mut self.d_seen),
+            past_h: Shared::of(&mut self.past_h),
+            past_c: Shared::of(&mut self.past_c),
+        }
     }
 }
 
@@ -433,6 +473,9 @@ impl<T: Element> Room<T> {
 struct Bench<T> {
     d_m: Shared<T>,
     d_operand: Shared<T>,
+    d_seen: Shared<T>,
+    past_h: Shared<T>,
+    past_c: Shared<T>,
 }
 
 /// Takes the rows of `range` back through all steps: one member of a crew does its share of
@@ -459,11 +502,14 @@ unsafe fn rows_backward<T: Element>(
     let projected = job.back.projection.is_some();
     let late = counts.first_gates * hidden;
     let first = &job.back.first;
-    let first_start = if projected { Start::Bias } else { Start::Y };
+    let Masks { recurrent, h: kept_h, c: kept_c } = job.masks;
+    // Past a projection d_h' is the product alone, unless zoneout adds to it.
+    let first_start = if projected && !kept_h.is_something() { Start::Bias } else { Start::Y };
     let mut live: Vec<BackRow<T>> = Vec::with_capacity(rows);
     // Rows of a product: gradients of the gates of the step after, and of h between the two ...
     let mut d_gates: Vec<*const T> = Vec::with_capacity(rows);
     let mut d_h: Vec<*mut T> = Vec::with_capacity(rows);
+    let mut rows_after: &[u32] = &[];
     // ... and of the products within a step.
     let mut x: Vec<*const T> = Vec::with_capacity(rows);
     let mut y: Vec<*mut T> = Vec::with_capacity(rows);
@@ -483,8 +529,7 @@ unsafe fn rows_backward<T: Element>(
             // SAFETY: the gates' gradients of a step that is done, and this member's columns of
             // the crew's rows of d_h.
             unsafe {
-                Product { x: &d_gates, weights: first, panels, start: first_start, y: &d_h }
-                    .run(job.level);
+                through_product(job, bench, range, panels, first_start, &d_gates, rows_after, &d_h);
             }
         }
         let t = direction.step(k, time);
@@ -493,18 +538,41 @@ unsafe fn rows_backward<T: Element>(
         for (item, &b) in items.clone().zip(rows_here) {
             let (b, row) = (b as usize, b as usize - range.start);
             let (h, c) = job.before(item);
-            let d_y = match job.d_y {
+            if let Some(mask) = recurrent {
+                // SAFETY: the item is this row's; h' lies in what forward left.
+                let (h, seen) =
+                    unsafe { (numbers(h, state), numbers_mut(job.seen.at(item * state), state)) };
+                multiply(&mask[b * state..][..state], h, seen);
+            }
+            let mut d_y = match job.d_y {
                 None => std::ptr::null(),
                 Some(d_y) => d_y.data[d_y.place.offset(item, t, b)..][..state].as_ptr(),
             };
             let null = std::ptr::null();
+            // SAFETY: a worker that is alone with its rows, where there are masks.
+            unsafe {
+                if kept_h.is_something() {
+                    let d_h = numbers_mut(job.d_h.at(b * state), state);
+                    if !d_y.is_null() {
+                        // In the order in which the step adds them.
+                        let d_y = numbers(d_y, state);
+                        d_h.iter_mut().zip(d_y).for_each(|(d_h, &d_y)| *d_h = d_y + *d_h);
+                    }
+                    d_y = null;
+                    kept_h.split(item, d_h, numbers_mut(bench.past_h.at(row * state), state));
+                }
+                if kept_c.is_something() {
+                    let d_c = numbers_mut(job.d_c.at(b * hidden), hidden);
+                    kept_c.split(item, d_c, numbers_mut(bench.past_c.at(row * hidden), hidden));
+                }
+            }
             live.push(BackRow {
                 saved: job.tape.saved[item * counts.saved * hidden..].as_ptr(),
                 per_unit: job.per_unit.as_ptr(),
                 h: if projected { null } else { h },
                 c,
-                h_new: if projected { null } else { job.h_at(item) },
-                c_new: match &job.tape.c {
+                h_new: if projected { null } else { job.stepped_h(item) },
+                c_new: match job.tape.stepped_c.as_ref().or(job.tape.c.as_ref()) {
                     Some(cells) => cells[item * hidden..][..hidden].as_ptr(),
                     None => null,
                 },
@@ -558,9 +626,37 @@ unsafe fn rows_backward<T: Element>(
             // SAFETY: the late gates' gradients are complete; then as for `StepBack`.
             unsafe {
                 Product { x: &x, weights: second, panels, start, y: &y }.run(job.level);
+                if let Some(mask) = recurrent {
+                    for (row, &b) in live.iter().zip(rows_here) {
+                        let mask = &mask[b as usize * state..][..state];
+                        scale(numbers_mut(row.operand, state), mask);
+                        scale(numbers_mut(row.d_operand, state), mask);
+                    }
+                }
                 cell.close(Back { rows: &live, hidden, units }, job.level);
             }
         }
+        if !job.masks.are_none() {
+            for &b in rows_here {
+                let (b, row) = (b as usize, b as usize - range.start);
+                // SAFETY: a worker that is alone with its rows.
+                unsafe {
+                    let d_h = numbers_mut(job.d_h.at(b * state), state);
+                    if projected {
+                        // What reaches it comes through the product, or past the step.
+                        d_h.fill(T::default());
+                    }
+                    if kept_h.is_something() {
+                        add_to(d_h, numbers(bench.past_h.at(row * state), state));
+                    }
+                    if kept_c.is_something() {
+                        let d_c = numbers_mut(job.d_c.at(b * hidden), hidden);
+                        add_to(d_c, numbers(bench.past_c.at(row * hidden), hidden));
+                    }
+                }
+            }
+        }
+        rows_after = rows_here;
         d_gates.clear();
         d_gates.extend(live.iter().map(|row| row.d_gh.cast_const()));
         d_h.clear();
@@ -570,8 +666,43 @@ unsafe fn rows_backward<T: Element>(
     let panels = share.range(first.count());
     // SAFETY: as in the loop.
     unsafe {
-        Product { x: &d_gates, weights: first, panels, start: first_start, y: &d_h }.run(job.level);
+        through_product(job, bench, range, panels, first_start, &d_gates, rows_after, &d_h);
     }
     member.finish();
     Ok(())
+}
+
+/// d_h' += d_gates W_hh, or with recurrent dropout m times that: a member's share of it.
+///
+/// # Safety
+/// The gates' gradients are complete, and nobody else uses these columns of the rows of d_h.
+#[expect(clippy::too_many_arguments, reason = "a product, and what may come between")]
+unsafe fn through_product<T: Element>(
+    job: &Job<'_, T>,
+    bench: &Bench<T>,
+    range: &Range<usize>,
+    panels: Range<usize>,
+    start: Start,
+    d_gates: &[*const T],
+    rows: &[u32],
+    d_h: &[*mut T],
+) {
+    let weights = &job.back.first;
+    let Some(mask) = job.masks.recurrent else {
+        // SAFETY: by the caller.
+        unsafe { Product { x: d_gates, weights, panels, start, y: d_h }.run(job.level) };
+        return;
+    };
+    let state = job.shape.state;
+    let d_seen = |&b: &u32| bench.d_seen.at((b as usize - range.start) * state);
+    let y: Vec<*mut T> = rows.iter().map(d_seen).collect();
+    // SAFETY: by the caller; a worker that is alone with its rows.
+    unsafe {
+        Product { x: d_gates, weights, panels, start: Start::Bias, y: &y }.run(job.level);
+        for ((&b, &d_seen), &d_h) in rows.iter().zip(&y).zip(d_h) {
+            let d_seen = numbers_mut(d_seen, state);
+            scale(d_seen, &mask[b as usize * state..][..state]);
+            add_to(numbers_mut(d_h, state), d_seen);
+        }
+    }
 }

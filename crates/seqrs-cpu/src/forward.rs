@@ -42,6 +42,7 @@
 //!                             runs, of 5 steps)
 //! rows (H + opened H)         between two products;  rows H before a projection
 //! rows G H                    sums of a cell that is not fused
+//! rows P                      h as recurrent dropout shows it;  rows H for zoneout of c
 //! ```
 
 use std::ops::{DerefMut, Range};
@@ -64,6 +65,7 @@ use crate::lanes::Element;
 use crate::level::Level;
 use crate::pack::Panels;
 use crate::product::{Product, Slice, Start};
+use crate::state_masks::{Masks, multiply, scale};
 use crate::step::{self, BESIDE, Pointwise, Row, Step};
 use crate::team;
 use crate::weights::Weights;
@@ -159,7 +161,18 @@ struct Job<'a, T> {
     /// This direction's tape, null at inference.
     saved: Shared<T>,
     cells: Shared<T>,
+    /// What the steps gave before zoneout, null without.
+    stepped_h: Shared<T>,
+    stepped_c: Shared<T>,
+    masks: Masks<'a, T>,
     stop: &'a AtomicBool,
+}
+
+impl<T> Job<'_, T> {
+    /// Whether y is not written by the steps themselves.
+    fn copies_y(&self) -> bool {
+        self.shape.weight_hr.is_some() || self.masks.h.is_something()
+    }
 }
 
 /// Cuts the rows into `parts` ranges with about as many live steps each.
@@ -256,9 +269,14 @@ where
     let jobs: Few<Job<'_, T>> = (0..directions)
         .map(|d| {
             let slot = (run.slot + d) * batch;
-            let (saved, cells) = match tape.next() {
-                None => (Shared(std::ptr::null_mut()), Shared(std::ptr::null_mut())),
-                Some(tape) => (Shared(tape.saved.as_mut_ptr()), Shared::of(&mut tape.c)),
+            let [saved, cells, stepped_h, stepped_c] = match tape.next() {
+                None => [Shared(std::ptr::null_mut()); 4],
+                Some(tape) => [
+                    Shared(tape.saved.as_mut_ptr()),
+                    Shared::of(&mut tape.c),
+                    Shared::of(&mut tape.stepped_h),
+                    Shared::of(&mut tape.stepped_c),
+                ],
             };
             Job {
                 level: cpu.level(),
@@ -274,12 +292,16 @@ where
                 c: Shared(c.at(slot * hidden)),
                 saved,
                 cells,
+                stepped_h,
+                stepped_c,
+                masks: Masks::new(run.shape, run.masks.get(d)),
                 stop: &stop,
             }
         })
         .collect();
     let threads = threads(cpu, run.shape, run.steps);
-    let (parts, crew) = shares::<T>(threads, run.weights[0].first.count(), run.shape, run.steps);
+    let most = if jobs[0].masks.are_none() { run.weights[0].first.count() } else { 1 };
+    let (parts, crew) = shares::<T>(threads, most, run.shape, run.steps);
     let ranges = split_rows(run.steps, parts);
     let pairs = jobs.iter().flat_map(|job| ranges.iter().map(move |range| (job, range)));
     let mut rooms: Few<Room<T>> = pairs
@@ -320,6 +342,8 @@ struct Room<T: Element> {
     operand: Option<Lent<T>>,
     opened: Option<Lent<T>>,
     unprojected: Option<Lent<T>>,
+    seen: Option<Lent<T>>,
+    old_c: Option<Lent<T>>,
 }
 
 impl<T: Element> Room<T> {
@@ -355,6 +379,8 @@ impl<T: Element> Room<T> {
             operand: optional(two_products, rows * hidden)?,
             opened: optional(two_products, rows * opened)?,
             unprojected: optional(weight_hr.is_some(), rows * hidden)?,
+            seen: optional(job.masks.recurrent.is_some(), rows * state)?,
+            old_c: optional(job.masks.c.is_something(), rows * hidden)?,
         })
     }
 
@@ -368,6 +394,8 @@ impl<T: Element> Room<T> {
             operand: Shared::of(&mut self.operand),
             opened: Shared::of(&mut self.opened),
             unprojected: Shared::of(&mut self.unprojected),
+            seen: Shared::of(&mut self.seen),
+            old_c: Shared::of(&mut self.old_c),
         }
     }
 }
@@ -388,6 +416,10 @@ struct Bench<T> {
     opened: Shared<T>,
     /// The output before the projection.
     unprojected: Shared<T>,
+    /// What the recurrent products see of h, where that is not h.
+    seen: Shared<T>,
+    /// The cell state before the step, for zoneout.
+    old_c: Shared<T>,
 }
 
 /// Steps whose gates from the input are computed together.
@@ -470,7 +502,8 @@ unsafe fn rows_forward<T: Element>(
     let columns = counts.gates * hidden;
     let (rows, time) = (range.len(), job.steps.time());
     let opened_len = counts.opened * hidden;
-    let Bench { chunk, beside, places, gx, gh, operand, opened, unprojected: m } = *bench;
+    let Bench { chunk, beside, places, gx, gh, operand, opened, unprojected: m, seen, old_c } =
+        *bench;
     let weights = job.weights;
     let per_unit = weights.per_unit().as_ptr();
     // With which of its places each row's next step begins.
@@ -518,18 +551,36 @@ unsafe fn rows_forward<T: Element>(
                 let place = |turn: usize| places.at((turn * rows + row) * state);
                 let y = job.y.at(job.y_place.offset(item, t, b));
                 let projected = !m.0.is_null();
+                let h = place(turn[row]).cast_const();
+                let c = job.c.at(b * hidden);
+                let seen = match job.masks.recurrent {
+                    None => h,
+                    Some(mask) => {
+                        let seen = seen.at(row * state);
+                        // SAFETY: this row of the crew's buffers.
+                        let (h, seen) = unsafe { (numbers(h, state), numbers_mut(seen, state)) };
+                        multiply(&mask[b * state..][..state], h, seen);
+                        seen.as_ptr()
+                    }
+                };
+                if job.masks.c.is_something() {
+                    // SAFETY: this row of the crew's buffer, and of the job's states.
+                    unsafe { std::ptr::copy_nonoverlapping(c, old_c.at(row * hidden), hidden) };
+                }
+                let cells = if job.masks.c.is_something() { job.stepped_c } else { job.cells };
                 live.push(Row {
                     gx: run.gates[from],
                     gh: gh.at(row * columns),
                     per_unit,
-                    h: place(turn[row]),
+                    h,
+                    seen,
                     h_new: if projected { m.at(row * hidden) } else { place(1 - turn[row]) },
-                    c: job.c.at(b * hidden),
+                    c,
                     operand: operand.at(row * hidden),
                     opened: opened.at(row * opened_len),
-                    y: if projected { std::ptr::null_mut() } else { y },
+                    y: if job.copies_y() { std::ptr::null_mut() } else { y },
                     saved: job.saved.at(item * counts.saved * hidden),
-                    cells: job.cells.at(item * hidden),
+                    cells: cells.at(item * hidden),
                 });
                 turn[row] = 1 - turn[row];
                 from += 1;
@@ -545,8 +596,12 @@ unsafe fn rows_forward<T: Element>(
                     None => pass(cell, now, job, &live, &weights.first, m, downwards, ahead),
                     Some(second) => {
                         let first = &weights.first;
-                        pass(cell, Pass::Open, job, &live, first, m, downwards, None)
-                            .and_then(|()| pass(cell, now, job, &live, second, m, downwards, None))
+                        pass(cell, Pass::Open, job, &live, first, m, downwards, None).and_then(
+                            |()| {
+                                mask_operands(job, &live, rows_here);
+                                pass(cell, now, job, &live, second, m, downwards, None)
+                            },
+                        )
                     }
                 };
                 if done.is_none() {
@@ -554,9 +609,11 @@ unsafe fn rows_forward<T: Element>(
                 }
             }
             downwards = !downwards;
+            let (items, rows_here) = job.steps.at_rows(t, range);
+            // Columns of h that this member has computed.
+            let mut mine = 0..state;
             if let Some(projection) = &weights.projection {
                 let x: Vec<*const T> = live.iter().map(|row| row.h_new.cast_const()).collect();
-                let (items, rows_here) = job.steps.at_rows(t, range);
                 let h: Vec<*mut T> = rows_here
                     .iter()
                     .map(|&b| b as usize - range.start)
@@ -564,19 +621,29 @@ unsafe fn rows_forward<T: Element>(
                     .collect();
                 let Some(share) = member.meet() else { return Ok(()) };
                 let panels = share.range(projection.count());
-                let mine = projection.columns_of(&panels);
+                mine = projection.columns_of(&panels);
                 // SAFETY: m and the places are the crew's, and members write different
                 // columns.
                 unsafe {
                     let start = Start::Bias;
                     Product { x: &x, weights: projection, panels, start, y: &h }.run(job.level);
                 }
-                for ((item, &b), h) in items.zip(rows_here).zip(h) {
-                    let y = job.y.at(job.y_place.offset(item, t, b as usize));
+            }
+            for (item, &b) in items.zip(rows_here) {
+                let (b, row) = (b as usize, b as usize - range.start);
+                let place = |turn: usize| places.at((turn * rows + row) * state);
+                // SAFETY: this worker's row of all buffers: where there are masks it is alone.
+                unsafe {
+                    keep_some_of_c(job, item, b, old_c.at(row * hidden).cast_const());
+                    let old = place(1 - turn[row]).cast_const();
+                    keep_some_of_h(job, item, old, place(turn[row]));
+                }
+                if job.copies_y() {
+                    let y = job.y.at(job.y_place.offset(item, t, b));
                     // SAFETY: this member's columns of the output of the crew's row.
                     unsafe {
                         std::ptr::copy_nonoverlapping(
-                            h.add(mine.start),
+                            place(turn[row]).add(mine.start),
                             y.add(mine.start),
                             mine.len(),
                         );
@@ -602,6 +669,70 @@ unsafe fn rows_forward<T: Element>(
         unsafe { std::ptr::copy_nonoverlapping(from, job.h.at(b * state), state) };
     }
     Ok(())
+}
+
+/// Recurrent dropout of the operands of the second product.
+///
+/// # Safety
+/// As [`Step::run`], of a worker that is alone.
+unsafe fn mask_operands<T: Element>(job: &Job<'_, T>, live: &[Row<T>], rows: &[u32]) {
+    let Some(mask) = job.masks.recurrent else { return };
+    let size = job.shape.state;
+    for (row, &b) in live.iter().zip(rows) {
+        // SAFETY: by the caller.
+        let operand = unsafe { numbers_mut(row.operand, size) };
+        scale(operand, &mask[b as usize * size..][..size]);
+    }
+}
+
+/// Zoneout of the cell state.
+///
+/// # Safety
+/// Nobody else uses the row; `old` is readable for it.
+unsafe fn keep_some_of_c<T: Element>(job: &Job<'_, T>, item: usize, b: usize, old: *const T) {
+    if !job.masks.c.is_something() {
+        return;
+    }
+    let hidden = job.shape.hidden;
+    // SAFETY: by the caller.
+    let (old, c) = unsafe { (numbers(old, hidden), numbers_mut(job.c.at(b * hidden), hidden)) };
+    job.masks.c.mix(item, old, c);
+    if !job.cells.0.is_null() {
+        // SAFETY: the item is this row's.
+        unsafe { numbers_mut(job.cells.at(item * hidden), hidden) }.copy_from_slice(c);
+    }
+}
+
+/// Zoneout of the hidden state.
+///
+/// # Safety
+/// Nobody else uses the row; `old` and `new` are its, and not the same memory.
+unsafe fn keep_some_of_h<T: Element>(job: &Job<'_, T>, item: usize, old: *const T, new: *mut T) {
+    if !job.masks.h.is_something() {
+        return;
+    }
+    let state = job.shape.state;
+    // SAFETY: by the caller.
+    let (old, new) = unsafe { (numbers(old, state), numbers_mut(new, state)) };
+    if !job.stepped_h.0.is_null() {
+        // SAFETY: the item is this row's.
+        unsafe { numbers_mut(job.stepped_h.at(item * state), state) }.copy_from_slice(new);
+    }
+    job.masks.h.mix(item, old, new);
+}
+
+/// # Safety
+/// As `std::slice::from_raw_parts`.
+pub(crate) unsafe fn numbers<'a, T>(from: *const T, len: usize) -> &'a [T] {
+    // SAFETY: by the caller.
+    unsafe { std::slice::from_raw_parts(from, len) }
+}
+
+/// # Safety
+/// As `std::slice::from_raw_parts_mut`.
+pub(crate) unsafe fn numbers_mut<'a, T>(from: *mut T, len: usize) -> &'a mut [T] {
+    // SAFETY: by the caller.
+    unsafe { std::slice::from_raw_parts_mut(from, len) }
 }
 
 /// One pass of one step, this member's share of it, and on the way a slice of the product of the

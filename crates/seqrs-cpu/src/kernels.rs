@@ -37,7 +37,7 @@ impl Pass {
     pub(crate) fn operand<T>(self, row: &Row<T>) -> *const T {
         match self {
             Self::Finish if !row.operand.is_null() => row.operand,
-            _ => row.h,
+            _ => row.seen,
         }
     }
 }

@@ -23,6 +23,7 @@ mod outer;
 mod pack;
 mod pause;
 mod product;
+mod state_masks;
 mod step;
 mod step_back;
 mod weights;

@@ -55,6 +55,8 @@ pub(crate) struct Row<T> {
     pub(crate) per_unit: *const T,
     /// Hidden state before the step.
     pub(crate) h: *const T,
+    /// What the products see of it: itself, unless there is recurrent dropout.
+    pub(crate) seen: *const T,
     /// Hidden state after it.
     pub(crate) h_new: *mut T,
     /// Cell state, before and then after; null for a cell without.

@@ -7,11 +7,12 @@
 
 use bytemuck::{Pod, Zeroable};
 use proptest::prelude::*;
-use seqrs_core::backend::{Backend, State};
+use seqrs_core::backend::{Backend, State, StateMasks};
 use seqrs_core::cell::CellKind;
 use seqrs_core::naive::Naive;
 use seqrs_core::real::Real;
 use seqrs_core::rows::{Place, Rows, RowsMut};
+use seqrs_core::sequence::Masks;
 use seqrs_core::spec::Options;
 use seqrs_core::{Spec, Steps, sequence};
 
@@ -36,6 +37,8 @@ struct Case {
     live: Vec<Vec<bool>>,
     seed: u64,
     with_d_y: bool,
+    /// Whether a training step draws masks for the states.
+    drawn: bool,
 }
 
 /// Numbers in [-1, 1) that depend on the seed alone.
@@ -49,6 +52,43 @@ fn random<T: Real>(seed: u64, len: usize, to: impl Fn(f64) -> T) -> Vec<T> {
             to((bits >> 40) as f64 / (1u64 << 23) as f64 - 1.0)
         })
         .collect()
+}
+
+/// What a training step draws for the states, if the case wants it drawn.
+fn masks<B>(
+    backend: &B,
+    case: &Case,
+    spec: &Spec,
+    items: usize,
+    to: impl Fn(f64) -> B::Elem,
+) -> Masks<B::Scratch>
+where
+    B: Backend<Slice = [<B as Backend>::Elem]>,
+{
+    let (o, batch) = (spec.options(), case.live.len());
+    if !case.drawn {
+        return Masks::default();
+    }
+    let mut seed = case.seed + 11;
+    let mut draw = |share: f64, kept: f64, dropped: f64, len: usize| {
+        seed += 1;
+        (share > 0.0).then(|| {
+            let mut mask = backend.blank(len).unwrap();
+            for (mask, chance) in mask.iter_mut().zip(random(seed, len, |v| v)) {
+                *mask = to(if chance > 0.0 { kept } else { dropped });
+            }
+            mask
+        })
+    };
+    let mut direction = || StateMasks {
+        recurrent: draw(o.recurrent_dropout, 1.0 / (1.0 - o.recurrent_dropout), 0.0, {
+            batch * spec.state_size()
+        }),
+        kept_h: draw(o.zoneout, 1.0, 0.0, items * spec.state_size()),
+        kept_c: draw(o.zoneout_cell, 1.0, 0.0, items * o.hidden_size),
+    };
+    let layer = |_| spec.directions().iter().map(|_| direction()).collect();
+    Masks { between: Vec::new(), states: (0..spec.num_layers()).map(layer).collect() }
 }
 
 fn outcome<B>(
@@ -95,13 +135,17 @@ where
     )
     .unwrap();
     let mut recorded = state(case.seed + 2);
+    let masks = masks(backend, case, &spec, steps.items(), to);
+    let drawn = !masks.states.is_empty();
     let tape =
-        sequence::record(backend, &spec, &weights, x, steps.clone(), &mut recorded, None).unwrap();
-    assert_eq!(recorded, after, "inference and training give the same states");
-    steps.for_each(|item, t, b| {
-        let padded = (b * case.time + t) * width;
-        assert_eq!(tape.y()[item * width..][..width], y[padded..][..width]);
-    });
+        sequence::record(backend, &spec, &weights, x, steps.clone(), &mut recorded, masks).unwrap();
+    if !drawn {
+        assert_eq!(recorded, after, "inference and training give the same states");
+        steps.for_each(|item, t, b| {
+            let padded = (b * case.time + t) * width;
+            assert_eq!(tape.y()[item * width..][..width], y[padded..][..width]);
+        });
+    }
     let mut d_state = state(case.seed + 3);
     let mut d_parameters = backend.zeros(spec.len()).unwrap();
     let d_y = random(case.seed + 4, y.len(), to);
@@ -124,6 +168,9 @@ where
             ("y", list(y)),
             ("h", list(after.h)),
             ("c", list(after.c.unwrap_or_default())),
+            ("training y", list(tape.y().to_vec())),
+            ("training h", list(recorded.h)),
+            ("training c", list(recorded.c.unwrap_or_default())),
             ("d_h", list(d_state.h)),
             ("d_c", list(d_state.c.unwrap_or_default())),
             ("d_x", list(d_x)),
@@ -182,6 +229,11 @@ fn cases() -> impl Strategy<Value = Case> {
             if cell.states() > 1 && proj < hidden {
                 options.proj_size = proj;
             }
+            let share = |k: u32| f64::from((seed >> (20 + 2 * k)) as u8 % 4) / 8.0;
+            if seed % 3 == 0 {
+                (options.recurrent_dropout, options.zoneout) = (share(0), share(1));
+                options.zoneout_cell = if cell.states() > 1 { share(2) } else { 0.0 };
+            }
             let chance = random::<f64>(seed, batch * (time + 1), |v| v);
             let live = (0..batch)
                 .map(|b| {
@@ -196,7 +248,7 @@ fn cases() -> impl Strategy<Value = Case> {
                         .collect()
                 })
                 .collect();
-            Case { options, time, live, seed: seed >> 8, with_d_y }
+            Case { options, time, live, seed: seed >> 8, with_d_y, drawn: seed % 2 == 0 }
         },
     )
 }
@@ -229,7 +281,8 @@ fn a_crew_gives_the_bits_of_one_worker() {
                 let time = 60;
                 let live = |b: usize| (0..time).map(|t| t % (b + 5) != 3).collect();
                 let live = (0..batch).map(live).collect();
-                let case = Case { options, time, live, seed: k as u64, with_d_y: true };
+                let case =
+                    Case { options, time, live, seed: k as u64, with_d_y: true, drawn: false };
                 threads_agree(&case, [2, 3, 5]);
             }
         }
@@ -260,9 +313,12 @@ fn many_rows_give_the_bits_of_the_naive_twin() {
     for cell in [CellKind::Lstm, CellKind::LstmPeephole, CellKind::GruResetBefore] {
         let mut options = Options::new(cell, 3, 5);
         options.bidirectional = true;
+        (options.recurrent_dropout, options.zoneout) = (0.25, 0.25);
+        options.zoneout_cell = if cell.states() > 1 { 0.25 } else { 0.0 };
         let (time, batch) = (4, 600);
         let live = (0..batch).map(|b| (0..time).map(|t| (t + b) % 7 != 0).collect()).collect();
-        compare::<f32>(&Case { options, time, live, seed: 1, with_d_y: true }, |v| v as f32, 1e-5);
+        let case = Case { options, time, live, seed: 1, with_d_y: true, drawn: true };
+        compare::<f32>(&case, |v| v as f32, 1e-5);
     }
 }
 
@@ -277,7 +333,7 @@ fn single_rows_give_the_bits_of_the_naive_twin() {
             // Holes, and a row that is live nowhere.
             let live = |b: usize| (0..time).map(|t| b != 1 && (b == 0 || t % 7 > 2)).collect();
             let live = (0..batch).map(live).collect();
-            let case = Case { options, time, live, seed: 3, with_d_y: true };
+            let case = Case { options, time, live, seed: 3, with_d_y: true, drawn: false };
             // So many units amplify what the scalar level rounds otherwise from step to step.
             compare::<f32>(&case, |v| v as f32, f64::INFINITY);
             compare::<f64>(&case, |v| v, f64::INFINITY);
