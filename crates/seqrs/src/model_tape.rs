@@ -132,10 +132,15 @@ fn recurrent_numbers<T: Number>(tape: &Tape<Lent<T>>) -> usize {
     let layers = tape.layers.iter().map(|layer| {
         let directions = layer.directions.iter().map(|direction| {
             let states = direction.h0.len() + len(&direction.c0) + len(&direction.c);
-            states + direction.saved.len()
+            let stepped = len(&direction.stepped_h) + len(&direction.stepped_c);
+            states + stepped + direction.saved.len()
         });
+        let masks = layer
+            .masks
+            .iter()
+            .map(|masks| len(&masks.recurrent) + len(&masks.kept_h) + len(&masks.kept_c));
         let dropped = layer.dropout.as_ref().map_or(0, |d| d.mask.len() + d.y.len());
-        directions.sum::<usize>() + layer.y.len() + dropped
+        directions.sum::<usize>() + masks.sum::<usize>() + layer.y.len() + dropped
     });
     tape.x.len() + layers.sum::<usize>()
 }

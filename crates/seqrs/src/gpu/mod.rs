@@ -17,6 +17,7 @@
 
 mod model;
 mod plan;
+mod supported;
 mod trainer;
 
 pub use model::{GpuModel, GpuTape};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use seqrs_core::backend::State;
 use seqrs_core::memory::Lent;
 use seqrs_core::rows::{Place, Rows, RowsMut};
-use seqrs_core::sequence::{self, BackendTape, StackWeights};
+use seqrs_core::sequence::{self, BackendTape, Masks, StackWeights};
 use seqrs_core::spec::Spec;
 use seqrs_core::steps::Direction;
 use seqrs_core::{Error, Steps, memory};
@@ -13,6 +13,7 @@ use seqrs_cpu::Cpu;
 use seqrs_gpu::device::{Gpu, GpuError};
 use seqrs_gpu::{Function, Linear, Normal, Numbers, Recorder, Weights};
 
+use super::supported;
 use crate::layer::Layer;
 use crate::layers::activation::Activation;
 use crate::layers::dropout::{self, Places};
@@ -67,8 +68,10 @@ impl GpuModel {
     /// Takes the model to a device.
     ///
     /// # Errors
+    /// [`Error::Option`] names an option of a layer that is not there on a GPU;
     /// [`Error::NoDevice`], [`Error::OutOfMemory`].
     pub fn new(gpu: Arc<Gpu>, model: Sequential<f32>) -> Result<Self, Error> {
+        model.recurrent().try_for_each(|(_, layer)| supported::check(layer.stack()))?;
         let recorder = gpu.recorder();
         let parameters = uploaded(&recorder, &model);
         let weights = weights_of_all(&model, &parameters);
@@ -321,9 +324,10 @@ impl GpuModel {
         }
         // The same masks as on the CPU, which draws them.
         let dropout = dropout.map(|draw| (draw, k));
-        let masks = dropout::between_layers(&Cpu::new()?, stack, steps, dropout)?;
+        let masks = dropout::masks(&Cpu::new()?, stack, steps, dropout)?;
         let upload = |mask: Lent<f32>| self.recorder.numbers(&mask);
-        let masks = masks.map(|masks| masks.into_iter().map(upload).collect());
+        let between = masks.between.into_iter().map(upload).collect();
+        let masks = Masks { between, states: Vec::new() };
         let recorded =
             sequence::record(&self.recorder, stack, weights, x, steps.clone(), state, masks)?;
         Ok(Record::Recurrent(recorded))

@@ -5,10 +5,11 @@
 
 use std::sync::Arc;
 
+use super::supported;
 use seqrs_core::Error;
 use seqrs_core::backend::State;
 use seqrs_core::rows::{Place, Rows, RowsMut};
-use seqrs_core::sequence;
+use seqrs_core::sequence::{self, Masks};
 use seqrs_core::spec::Spec;
 use seqrs_core::steps::Steps;
 use seqrs_gpu::program::{BufferId, Program};
@@ -52,7 +53,8 @@ impl Plan {
     /// `largest_buffer` bytes. Nothing is dropped between layers.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the batch does not fit in such buffers.
+    /// [`Error::Option`] names an option that is not there on a GPU, [`Error::Shape`] if the batch
+    /// does not fit in such buffers.
     pub fn new(
         stack: &Spec,
         steps: &Steps,
@@ -60,6 +62,7 @@ impl Plan {
         gradients: bool,
         largest_buffer: u64,
     ) -> Result<Self, Error> {
+        supported::check(stack)?;
         let rec = Recorder::with_largest_buffer(largest_buffer);
         let mut buffers = Vec::new();
         let mut named = |name: &'static str, rows: [usize; 2], width: usize| {
@@ -92,7 +95,15 @@ impl Plan {
             sequence::infer(&rec, stack, &weights, from, steps, &mut state, to)?;
             return Ok(Self { buffers, forward: rec.program(), backward: None });
         }
-        let tape = sequence::record(&rec, stack, &weights, from, steps.clone(), &mut state, None)?;
+        let tape = sequence::record(
+            &rec,
+            stack,
+            &weights,
+            from,
+            steps.clone(),
+            &mut state,
+            Masks::default(),
+        )?;
         rec.unpack_rows(tape.y(), steps, output, &y, place(output));
         let forward = rec.program();
 

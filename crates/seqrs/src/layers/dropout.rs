@@ -1,11 +1,14 @@
 //! Dropout (Srivastava et al. 2014): training sets numbers to zero by chance and scales the
 //! others up, so that the expected value stays; inference does nothing.
 //!
-//! What is dropped is a function of the seed of the draw, the layer, the gap within the
+//! Recurrent dropout and zoneout of the recurrent layers are drawn here too. What is drawn is a
+//! function of the seed of the draw, the layer, the gap within the
 //! layer, and the place (t B + b) F + feature of the number in the padded array. Threads,
 //! lengths and packing have no part in it.
 
+use seqrs_core::backend::StateMasks;
 use seqrs_core::memory::Lent;
+use seqrs_core::sequence::Masks;
 use seqrs_core::spec::Spec;
 use seqrs_core::{Error, Steps};
 use seqrs_cpu::Cpu;
@@ -89,20 +92,63 @@ impl Places {
     }
 }
 
-/// A mask for the outputs of each layer of a stack but the last; none without dropout. `dropout`
-/// is the seed of the draw and the number of the stack among a model's layers.
-pub(crate) fn between_layers<T: Number>(
+/// What a training step of a stack draws: a mask for the outputs of each layer but the last, and
+/// what is hidden and kept of the states of each. `dropout` is the seed of the draw and the number
+/// of the stack among a model's layers; without it nothing is drawn.
+pub(crate) fn masks<T: Number>(
     cpu: &Cpu<T>,
     stack: &Spec,
     steps: &Steps,
     dropout: Option<(u64, usize)>,
-) -> Result<Option<Vec<Lent<T>>>, Error> {
-    let p = stack.options().dropout;
-    let Some((draw, layer)) = dropout.filter(|_| p > 0.0) else { return Ok(None) };
-    let places = Places::of_steps(steps)?;
-    let gaps = 0..stack.num_layers() - 1;
-    let mask = |gap| mask(cpu, draw, (layer, gap), p, &places, stack.output_size());
-    gaps.map(mask).collect::<Result<_, _>>().map(Some)
+) -> Result<Masks<Lent<T>>, Error> {
+    let Some((draw, layer)) = dropout else { return Ok(Masks::default()) };
+    let options = stack.options();
+    let mut masks = Masks::default();
+    if options.dropout > 0.0 {
+        let places = Places::of_steps(steps)?;
+        for gap in 0..stack.num_layers() - 1 {
+            let (p, width) = (options.dropout, stack.output_size());
+            masks.between.push(mask(cpu, draw, (layer, gap), p, &places, width)?);
+        }
+    }
+    if stack.shape(0).masks_states() {
+        let items = Places::of_steps(steps)?;
+        for k in 0..stack.num_layers() {
+            let slots = k * stack.directions().len()..(k + 1) * stack.directions().len();
+            let direction = |slot| of_states(cpu, stack, steps.batch(), &items, draw, layer, slot);
+            masks.states.push(slots.map(direction).collect::<Result<_, _>>()?);
+        }
+    }
+    Ok(masks)
+}
+
+/// Streams of a layer from here on are those of states; before them are those of the gaps.
+const OF_STATES: usize = 1 << 16;
+
+/// What is drawn for the states of one direction of a layer.
+fn of_states<T: Number>(
+    cpu: &Cpu<T>,
+    stack: &Spec,
+    batch: usize,
+    items: &Places,
+    draw: u64,
+    layer: usize,
+    slot: usize,
+) -> Result<StateMasks<Lent<T>>, Error> {
+    let options = stack.options();
+    let (state, hidden) = (stack.state_size(), options.hidden_size);
+    let stream = |k: usize| (layer, OF_STATES + 4 * slot + k);
+    let kept = |share: f64, k: usize, width: usize| {
+        let values = (T::from_f64(1.0), T::from_f64(0.0));
+        (share > 0.0).then(|| drawn(cpu, draw, stream(k), share, values, items, width)).transpose()
+    };
+    let p = options.recurrent_dropout;
+    let rows = Places::All(batch);
+    Ok(StateMasks {
+        recurrent: (p > 0.0).then(|| mask(cpu, draw, stream(0), p, &rows, state)).transpose()?,
+        kept_h: kept(options.zoneout, 1, state)?,
+        kept_c: kept(options.zoneout_cell, 2, hidden)?,
+    })
 }
 
 /// 0 with probability `p`, else 1 / (1 - p), for every number of the packed rows.
@@ -114,8 +160,21 @@ pub(crate) fn mask<T: Number>(
     places: &Places,
     width: usize,
 ) -> Result<Lent<T>, Error> {
+    let values = (T::from_f64(0.0), T::from_f64(1.0 / (1.0 - p)));
+    drawn(cpu, draw, (layer, gap), p, values, places, width)
+}
+
+/// The first value with probability `p`, else the second.
+fn drawn<T: Number>(
+    cpu: &Cpu<T>,
+    draw: u64,
+    (layer, gap): (usize, usize),
+    p: f64,
+    (yes, no): (T, T),
+    places: &Places,
+    width: usize,
+) -> Result<Lent<T>, Error> {
     let mut mask = Lent::new("dropout mask", places.len() * width)?;
-    let scale = T::from_f64(1.0 / (1.0 - p));
     // A word is below the threshold with probability p, to within 2^-32.
     let threshold = (p * 4_294_967_296.0) as u32;
     let start = Stream::new(draw, (layer as u64) << 32 | gap as u64);
@@ -130,8 +189,8 @@ pub(crate) fn mask<T: Number>(
             next = place + width as u64;
             for number in mask {
                 *number = match stream.word() < threshold {
-                    true => num_traits::zero(),
-                    false => scale,
+                    true => yes,
+                    false => no,
                 };
             }
         }

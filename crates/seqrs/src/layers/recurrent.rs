@@ -68,6 +68,14 @@ pub struct Rnn {
     pub bidirectional: bool,
     /// Share of the outputs between two layers that training sets to zero, in [0, 1).
     pub dropout: f64,
+    /// Share of h' that the recurrent products of a training step do not see, the same units at all
+    /// steps of a sequence (Gal and Ghahramani 2016), in [0, 1).
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub recurrent_dropout: f64,
+    /// Share of h that stays as it was before a step (zoneout: Krueger et al. 2017), in [0, 1): by
+    /// chance in training, the mean of both otherwise.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub zoneout: f64,
     /// Whether callers' arrays are (B, T, I), not (T, B, I).
     pub batch_first: bool,
     /// Where the initial parameters come from.
@@ -101,6 +109,17 @@ pub struct Lstm {
     pub bidirectional: bool,
     /// Share of the outputs between two layers that training sets to zero, in [0, 1).
     pub dropout: f64,
+    /// Share of h' that the recurrent products of a training step do not see, the same units at all
+    /// steps of a sequence (Gal and Ghahramani 2016), in [0, 1).
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub recurrent_dropout: f64,
+    /// Share of h that stays as it was before a step (zoneout: Krueger et al. 2017), in [0, 1): by
+    /// chance in training, the mean of both otherwise.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub zoneout: f64,
+    /// The same of the cell state.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub zoneout_cell: f64,
     /// Size P of the projected hidden state (Sak et al. 2014), or 0 for none.
     pub proj_size: usize,
     /// Whether gates see the cell state: `weight_ci`, `weight_cf` and `weight_co`, (H) each.
@@ -166,6 +185,14 @@ pub struct Gru {
     pub bidirectional: bool,
     /// Share of the outputs between two layers that training sets to zero, in [0, 1).
     pub dropout: f64,
+    /// Share of h' that the recurrent products of a training step do not see, the same units at all
+    /// steps of a sequence (Gal and Ghahramani 2016), in [0, 1).
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub recurrent_dropout: f64,
+    /// Share of h that stays as it was before a step (zoneout: Krueger et al. 2017), in [0, 1): by
+    /// chance in training, the mean of both otherwise.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub zoneout: f64,
     /// Whether callers' arrays are (B, T, I), not (T, B, I).
     pub batch_first: bool,
     /// Where the initial parameters come from.
@@ -186,6 +213,8 @@ macro_rules! builder {
                     bias: true,
                     bidirectional: false,
                     dropout: 0.0,
+                    recurrent_dropout: 0.0,
+                    zoneout: 0.0,
                     batch_first: true,
                     seed: 0,
                     $($extra: $value,)*
@@ -217,6 +246,22 @@ macro_rules! builder {
             #[must_use]
             pub fn dropout(mut self, dropout: f64) -> Self {
                 self.dropout = dropout;
+                self
+            }
+
+            /// Share of h' that the recurrent products of a training step do not see, the same
+            /// units at all steps of a sequence (Gal and Ghahramani 2016), in [0, 1).
+            #[must_use]
+            pub fn recurrent_dropout(mut self, recurrent_dropout: f64) -> Self {
+                self.recurrent_dropout = recurrent_dropout;
+                self
+            }
+
+            /// Share of h that stays as it was before a step (zoneout: Krueger et al. 2017), in
+            /// [0, 1): by chance in training, the mean of both otherwise.
+            #[must_use]
+            pub fn zoneout(mut self, zoneout: f64) -> Self {
+                self.zoneout = zoneout;
                 self
             }
 
@@ -258,6 +303,8 @@ macro_rules! builder {
                     bias: self.bias,
                     bidirectional: self.bidirectional,
                     dropout: self.dropout,
+                    recurrent_dropout: self.recurrent_dropout,
+                    zoneout: self.zoneout,
                     ..Options::new(cell, self.input_size, self.hidden_size)
                 }
             }
@@ -279,8 +326,11 @@ builder!(Lstm {
     candidate_activation: Function::TANH,
     output_activation: Function::TANH,
     clip: None,
+    zoneout_cell: 0.0,
     forget_bias: 1.0
 } {
+    #[doc = "Share of c that stays as it was before a step, as `zoneout` is of h."]
+    zoneout_cell: f64;
     #[doc = "Size P of the projected hidden state (Sak et al. 2014), or 0 for none."]
     proj_size: usize;
     #[doc = "Whether gates see the cell state: `weight_ci`, `weight_cf` and `weight_co`, (H) each."]
@@ -335,7 +385,11 @@ impl Described {
                     let expected = "a finite number";
                     return Err(Error::option("forget_bias", expected, lstm.forget_bias));
                 }
-                Options { proj_size: lstm.proj_size, ..lstm.options(cell) }
+                Options {
+                    proj_size: lstm.proj_size,
+                    zoneout_cell: lstm.zoneout_cell,
+                    ..lstm.options(cell)
+                }
             }
             Self::Gru(gru) => gru.options(cell),
         })
@@ -611,7 +665,7 @@ impl<T: Number> Recurrent<T> {
         state: &mut State<Vec<T>>,
         dropout: Option<(u64, usize)>,
     ) -> Result<Tape<Lent<T>>, Error> {
-        let masks = dropout::between_layers(cpu, &self.stack, steps, dropout)?;
+        let masks = dropout::masks(cpu, &self.stack, steps, dropout)?;
         let weights = self.weights(cpu)?;
         sequence::record(cpu, &self.stack, &weights, x, steps.clone(), state, masks)
     }

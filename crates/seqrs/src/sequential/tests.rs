@@ -277,6 +277,41 @@ fn gradients_of_recurrent_layers_are_those_of_differences() {
 }
 
 #[test]
+fn gradients_of_variants_are_those_of_differences() {
+    use FunctionName::{Elu, HardSigmoid, ScaledTanh, Softplus, Softsign};
+    let lstm = Lstm::new(3, 2).coupled(true);
+    check_gradients(&[LayerSpec::Lstm(lstm.clone().bidirectional(true))], None);
+    check_gradients(&[LayerSpec::Lstm(lstm.clone().peepholes(true))], None);
+    let chosen = lstm.peepholes(true).gate_activation(Softsign).candidate_activation(Elu);
+    check_gradients(&[LayerSpec::Lstm(chosen.output_activation(Softplus).clip(0.75))], None);
+    let lstm = Lstm::new(3, 2).gate_activation(HardSigmoid).proj_size(1);
+    check_gradients(&[LayerSpec::Lstm(lstm)], None);
+    let scaled = seqrs_core::cell::Function { name: ScaledTanh, alpha: 1.5, beta: 0.5 };
+    for reset_after in [false, true] {
+        let gru = Gru::new(3, 2).reset_after(reset_after).candidate_activation(scaled).clip(0.8);
+        check_gradients(&[LayerSpec::Gru(gru.gate_activation(Softsign))], None);
+    }
+    check_gradients(&[LayerSpec::Rnn(Rnn::new(3, 2).nonlinearity(Softplus).layers(2))], None);
+}
+
+#[test]
+fn gradients_through_masks_of_states_are_those_of_differences() {
+    let lstm = Lstm::new(3, 2).layers(2).bidirectional(true);
+    let lstm = lstm.recurrent_dropout(0.4).zoneout(0.3).zoneout_cell(0.2);
+    let projected = Lstm::new(3, 4).proj_size(2).peepholes(true);
+    let projected = projected.zoneout(0.3).zoneout_cell(0.4).recurrent_dropout(0.3);
+    let gru = Gru::new(3, 2).recurrent_dropout(0.3).zoneout(0.4);
+    let rnn = Rnn::new(3, 2).recurrent_dropout(0.4).zoneout(0.3);
+    for drawn in [None, Some(3)] {
+        check_gradients(&[LayerSpec::Lstm(lstm.clone())], drawn);
+        check_gradients(&[LayerSpec::Lstm(projected.clone())], drawn);
+        check_gradients(&[LayerSpec::Gru(gru.clone())], drawn);
+        check_gradients(&[LayerSpec::Gru(gru.clone().reset_after(true))], drawn);
+        check_gradients(&[LayerSpec::Rnn(rnn.clone())], drawn);
+    }
+}
+
+#[test]
 fn gradients_of_whole_models_are_those_of_differences() {
     let classifier = [
         LayerSpec::Embedding(Embedding::new(6, 3).padding_idx(0)),
