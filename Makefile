@@ -3,7 +3,7 @@
 #   make demo            trains a character model on Python's own sources and samples from it
 #   make test            formatting, lints, types, stubs, Rust tests, Python tests
 #   make bench           compares with PyTorch, ONNX Runtime, OpenVINO and tract (an environment of its own, .venv-peers, large)
-#   make docs            the Rust documentation in target/doc, the Python one in target/doc-python
+#   make docs            the documentation as a site, in target/docs-site (an environment of its own, .venv-docs)
 #   make wheel           the wheel, in dist/
 #   make lint            what `make test` begins with
 #   make test-interop    the tests that need PyTorch or Keras, in the same environment
@@ -52,6 +52,10 @@ $(VENV)/test.stamp: requirements/test.txt $(VENV)/build.stamp
 
 .venv-peers/ready.stamp: requirements/peers.txt requirements/build.txt .ci/setup
 	@$(SETUP) .venv-peers requirements/peers.txt
+	@touch $@
+
+.venv-docs/ready.stamp: requirements/docs.txt .ci/setup
+	@$(SETUP) .venv-docs requirements/docs.txt
 	@touch $@
 
 dist/.stamp: $(SOURCES) | $(VENV)/build.stamp
@@ -140,12 +144,13 @@ bench-gpu: $(VENV)/installed.stamp
 	@mkdir -p target/bench
 	$(CLEAN_ENV) $(PY) benches/python/gpu.py --json target/bench/gpu.json $(ARGS)
 
-docs: $(VENV)/installed.stamp
+# What cargo has documented becomes a part of the site.
+docs: .venv-docs/ready.stamp
 	cargo doc --workspace --exclude seqrs-benches --features seqrs/gpu --no-deps --locked
-	@$(SETUP) $(VENV) requirements/docs.txt
-	$(PY) -m pdoc --output-directory target/doc-python --docformat google seqrs seqrs.onnx seqrs.sklearn seqrs.wgpu
-	@echo "open target/doc/seqrs/index.html and target/doc-python/seqrs.html"
+	SEQRS_RUSTDOC="$${CARGO_TARGET_DIR:-target}/doc" NO_MKDOCS_2_WARNING=1 \
+	  .venv-docs/bin/python -m mkdocs build --strict --config-file docs/mkdocs.yml $(ARGS)
+	@echo "open target/docs-site/index.html"
 
 clean:
-	rm -rf target dist build .venv .venv-peers model.safetensors
+	rm -rf target dist build .venv .venv-peers .venv-docs model.safetensors
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis

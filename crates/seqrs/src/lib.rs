@@ -145,3 +145,8 @@ pub use trainer::{Evaluation, StepResult, Trainer, TrainerOptions};
 pub use ndarray;
 pub use seqrs_core::Error;
 pub use seqrs_core::backend::State;
+
+/// The pages of the documentation site with examples in Rust, which are run with those of the crate.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/pages/rust.md")]
+pub struct Pages;

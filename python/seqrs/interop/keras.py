@@ -24,20 +24,20 @@ def from_keras(
         model = seqrs.from_keras(keras_model)
         y, state = model(x)                                     # x (B, T, F), or ids (B, T)
 
-    Keras                                          here
-    SimpleRNN (tanh, relu), LSTM, GRU              RNN, LSTM, GRU of the same form (`reset_after`)
-    return_sequences=False                         Last after it
-    go_backwards=True, return_sequences=False      both directions, Last, and a Linear that takes
+        Keras                                      here
+        SimpleRNN (tanh, relu), LSTM, GRU          RNN, LSTM, GRU of the same form (`reset_after`)
+        return_sequences=False                     Last after it
+        go_backwards=True, return_sequences=False  both directions, Last, and a Linear that takes
                                                    the backward one; the forward one has weights 0
-    Bidirectional, merge_mode "concat"             bidirectional=True
-    "sum" and "ave"                                and a Linear of ones or halves after it
-    Embedding, Dropout, Activation                 Embedding, Dropout, Activation
-    Dense                                          Linear, and the Activation after it
-    LayerNormalization of the last axis            LayerNorm
-    TimeDistributed(Dense)                         Linear
-    Sequential, functional models that are one     Sequential
-    chain of these
-    Masking, Embedding(mask_zero=True)             the argument `mask`, see below
+        Bidirectional, merge_mode "concat"         bidirectional=True
+        "sum" and "ave"                            and a Linear of ones or halves after it
+        Embedding, Dropout, Activation             Embedding, Dropout, Activation
+        Dense                                      Linear, and the Activation after it
+        LayerNormalization of the last axis        LayerNorm
+        TimeDistributed(Dense)                     Linear
+        Sequential, functional models that are one Sequential
+        chain of these
+        Masking, Embedding(mask_zero=True)         the argument `mask`, see below
 
     Refused by name is what would not be the same: go_backwards with return_sequences=True (there
     Keras gives outputs in the order in which it read), merge_mode "mul" and None, stateful (a state
