@@ -175,12 +175,18 @@ def run(page: str, blocks: list[Block], folder: Path, *, strict: bool) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def skip_without(name: str) -> None:
+    # It is looked for, not imported: Keras has to be told its backend, which `run` does.
+    if importlib.util.find_spec(name) is None:
+        pytest.skip(f"{name} is not installed")
+
+
 @pytest.mark.parametrize("page", WITH_PYTHON)
 def test_pages_run(page: str, tmp_path: Path) -> None:
     blocks = [each for each in BLOCKS[page] if each.runs and each.title not in NEEDS]
     for name, sign in OPTIONAL.items():
         if any(re.search(rf"\b{sign}\b", block.code) for block in blocks):
-            pytest.importorskip(name, reason=f"{name} is not installed")
+            skip_without(name)
     run(page, blocks, tmp_path, strict=True)
 
 
@@ -189,7 +195,7 @@ def test_pages_run(page: str, tmp_path: Path) -> None:
 def test_pages_run_with_other_libraries(page: str, tmp_path: Path) -> None:
     blocks = [each for each in BLOCKS[page] if each.runs]
     for name in sorted({NEEDS[block.title] for block in blocks if block.title in NEEDS}):
-        pytest.importorskip(name, reason=f"{name} is not installed")
+        skip_without(name)
     run(page, blocks, tmp_path, strict=False)
 
 
@@ -437,9 +443,8 @@ def test_the_modules_with_public_names_are_all_of_them() -> None:
 def test_what_the_reference_names_is_there() -> None:
     for identifier in DOCUMENTED.values():
         first, *rest = identifier.split(".")
-        if rest[0] == "torch" and importlib.util.find_spec("torch") is None:
-            assert set(rest[1:]) <= set(public_names("torch")), identifier
-            continue
+        if rest[0] in ("torch", "sklearn") and importlib.util.find_spec(rest[0]) is None:
+            continue  # They are subclasses of what is not there; `make docs` reads the sources.
         value: Any = importlib.import_module(first)
         for depth, part in enumerate(rest, 1):
             # A function may have the name of the module that it is in.
