@@ -465,7 +465,7 @@ class TestChanged:
         for _ in range(60):
             model = with_changes(sources[random.integers(len(sources))], random)
             try:
-                loaded = seqrs.onnx.load(model)
+                loaded = seqrs.onnx.load(model, verify=False)
                 graph = OnnxModel(read(model))
             except seqrs.SeqrsError:
                 continue
@@ -541,7 +541,7 @@ class TestFiles:
             damaged = bytearray(data)
             damaged[random.integers(len(data))] = random.integers(256)
             try:
-                seqrs.onnx.load(bytes(damaged))
+                seqrs.onnx.load(bytes(damaged), verify=False)
             except seqrs.SeqrsError:
                 outcomes.add("refused")
             else:

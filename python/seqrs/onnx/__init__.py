@@ -6,7 +6,8 @@
 True
 
 `load` gives a `Sequential` (or a layer) for a plain chain of layers, else an `OnnxModel`, which is
-for inference. `export(..., streaming=True)` writes a model with its states as inputs and outputs.
+for inference; where the package onnxruntime is there, it is compared with the graph.
+`export(..., streaming=True)` writes a model with its states as inputs and outputs.
 `seqrs.onnx.backend` is the interface that ONNX asks of a backend.
 
 What is carried of RNN, LSTM and GRU is in `seqrs.onnx.recurrent`, of other operators in

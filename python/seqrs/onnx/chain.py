@@ -23,7 +23,7 @@ from .graph import Array, Graph, Node
 from .operators import Folding, checked
 from .recurrent import COMPUTED, RecurrentNode, Weights
 
-__all__ = ["NotAChainError", "chain"]
+__all__ = ["Chain", "End", "NotAChainError", "Start", "Stream", "chain", "lengths_and_states"]
 
 
 class NotAChainError(Exception):
@@ -115,18 +115,63 @@ class _Linear:
 Item = Layer | _Recurrent | _Linear
 
 
-def chain(graph: Graph) -> Sequential | Layer:
-    """The layers of which a graph is a chain: the layer itself if there is one.
+@dataclass(frozen=True)
+class Start:
+    """An initial state: rows of an input of the graph, and the units of each."""
+
+    name: str
+    rows: slice
+    hidden: int
+
+
+@dataclass(frozen=True)
+class Chain:
+    """The layers of which a graph is a chain, and what its inputs and outputs are to them."""
+
+    #: The layer itself if there is one.
+    model: Sequential | Layer
+    batch_first: bool
+    #: The inputs that are x and the lengths; empty if there are no lengths.
+    x: str
+    lengths: str
+    #: For each recurrent node, in their order, where "h" and "c" start if not from zeros.
+    starts: tuple[dict[str, Start], ...]
+    #: For each output what it is: y, or final states, whose rows name recurrent nodes by the order.
+    outputs: tuple[Stream | End, ...]
+
+
+def chain(graph: Graph) -> Chain:
+    """The layers of which a graph is a chain.
 
     Raises:
         NotAChainError: it is none; says why.
         ModelFileError: a node is not carried; says which.
         ShapeError, DTypeError: constants do not fit a node.
     """
-    return _Chain(graph).model()
+    return _Walk(graph).found()
 
 
-class _Chain:
+def lengths_and_states(graph: Graph) -> tuple[set[str], set[str]]:
+    """The names of what lengths and initial states are made of.
+
+    They are told by the inputs of the recurrent nodes that they reach.
+    """
+    source = {name: node for node in graph.nodes for name in node.outputs}
+
+    def origin(name: str) -> str:
+        while name in source and source[name].operator in _PASSING:
+            name = source[name].input(0)
+        return name
+
+    lengths, states = set(), set()
+    for node in graph.nodes:
+        if node.operator in COMPUTED:
+            lengths.add(origin(node.input(4)))
+            states |= {origin(node.input(5)), origin(node.input(6))}
+    return lengths, states
+
+
+class _Walk:
     """The graph, gone through."""
 
     def __init__(self, graph: Graph) -> None:
@@ -140,6 +185,8 @@ class _Chain:
         self.has_lengths: bool | None = None
         #: For each input that is an initial state, how many of its rows are in use.
         self.taken: dict[str, int] = {}
+        #: For each recurrent node where it starts.
+        self.starts: list[dict[str, Start]] = []
         self.values: dict[str, Any] = dict(graph.constants)
         self._inputs(graph)
         for node in graph.nodes:
@@ -151,25 +198,14 @@ class _Chain:
             for name, value in zip(node.outputs, found, strict=False):
                 if name:
                     self.values[name] = value
-        self._outputs(graph)
+        self.outputs = self._outputs(graph)
 
     # What goes in.
 
     def _inputs(self, graph: Graph) -> None:
-        """Lengths and states are told by the inputs of the recurrent nodes that they reach."""
-        source = {name: node for node in graph.nodes for name in node.outputs}
+        """What is known of each input."""
+        lengths, states = lengths_and_states(graph)
         names = {value.name for value in graph.inputs}
-
-        def origin(name: str) -> str:
-            while name in source and source[name].operator in _PASSING:
-                name = source[name].input(0)
-            return name
-
-        lengths, states = set(), set()
-        for node in graph.nodes:
-            if node.operator in COMPUTED:
-                lengths.add(origin(node.input(4)))
-                states |= {origin(node.input(5)), origin(node.input(6))}
         streams = [v for v in graph.inputs if v.name not in lengths | states]
         if len(streams) != 1 or len(lengths & names) > 1:
             raise NotAChainError(
@@ -190,6 +226,7 @@ class _Chain:
             str(k): size if isinstance(size, int) else Size(str(k))
             for k, size in enumerate(x.shape[:2])
         }
+        self.x, self.lengths = x.name, next(iter(lengths & names), "")
         axes = ("0", "1", "F")[:rank]
         self.values[x.name] = Stream(axes, 1, features, 0)
         for value in graph.inputs:
@@ -226,8 +263,11 @@ class _Chain:
         rows = x.axes[0 if recurrent.layout else 1]
         if x.features not in (None, weights.inputs):
             raise ShapeError(f"{node}: expected X of {weights.inputs} features, got {x.features}")
-        for state in given[5:7]:
-            self._start(node, recurrent, state, weights.hidden)
+        starts = {
+            letter: self._start(node, recurrent, state, weights.hidden)
+            for letter, state in zip("hc", given[5:7], strict=True)
+        }
+        self.starts.append({letter: start for letter, start in starts.items() if start})
         self._append(_Recurrent(recurrent, weights))
         axes = (rows, time, "D", "F") if recurrent.layout else (time, "D", rows, "F")
         y = Stream(
@@ -251,22 +291,22 @@ class _Chain:
             raise NotAChainError(f"{node} is one of several nodes of which some have lengths")
         self.has_lengths = given
 
-    def _start(self, node: Node, recurrent: RecurrentNode, state: Any, hidden: int) -> None:
-        """An initial state may be zeros, or the next rows of an input."""
+    def _start(self, node: Node, recurrent: RecurrentNode, state: Any, hidden: int) -> Start | None:
+        """An initial state may be zeros, which are None, or the next rows of an input."""
         if state is None or isinstance(state, Zeros):
-            return
+            return None
         if isinstance(state, np.ndarray) and not state.any() and state.ndim == 3:
             order = (1, 0, 2) if recurrent.layout else (0, 1, 2)
             rows, _, units = (state.shape[axis] for axis in order)
             if (rows, units) == (recurrent.directions, hidden):
-                return
+                return None
         if isinstance(state, State) and not recurrent.layout:
             if state.hidden not in (None, hidden):
                 raise ShapeError(f"{node}: expected states of {hidden}, got {state.hidden}")
             place = (state.start, state.stop - state.start)
             if place == (self.taken.get(state.name, 0), recurrent.directions):
                 self.taken[state.name] = state.stop
-                return
+                return Start(state.name, slice(state.start, state.stop), hidden)
         raise NotAChainError(f"{node} starts from something else than zeros or an input of its own")
 
     # All other nodes.
@@ -345,12 +385,12 @@ class _Chain:
 
     # What comes out.
 
-    def _outputs(self, graph: Graph) -> None:
+    def _outputs(self, graph: Graph) -> tuple[Stream | End, ...]:
         found = [self.values[output.name] for output in graph.outputs]
         streams = [value for value in found if isinstance(value, Stream)]
         ends = [value for value in found if isinstance(value, End)]
         if len(streams) == 0 and len(ends) == 1 and len(ends[0].axes) == 2:
-            streams = [self._ended(graph.nodes[-1], ends.pop())]
+            found = streams = [self._ended(graph.nodes[-1], ends.pop())]
         if len(streams) != 1 or len(streams) + len(ends) != len(found):
             raise NotAChainError(f"it has {len(found)} outputs, and not one besides final states")
         last = self._latest(graph.nodes[-1], streams[0])
@@ -360,10 +400,28 @@ class _Chain:
         rows = "1" if self.time == "0" else "0"
         if last.half or order not in (("0", "1", "F"), (rows, "F")):
             raise NotAChainError("its output has its axes in another order than its input")
+        places = [k for k, item in enumerate(self.items) if isinstance(item, _Recurrent)]
+        return tuple(
+            replace(each, rows=tuple((places.index(place), d) for place, d in each.rows))
+            if isinstance(each, End)
+            else each
+            for each in found
+        )
 
-    def model(self) -> Sequential | Layer:
-        """The layers, those of equal recurrent nodes as one."""
+    def found(self) -> Chain:
+        """What has come out."""
         batch_first = self.time == "1"
+        return Chain(
+            self._model(batch_first),
+            batch_first,
+            self.x,
+            self.lengths,
+            tuple(self.starts),
+            self.outputs,
+        )
+
+    def _model(self, batch_first: bool) -> Sequential | Layer:
+        """The layers, those of equal recurrent nodes as one."""
         layers: list[Layer] = []
         k = 0
         while k < len(self.items):
@@ -410,7 +468,7 @@ def _linear(item: _Linear) -> Linear:
 
 # What is made of each operator. Each gives None for what is no chain.
 
-Reader = Callable[[_Chain, Node, list[Any]], Any]
+Reader = Callable[[_Walk, Node, list[Any]], Any]
 
 #: Operators that move entries of their first input about, and of zeros leave zeros.
 _PASSING = {
@@ -436,7 +494,7 @@ def _numbers(array: Any) -> list[int] | None:
     return None
 
 
-def _axes_of(chain: _Chain, node: Node, given: list[Any], rank: int) -> tuple[int, ...] | None:
+def _axes_of(chain: _Walk, node: Node, given: list[Any], rank: int) -> tuple[int, ...] | None:
     """Axes, an attribute up to opset 12 and an input since."""
     axes = node.several("axes", int)
     if axes is None and len(given) > 1:
@@ -456,18 +514,18 @@ def _is_number(value: Any, number: float) -> bool:
     return isinstance(value, np.ndarray) and value.size == 1 and bool(value == number)
 
 
-def _identity(chain: _Chain, node: Node, given: list[Any]) -> Any:
+def _identity(chain: _Walk, node: Node, given: list[Any]) -> Any:
     return given[0]
 
 
-def _cast(chain: _Chain, node: Node, given: list[Any]) -> Any:
+def _cast(chain: _Walk, node: Node, given: list[Any]) -> Any:
     value = given[0]
     if isinstance(value, Stream) and value.features is not None:
         return None  # to another precision, maybe
     return value
 
 
-def _transpose(chain: _Chain, node: Node, given: list[Any]) -> Any:
+def _transpose(chain: _Walk, node: Node, given: list[Any]) -> Any:
     value = given[0]
     if isinstance(value, Zeros):
         return value
@@ -479,7 +537,7 @@ def _transpose(chain: _Chain, node: Node, given: list[Any]) -> Any:
     return replace(value, axes=tuple(value.axes[k] for k in order))
 
 
-def _squeeze(chain: _Chain, node: Node, given: list[Any]) -> Any:
+def _squeeze(chain: _Walk, node: Node, given: list[Any]) -> Any:
     value = given[0]
     if isinstance(value, Zeros):
         return value
@@ -492,7 +550,7 @@ def _squeeze(chain: _Chain, node: Node, given: list[Any]) -> Any:
     return replace(value, axes=tuple(axis for axis in value.axes if axis != "D"))
 
 
-def _unsqueeze(chain: _Chain, node: Node, given: list[Any]) -> Any:
+def _unsqueeze(chain: _Walk, node: Node, given: list[Any]) -> Any:
     value = given[0]
     if isinstance(value, Zeros):
         return value
@@ -504,7 +562,7 @@ def _unsqueeze(chain: _Chain, node: Node, given: list[Any]) -> Any:
     return replace(value, axes=(*value.axes[: axes[0]], "1", *value.axes[axes[0] :]))
 
 
-def _reshape(chain: _Chain, node: Node, given: list[Any]) -> Any:
+def _reshape(chain: _Walk, node: Node, given: list[Any]) -> Any:
     value, shape = given
     if isinstance(value, Zeros):
         return value
@@ -542,7 +600,7 @@ def _reshape(chain: _Chain, node: Node, given: list[Any]) -> Any:
     return replace(value, axes=tuple(axes), directions=1, features=features)
 
 
-def _shape(chain: _Chain, node: Node, given: list[Any]) -> Any:
+def _shape(chain: _Walk, node: Node, given: list[Any]) -> Any:
     value = given[0]
     if not isinstance(value, Stream):
         return None
@@ -556,19 +614,19 @@ def _shape(chain: _Chain, node: Node, given: list[Any]) -> Any:
     return array.astype(np.int64) if known else array
 
 
-def _of_shape(chain: _Chain, node: Node, given: list[Any]) -> Any:
+def _of_shape(chain: _Walk, node: Node, given: list[Any]) -> Any:
     """ConstantOfShape, of a shape that is not known."""
     value = node.attributes.get("value")
     return Zeros() if value is None or not np.any(value) else None
 
 
-def _expand(chain: _Chain, node: Node, given: list[Any]) -> Any:
+def _expand(chain: _Walk, node: Node, given: list[Any]) -> Any:
     value = given[0]
     zeros = isinstance(value, np.ndarray) and value.dtype != object and not value.any()
     return Zeros() if isinstance(value, Zeros) or zeros else None
 
 
-def _slice(chain: _Chain, node: Node, given: list[Any]) -> Any:
+def _slice(chain: _Walk, node: Node, given: list[Any]) -> Any:
     value = given[0]
     if isinstance(value, Zeros):
         return value
@@ -598,7 +656,7 @@ def _slice(chain: _Chain, node: Node, given: list[Any]) -> Any:
     return None
 
 
-def _gather(chain: _Chain, node: Node, given: list[Any]) -> Any:
+def _gather(chain: _Walk, node: Node, given: list[Any]) -> Any:
     table, index = given
     axis = node.integer("axis", 0)
     if isinstance(index, Stream):
@@ -627,14 +685,15 @@ def _gather(chain: _Chain, node: Node, given: list[Any]) -> Any:
     return None
 
 
-def _concat(chain: _Chain, node: Node, given: list[Any]) -> Any:
+def _concat(chain: _Walk, node: Node, given: list[Any]) -> Any:
     axis = node.integer("axis", 0)
     if all(isinstance(each, End) for each in given):
         if len({each.letter for each in given}) > 1 or len({each.axes for each in given}) > 1:
             return None
         rows = tuple(row for each in given for row in each.rows)
         rank = len(given[0].axes)
-        if (rank == 3 and given[0].axes[axis] == "D") or (rank == 2 and axis in (1, -1)):
+        # Of single rows those of the units are put side by side.
+        if given[0].axes[axis] == ("D" if rank == 3 else "H"):
             return replace(given[0], rows=rows)
     # The last of one direction and the first of the other.
     both = (("forward", "not last", "sum"), ("backward", "not first", "sum"))
@@ -648,7 +707,7 @@ def _concat(chain: _Chain, node: Node, given: list[Any]) -> Any:
     return None
 
 
-def _matmul(chain: _Chain, node: Node, given: list[Any]) -> Any:
+def _matmul(chain: _Walk, node: Node, given: list[Any]) -> Any:
     x, weight = chain._latest(node, given[0]), given[1]
     if not isinstance(weight, np.ndarray) or weight.ndim != 2 or weight.dtype.kind != "f":
         return None
@@ -658,7 +717,7 @@ def _matmul(chain: _Chain, node: Node, given: list[Any]) -> Any:
     return chain._through(node, x, _Linear(weight), weight.shape[1])
 
 
-def _gemm(chain: _Chain, node: Node, given: list[Any]) -> Any:
+def _gemm(chain: _Walk, node: Node, given: list[Any]) -> Any:
     plain = (node.real("alpha", 1.0), node.real("beta", 1.0), node.integer("transA", 0))
     if plain != (1.0, 1.0, 0) or not isinstance(given[1], np.ndarray) or given[1].ndim != 2:
         return None
@@ -669,7 +728,7 @@ def _gemm(chain: _Chain, node: Node, given: list[Any]) -> Any:
     return x if len(given) < 3 or given[2] is None else _add(chain, node, [x, given[2]])
 
 
-def _add(chain: _Chain, node: Node, given: list[Any]) -> Any:
+def _add(chain: _Walk, node: Node, given: list[Any]) -> Any:
     a, b = given
     if isinstance(a, Numbers) and _is_number(b, -1) and a.what == "lengths":
         return replace(a, what="lengths - 1")
@@ -689,7 +748,7 @@ def _add(chain: _Chain, node: Node, given: list[Any]) -> Any:
 
 
 def _activation(function: str) -> Reader:
-    def read(chain: _Chain, node: Node, given: list[Any]) -> Any:
+    def read(chain: _Walk, node: Node, given: list[Any]) -> Any:
         x = chain._latest(node, given[0])
         if function == "softmax":
             rank = len(x.axes)
@@ -701,7 +760,7 @@ def _activation(function: str) -> Reader:
     return read
 
 
-def _layer_norm(chain: _Chain, node: Node, given: list[Any]) -> Any:
+def _layer_norm(chain: _Walk, node: Node, given: list[Any]) -> Any:
     x, scale = chain._latest(node, given[0]), given[1]
     bias = given[2] if len(given) > 2 else None
     if not isinstance(scale, np.ndarray) or scale.ndim != 1:
@@ -721,7 +780,7 @@ def _layer_norm(chain: _Chain, node: Node, given: list[Any]) -> Any:
 # Lengths and masks.
 
 
-def _range(chain: _Chain, node: Node, given: list[Any]) -> Any:
+def _range(chain: _Walk, node: Node, given: list[Any]) -> Any:
     start, limit, delta = given
     counts = isinstance(limit, np.ndarray) and limit.ndim == 0 and isinstance(limit[()], Size)
     if not counts or not _is_number(start, 0) or not _is_number(delta, 1):
@@ -731,7 +790,7 @@ def _range(chain: _Chain, node: Node, given: list[Any]) -> Any:
     return Numbers(f"steps {axis}", ("T",))
 
 
-def _compared(chain: _Chain, node: Node, given: list[Any]) -> Any:
+def _compared(chain: _Walk, node: Node, given: list[Any]) -> Any:
     a, b = given
     if node.operator == "Less" and _is_number(a, 0) and _are(b, "lengths", "B"):
         return Numbers("some", b.axes)
@@ -754,26 +813,26 @@ def _compared(chain: _Chain, node: Node, given: list[Any]) -> Any:
     return None if what is None else Numbers(what, axes)
 
 
-def _and(chain: _Chain, node: Node, given: list[Any]) -> Any:
+def _and(chain: _Walk, node: Node, given: list[Any]) -> Any:
     a, b = given
     if not isinstance(a, Numbers) or not isinstance(b, Numbers) or a.axes != b.axes:
         return None
     return replace(a, what="first live") if {a.what, b.what} == {"first", "live"} else None
 
 
-def _max(chain: _Chain, node: Node, given: list[Any]) -> Any:
+def _max(chain: _Walk, node: Node, given: list[Any]) -> Any:
     a, b = given
     counts = isinstance(a, Numbers) and a.what == "lengths" and _is_number(b, 1)
     return replace(a, what="counts") if counts else None
 
 
-def _mul(chain: _Chain, node: Node, given: list[Any]) -> Any:
+def _mul(chain: _Walk, node: Node, given: list[Any]) -> Any:
     a, b = given
     zeros = isinstance(a, Numbers) and a.what == "lengths" and _is_number(b, 0)
     return replace(a, what="zeros") if zeros else None
 
 
-def _where(chain: _Chain, node: Node, given: list[Any]) -> Any:
+def _where(chain: _Walk, node: Node, given: list[Any]) -> Any:
     mask, x, otherwise = given
     if not isinstance(mask, Numbers) or not isinstance(x, Stream):
         return None
@@ -793,7 +852,7 @@ def _where(chain: _Chain, node: Node, given: list[Any]) -> Any:
     return replace(x, filled=filled) if filled and _is_number(otherwise, 0) else None
 
 
-def _reduced(chain: _Chain, node: Node, given: list[Any]) -> Any:
+def _reduced(chain: _Walk, node: Node, given: list[Any]) -> Any:
     x = given[0]
     if not isinstance(x, Stream) or x.stage != chain.stage or len(x.axes) != 3:
         return None
@@ -816,7 +875,7 @@ def _reduced(chain: _Chain, node: Node, given: list[Any]) -> Any:
     return replace(after, pooled="sum") if x.filled and x.filled != "-inf" else None
 
 
-def _div(chain: _Chain, node: Node, given: list[Any]) -> Any:
+def _div(chain: _Walk, node: Node, given: list[Any]) -> Any:
     x, counts = given
     if not isinstance(x, Stream) or not _are(counts, "counts", "B", "1"):
         return None

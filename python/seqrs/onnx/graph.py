@@ -20,7 +20,7 @@ from ..options import shown
 from .package import onnx_package
 from .wire import LARGEST_FILE, check_size
 
-__all__ = ["NEWEST_OPSET", "OLDEST_OPSET", "Array", "Graph", "Node", "Value", "read"]
+__all__ = ["NEWEST_OPSET", "OLDEST_OPSET", "Array", "Graph", "Node", "Value", "contents", "read"]
 
 Array = npt.NDArray[Any]
 
@@ -129,22 +129,33 @@ class Graph:
     outputs: tuple[Value, ...]
 
 
+def contents(source: Any) -> Any:
+    """A file's bytes; bytes and a `onnx.ModelProto` as they are.
+
+    Raises:
+        ModelFileNotFoundError: there is no file of that name.
+        ModelFileError: it cannot be read.
+        ModuleNotFoundError: the package onnx is not installed.
+        TypeError: it is neither a path nor bytes nor a model.
+    """
+    if isinstance(source, onnx_package().ModelProto):
+        return source
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return bytes(source)
+    return _contents(source)
+
+
 def read(source: Any) -> Graph:
     """The graph of a file, of its bytes, or of a `onnx.ModelProto`.
 
     Raises:
-        ModelFileNotFoundError: there is no file of that name.
-        ModelFileError: it cannot be read, or holds what is not carried; says what and where.
-        ModuleNotFoundError: the package onnx is not installed.
-        TypeError: it is neither a path nor bytes nor a model.
+        ModelFileError: it holds what is not carried; says what and where.
+        ModelFileNotFoundError, ModuleNotFoundError, TypeError: as `contents`.
     """
     onnx = onnx_package()
-    if isinstance(source, onnx.ModelProto):
-        return _graph(source)
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        data = bytes(source)
-    else:
-        data = _contents(source)
+    data = contents(source)
+    if isinstance(data, onnx.ModelProto):
+        return _graph(data)
     check_size(data)
     model = onnx.ModelProto()
     try:

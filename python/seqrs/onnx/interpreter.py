@@ -14,8 +14,9 @@ import numpy as np
 from ..errors import DTypeError, ShapeError
 from ..options import shown
 from .graph import Array, Graph, Node, Value
-from .operators import OPERATORS, Call, Folding, checked, computed
+from .operators import LARGEST_RESULT, OPERATORS, Call, Folding, checked, computed
 from .recurrent import COMPUTED, RecurrentNode
+from .work import Work
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -51,12 +52,29 @@ class Step:
         if node.input(4) in constants:
             self.recurrent.check_lengths(constants[node.input(4)])
 
-    def __call__(self, values: Mapping[str, Array]) -> list[Array]:
-        """What the node gives, for each of its outputs."""
+    def __call__(self, values: Mapping[str, Array], work: Work | None = None) -> list[Array]:
+        """What the node gives, for each of its outputs.
+
+        Args:
+            values: what is there, by name.
+            work: where to take what it costs from; None: it may cost anything.
+
+        Raises:
+            ShapeError, DTypeError: what it is given does not fit; or it costs too much.
+        """
         given = [values[name] if name else None for name in self.node.inputs]
+        largest = LARGEST_RESULT
+        if work is not None:
+            largest = work.before(self.node, given)
+        found = self._found(given, largest)
+        if work is not None:
+            work.after(self.node, found)
+        return found
+
+    def _found(self, given: list[Array | None], largest: int) -> list[Array]:
         if self.recurrent is None:
             operator = OPERATORS[self.node.operator]
-            return [computed(operator, Call(self.node, self.opset, given))]
+            return [computed(operator, Call(self.node, self.opset, given, largest))]
         given += [None] * (8 - len(given))
         x, W, R, B = given[:4]
         assert x is not None
@@ -156,9 +174,24 @@ class OnnxModel:
             TypeError: an input is missing, or one is given that is not there.
             ShapeError, DTypeError: one does not fit; says which.
         """
-        values = self._constants | self._given(inputs, named)
+        return self._computed(self._given(inputs, named), None)
+
+    def within(self, work: Work, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """The same, if it does not cost too much.
+
+        Args:
+            work: where to take what it costs from.
+            inputs: the arrays by name.
+
+        Raises:
+            ShapeError, DTypeError: an input does not fit, or it costs more than there is.
+        """
+        return self._computed(self._given((), inputs), work)
+
+    def _computed(self, given: dict[str, Array], work: Work | None) -> dict[str, Array]:
+        values = self._constants | given
         for step, released in zip(self._steps, self._released, strict=True):
-            for name, array in zip(step.node.outputs, step(values), strict=False):
+            for name, array in zip(step.node.outputs, step(values, work), strict=False):
                 if name:
                     values[name] = array
             for name in released:

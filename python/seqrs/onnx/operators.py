@@ -174,7 +174,8 @@ def _axes(call: Call, k: int = 1) -> tuple[int, ...] | None:
 
 
 def _squeeze(call: Call) -> Array:
-    return np.squeeze(call.required(0), _axes(call))
+    # No axes are all of size 1, an empty list too.
+    return np.squeeze(call.required(0), _axes(call) or None)
 
 
 def _unsqueeze(call: Call) -> Array:
@@ -405,8 +406,11 @@ def _reduced(compute: Callable[..., Any]) -> Callable[[Call], Array]:
         _floats(call, x)
         if call.node.integer("noop_with_empty_axes", 0):
             raise ShapeError(f"{call.node}: noop_with_empty_axes: expected 0, got 1")
-        keep = bool(call.node.integer("keepdims", 1))
-        return np.asarray(compute(x, axis=_axes(call), keepdims=keep))
+        keep = call.node.integer("keepdims", 1)
+        if keep not in (0, 1):
+            raise ShapeError(f"{call.node}: keepdims: expected 0 or 1, got {keep}")
+        # No axes are all of them, an empty list too.
+        return np.asarray(compute(x, axis=_axes(call) or None, keepdims=bool(keep)))
 
     return of_axes
 
