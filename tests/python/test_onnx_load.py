@@ -452,6 +452,38 @@ def no_chains() -> dict[str, tuple[list[Any], dict[str, Array], tuple[str, ...],
 NO_CHAINS = no_chains()
 
 
+#: What tf2onnx makes a loop of.
+LOOPS = ("gru-after", "gru-before", "masked", "rnn")
+
+
+class TestTf2onnx:
+    """Models of Keras that tf2onnx exported (golden/generate_tf2onnx.py)."""
+
+    @pytest.mark.parametrize(
+        "name", sorted(path.stem for path in (GOLDEN / "tf2onnx").glob("*.npz"))
+    )
+    def test_as_keras(self, name: str) -> None:
+        with np.load(GOLDEN / "tf2onnx" / f"{name}.npz") as file:
+            x, y = file["x"], file["y"]
+        model: Any = seqrs.onnx.load(GOLDEN / "tf2onnx" / f"{name}.onnx", verify=True)
+        if isinstance(model, OnnxModel):
+            (found,) = model(x).values()
+            assert all(isinstance(layer, seqrs.LSTM) for layer in model.layers.values())
+            assert model.layers
+        else:
+            found, _ = model(x)
+        assert_close(found, y, TOLERANCE["float32"])
+
+    def test_there_are_some(self) -> None:
+        assert len(list((GOLDEN / "tf2onnx").glob("*.npz"))) == 8
+
+    @pytest.mark.parametrize("name", LOOPS)
+    def test_loops_are_refused(self, name: str) -> None:
+        expected = r"node \d+ '.*while_loop' \(Loop\): 'body': expected no subgraph, got one"
+        with pytest.raises(seqrs.ModelFileError, match=expected):
+            seqrs.onnx.load(GOLDEN / "tf2onnx" / f"{name}.onnx")
+
+
 class TestChains:
     """What is a chain, what is none, and that what is none is computed all the same."""
 
@@ -575,6 +607,7 @@ def operator_cases() -> dict[str, tuple[Any, dict[str, Array], int]]:
         "MatMul": case("MatMul", x, x[0].T),
         "Max": case("Max", x, row),
         "Mul": case("Mul", x, row),
+        "Not": case("Not", mask),
         "Range": case("Range", i64(1), i64(10), i64(3)),
         "Range-down": case("Range", i64(9), i64(0), i64(-2)),
         "ReduceMax": case("ReduceMax", x, axes=[1], keepdims=0),
@@ -650,6 +683,7 @@ class TestOperators:
                 seqrs.ShapeError,
                 "keepdims",
             ),
+            (make_node("Not", ["a"], ["y"]), [(2, 3)], seqrs.DTypeError, "expected bool"),
             (make_node("Concat", ["a", "b"], ["y"]), [(2, 3), (2, 3)], None, ""),
         ],
     )

@@ -391,6 +391,13 @@ def _exponentials(x: Array, axis: int) -> Array:
     return np.asarray(powers / powers.sum(axis, keepdims=True))
 
 
+def _not(call: Call) -> Array:
+    x = call.required(0)
+    if x.dtype != np.bool_:
+        raise DTypeError(f"{call.node}: expected bool, got {x.dtype}")
+    return np.logical_not(x)
+
+
 def _where(call: Call) -> Array:
     condition, a, b = (call.required(k) for k in range(3))
     _alike(call, a, b)
@@ -462,6 +469,7 @@ OPERATORS: dict[str, Operator] = {
     "MatMul": Operator(_matmul, (2, 2)),
     "Max": Operator(_both(np.maximum), (2, 2), since=8),
     "Mul": Operator(_both(np.multiply), (2, 2), since=7),
+    "Not": Operator(_not, (1, 1)),
     "Range": Operator(_range, (3, 3), since=11),
     "ReduceMax": Operator(_reduced(_largest), (1, 2), ("axes", "keepdims", "noop_with_empty_axes")),
     "ReduceMean": Operator(_reduced(_mean), (1, 2), ("axes", "keepdims", "noop_with_empty_axes")),
