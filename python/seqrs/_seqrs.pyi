@@ -86,6 +86,16 @@ class Layer:
         gradients: bool,
         largest_buffer: int,
     ) -> dict[str, Any]: ...
+    def diagnose(
+        self,
+        loss_json: str,
+        x: npt.ArrayLike,
+        y: npt.ArrayLike,
+        state: Any,
+        lengths: npt.ArrayLike | None,
+        mask: npt.ArrayLike | None,
+        batch_first: bool,
+    ) -> dict[str, Any]: ...
     def initial_state(self, batch: int) -> Any: ...
     def state_dict(self) -> dict[str, _Array]: ...
     def load_state_dict(
@@ -135,6 +145,16 @@ class Model:
         self, tape: Tape, dy: npt.ArrayLike | None, dstate: Any
     ) -> tuple[_Array | None, tuple[Any, ...], dict[str, _Array]]: ...
     def step(self, x_t: npt.ArrayLike, state: Any) -> tuple[_Array, tuple[Any, ...]]: ...
+    def diagnose(
+        self,
+        loss_json: str,
+        x: npt.ArrayLike,
+        y: npt.ArrayLike,
+        state: Any,
+        lengths: npt.ArrayLike | None,
+        mask: npt.ArrayLike | None,
+        batch_first: bool,
+    ) -> dict[str, Any]: ...
     def initial_state(self, batch: int) -> tuple[Any, ...]: ...
     def state_dict(self) -> dict[str, _Array]: ...
     def load_state_dict(

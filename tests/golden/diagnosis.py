@@ -1,20 +1,24 @@
-"""Writes diagnosis/: models, batches, and what `seqrs.diagnose` of Python finds.
+"""Writes diagnosis/: models, batches, and what there is to find, by the reference.
 
     python tests/golden/diagnosis.py
 
-Python's numbers come from the reference, those of Rust from the compiled layers; the tests of both
-hold them against these files, so that they hold each other. The weights are drawn by NumPy from a
-seed; the models are in float64.
+The numbers are those of `tests/python/diagnosed.py`; the tests of `diagnose` from Rust and from
+Python are held against these files. The weights are drawn by NumPy from a seed; the models are in
+float64.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import seqrs
+
+sys.path.append(str(Path(__file__).parents[1] / "python"))
+from diagnosed import diagnosed
 
 FOLDER = Path(__file__).parent / "diagnosis"
 B, T, I = 3, 5, 2  # noqa: E741 (the letters of the design)
@@ -38,7 +42,7 @@ def main() -> None:
         weights = {k: random.normal(size=w.shape) for k, w in model.state_dict().items()}
         model.load_state_dict(weights)
         model.save(FOLDER / f"{name}.safetensors")
-        found = seqrs.diagnose(model, x, y, loss, **options)
+        found = diagnosed(model, x, y, loss, **options)
         batch = {"x": flat(x), "y": flat(y), "loss": json.loads(loss.spec_json)}
         batch |= {key: np.asarray(value).tolist() for key, value in options.items()}
         cases.append({"name": name, **batch, "found": found})

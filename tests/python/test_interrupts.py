@@ -52,11 +52,13 @@ def one_thread() -> Iterator[None]:
 
 
 X = np.zeros((1, 75_000, 1000), np.float32)  # zeros: no memory before it is copied
+RNN = seqrs.RNN(1, 700)
 #: Each takes a second or more.
 JOBS: dict[str, Callable[[], object]] = {
     "normal numbers are drawn": lambda: seqrs.Embedding(100_000, 800),
     "uniform numbers are drawn": lambda: seqrs.Linear(20_000, 20_000),
     "a loss": lambda: seqrs.BinaryCrossEntropy().gradient(X, X),
+    "a diagnosis": lambda: seqrs.diagnose(RNN, np.zeros((1, 2, 1)), np.zeros((1, 2), int)),
     "rows": lambda: seqrs.Dropout(0.5).forward(X),
 }
 

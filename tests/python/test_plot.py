@@ -33,6 +33,7 @@ from cases import (
     python,
     randomise,
 )
+from diagnosed import diagnosed
 from matplotlib import pyplot
 from seqrs import diagnosis
 from tolerances import (
@@ -394,6 +395,13 @@ CASES = [pytest.param(case, id=f"{case[0]}-{dtype}") for dtype in DTYPES for cas
 
 class TestDiagnose:
     @pytest.mark.parametrize("case", CASES)
+    def test_it_is_what_the_reference_finds(self, case: Any) -> None:
+        _, model, x, y, loss, options = case
+        found = seqrs.diagnose(model, x, y, loss, **options)
+        loss = loss or seqrs.CrossEntropy()
+        check(found, diagnosed(model, x, y, loss, **options), "")
+
+    @pytest.mark.parametrize("case", CASES)
     def test_loss_and_gradients_are_those_of_the_model(self, case: Any) -> None:
         _, model, x, y, loss, options = case
         found = seqrs.diagnose(model, x, y, loss, **options)
@@ -596,11 +604,24 @@ class TestDiagnose:
             seqrs.diagnose(model, x, y)
 
 
+def check(got: Any, expected: Any, name: str) -> None:
+    """The same names in the same order, and the same numbers."""
+    if isinstance(expected, dict):
+        assert list(got) == list(expected), name
+        for key, value in expected.items():
+            check(got[key], value, f"{name}.{key}")
+    elif isinstance(expected, (float, list)):
+        assert type(got) is type(expected)
+        assert_close(got, expected, PACKAGE_TO_REFERENCE_F64, name)
+    else:
+        assert got == expected, name
+
+
 CASES_OF_BOTH = json.loads((GOLDEN / "diagnosis" / "cases.json").read_text("utf-8"))
 
 
 class TestGolden:
-    """What Rust's `diagnose`, which computes with the compiled layers, is held against too."""
+    """What `diagnose` from Rust is held against too."""
 
     @pytest.mark.parametrize("case", CASES_OF_BOTH, ids=lambda case: case["name"])
     def test_diagnose_finds_what_the_files_say(self, case: dict[str, Any]) -> None:
@@ -610,17 +631,7 @@ class TestGolden:
         options = dict(case["loss"])
         loss = losses[options.pop("kind")](**options)
         live = {key: case[key] for key in ("lengths", "mask") if key in case}
-        self.check(seqrs.diagnose(model, x, y, loss, **live), case["found"], case["name"])
-
-    def check(self, got: Any, expected: Any, name: str) -> None:
-        if isinstance(expected, dict):
-            assert list(got) == list(expected), name
-            for key, value in expected.items():
-                self.check(got[key], value, f"{name}.{key}")
-        elif isinstance(expected, (float, list)):
-            assert_close(got, expected, PACKAGE_TO_REFERENCE_F64, name)
-        else:
-            assert got == expected, name
+        check(seqrs.diagnose(model, x, y, loss, **live), case["found"], case["name"])
 
 
 @pytest.fixture(autouse=True)

@@ -168,6 +168,17 @@ impl<T: Plain> Copied<T> {
     }
 }
 
+impl<T: Number + Plain> Copied<T> {
+    /// The same rows in f64.
+    pub(crate) fn widened(&self, name: &str) -> Result<Copied<f64>, Error> {
+        let mut data = Lent::new(name, self.data.len())?;
+        for (to, &from) in data.iter_mut().zip(self.data.iter()) {
+            *to = Number::to_f64(from);
+        }
+        Ok(Copied { data, place: self.place, width: self.width })
+    }
+}
+
 /// What a model reads.
 pub(crate) enum Given<T: Plain> {
     Numbers(Copied<T>),

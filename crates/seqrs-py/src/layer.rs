@@ -473,6 +473,25 @@ impl PyLayer {
         })
     }
 
+    /// How it stands on a batch, in numbers.
+    #[expect(clippy::too_many_arguments, reason = "each is an argument in Python")]
+    #[pyo3(signature = (loss_json, x, y, state, lengths, mask, batch_first))]
+    fn diagnose<'py>(
+        &self,
+        loss_json: &str,
+        x: &Bound<'py, PyAny>,
+        y: &Bound<'py, PyAny>,
+        state: Given<'_, 'py>,
+        lengths: Given<'_, 'py>,
+        mask: Given<'_, 'py>,
+        batch_first: bool,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        guard(x.py(), || {
+            let call = Call { x, state, live: Live { lengths, mask }, batch_first };
+            with_network!(self.any(x.py())?, network => network.diagnose(&call, y, loss_json))
+        })
+    }
+
     /// The zero state.
     fn initial_state(&self, py: Python<'_>, batch: usize) -> PyResult<Py<PyAny>> {
         guard(py, || with_network!(self.any(py)?, network => network.initial_state(py, batch)))

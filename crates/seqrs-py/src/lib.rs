@@ -13,6 +13,7 @@
 mod arrays;
 mod batch;
 mod device;
+mod diagnosis;
 mod entry;
 mod errors;
 mod files;

@@ -99,11 +99,11 @@ impl PyTrainer {
 }
 
 /// What a step or an evaluation works on.
-struct Batch<T: Plain> {
-    x: X<T>,
+pub(crate) struct Batch<T: Plain> {
+    pub(crate) x: X<T>,
     y: Y<T>,
-    steps: Steps,
-    layout: Layout,
+    pub(crate) steps: Steps,
+    pub(crate) layout: Layout,
 }
 
 enum Y<T: Plain> {
@@ -112,7 +112,7 @@ enum Y<T: Plain> {
 }
 
 impl<T: Kept> Batch<T> {
-    fn read<'py>(
+    pub(crate) fn read<'py>(
         (model, loss): (&Sequential<T>, &Loss),
         x: &Bound<'py, PyAny>,
         y: &Bound<'py, PyAny>,
@@ -157,7 +157,20 @@ impl<T: Kept> Batch<T> {
         Ok(Self { x, y, steps, layout })
     }
 
-    fn target(&self) -> Target<'_, T> {
+    /// The same batch in f64.
+    pub(crate) fn widened(self) -> Result<Batch<f64>, Error> {
+        let x = match self.x {
+            X::Ids(ids) => X::Ids(ids),
+            X::Numbers(x) => X::Numbers(x.widened("x")?),
+        };
+        let y = match self.y {
+            Y::Ids(ids) => Y::Ids(ids),
+            Y::Numbers(y) => Y::Numbers(y.widened("y")?),
+        };
+        Ok(Batch { x, y, steps: self.steps, layout: self.layout })
+    }
+
+    pub(crate) fn target(&self) -> Target<'_, T> {
         match &self.y {
             Y::Ids(ids) => Target::Ids(ids.rows()),
             Y::Numbers(numbers) => Target::Numbers(numbers.rows(), numbers.width),

@@ -12,6 +12,7 @@ use crate::layers::layer_norm::{LayerNorm, LayerNormLayer};
 use crate::layers::linear::{Linear, LinearLayer};
 use crate::layers::recurrent::{self, Described, Gru, Lstm, Recurrent, Rnn};
 use crate::number::{DType, Number};
+use crate::room::room;
 
 /// What describes a layer, without its parameters. In JSON an object with the field `kind`
 /// and the options of that kind; unknown fields are refused.
@@ -280,6 +281,16 @@ impl<T: Number> Layer<T> {
             }
             other => Self::without_parameters(other)?,
         })
+    }
+
+    /// The same layer in `f64`, of the same numbers.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub fn widened(&self) -> Result<Layer<f64>, Error> {
+        let mut numbers = room("parameters", self.numbers().len())?;
+        numbers.extend(self.numbers().iter().map(|&number| Number::to_f64(number)));
+        Layer::with_numbers(self.spec(), numbers)
     }
 
     fn without_parameters(spec: LayerSpec) -> Result<Self, Error> {

@@ -7,7 +7,7 @@
 //! [`record_on`](crate::Sequential::record_on) (above: `forward`),
 //! [`backward_on`](crate::Sequential::backward_on),
 //! [`Trainer::step_on`](crate::Trainer::step_on) and
-//! [`evaluate_on`](crate::Trainer::evaluate_on). Input and targets are [`Rows`]: a slice,
+//! [`evaluate_on`](crate::Trainer::evaluate_on), [`diagnose_on`]. Input and targets are [`Rows`]: a slice,
 //! and the [`Place`] of each row in it. Which rows are live is said by [`Steps`]. Outputs
 //! and gradients are packed, one live row after the other; states are flat.
 //!
@@ -30,6 +30,7 @@
 //! # Ok::<(), seqrs::Error>(())
 //! ```
 
+pub use crate::arrays::diagnosis::diagnose_on;
 pub use crate::model_tape::{ModelGradients, OutputRef};
 pub use crate::sequential::{Input, ModelState, Output, Rank};
 pub use crate::targets::{Packed, Target};

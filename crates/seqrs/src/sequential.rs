@@ -124,6 +124,14 @@ impl<T: Number> Sequential<T> {
         Ok(Self { layers: layers.collect::<Result<_, _>>()? })
     }
 
+    /// The same model in `f64`, of the same numbers.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub fn widened(&self) -> Result<Sequential<f64>, Error> {
+        Sequential::new(self.layers.iter().map(Layer::widened).collect::<Result<_, _>>()?)
+    }
+
     /// The layers.
     pub fn layers(&self) -> &[Layer<T>] {
         &self.layers

@@ -1,6 +1,7 @@
 //! How much a matrix may enlarge: in one product (its norm), and in many (its spectral radius).
 
 use ndarray::ArrayView2;
+use seqrs_core::{Error, interrupt};
 
 /// Squarings after which a power is high enough: its exponent is 2^60.
 const SQUARINGS: i32 = 60;
@@ -12,31 +13,38 @@ const SQUARINGS: i32 = 60;
 /// up, the j-th weighted with 2^-j. So what a squaring rounds counts for less and less, and what
 /// the formula still lacks at an exponent k, at most log(C k^n) / k with a constant C of the
 /// matrix and n rows, is below the last place at 2^60. The numbers are finite.
-pub(crate) fn spectral_radius(a: ArrayView2<'_, f64>) -> f64 {
+///
+/// # Errors
+/// [`Error::Interrupted`].
+pub(crate) fn spectral_radius(a: ArrayView2<'_, f64>) -> Result<f64, Error> {
     let mut power = a.to_owned();
     let (mut log, mut weight) = (0.0, 1.0);
     for _ in 0..SQUARINGS {
         let norm = largest(power.view());
         if norm == 0.0 {
-            return 0.0;
+            return Ok(0.0);
         }
+        interrupt::check()?;
         log += weight * norm.ln();
         weight /= 2.0;
         power /= norm;
         power = power.dot(&power);
     }
-    log.exp()
+    Ok(log.exp())
 }
 
 /// The largest singular value of a matrix: the root of the spectral radius of A^T A.
-pub(crate) fn spectral_norm(a: ArrayView2<'_, f64>) -> f64 {
+///
+/// # Errors
+/// [`Error::Interrupted`].
+pub(crate) fn spectral_norm(a: ArrayView2<'_, f64>) -> Result<f64, Error> {
     let size = largest(a);
     if size == 0.0 {
-        return 0.0;
+        return Ok(0.0);
     }
     // Scaled, so that squares neither overflow nor vanish.
     let a = &a / size;
-    size * spectral_radius(a.t().dot(&a).view()).sqrt()
+    Ok(size * spectral_radius(a.t().dot(&a).view())?.sqrt())
 }
 
 /// The largest absolute value of the entries: of all norms the cheapest, and any will do.
@@ -54,7 +62,7 @@ mod tests {
     const ROUNDINGS: f64 = 1e-13;
 
     fn assert_radius(a: &Array2<f64>, expected: f64) {
-        let got = spectral_radius(a.view());
+        let got = spectral_radius(a.view()).unwrap();
         assert!((got - expected).abs() <= ROUNDINGS * expected, "{got}, not {expected}");
     }
 
@@ -75,9 +83,9 @@ mod tests {
     #[test]
     fn a_matrix_of_which_nothing_comes_back_has_none() {
         let a = arr2(&[[0.0, 5.0], [0.0, 0.0]]);
-        assert_eq!(spectral_radius(a.view()), 0.0);
-        assert_eq!(spectral_norm(a.view()), 5.0);
-        assert_eq!(spectral_radius(Array2::zeros((3, 3)).view()), 0.0);
+        assert_eq!(spectral_radius(a.view()), Ok(0.0));
+        assert_eq!(spectral_norm(a.view()), Ok(5.0));
+        assert_eq!(spectral_radius(Array2::zeros((3, 3)).view()), Ok(0.0));
     }
 
     #[test]
@@ -85,6 +93,6 @@ mod tests {
         // Of rank one: the product of the two lengths.
         let (u, v) = ([3.0, 4.0, 0.0], [5.0, 12.0]);
         let a = Array2::from_shape_fn((3, 2), |(i, j)| u[i] * v[j]);
-        assert!((spectral_norm(a.view()) - 65.0).abs() <= ROUNDINGS * 65.0);
+        assert!((spectral_norm(a.view()).unwrap() - 65.0).abs() <= ROUNDINGS * 65.0);
     }
 }

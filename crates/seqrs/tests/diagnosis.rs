@@ -1,4 +1,4 @@
-//! `diagnose` finds what Python's finds, which has its numbers from the reference: by the files of
+//! `diagnose` finds what there is to find by the reference: the files of
 //! `tests/golden/diagnosis.py`.
 
 use std::path::PathBuf;

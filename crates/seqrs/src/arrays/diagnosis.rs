@@ -13,7 +13,7 @@ use seqrs_core::spec::Shape;
 use seqrs_core::steps::Direction;
 use seqrs_core::tape::DirectionTape;
 use seqrs_core::tape::Tape;
-use seqrs_core::{Error, memory, with_cell};
+use seqrs_core::{Error, Steps, memory, with_cell};
 use seqrs_cpu::Cpu;
 use serde::Serialize;
 
@@ -24,8 +24,9 @@ use crate::losses::Loss;
 use crate::model_tape::{ModelGradients, Record};
 use crate::number::Number;
 use crate::room::{copied, room};
-use crate::sequential::{ModelState, Sequential};
+use crate::sequential::{Input, ModelState, Sequential};
 use crate::spectrum::{spectral_norm, spectral_radius};
+use crate::targets::Target;
 use crate::trainer::{loss_of, outputs};
 
 /// Where the gates of a sigmoid count as saturated: at most the first, or at least the second
@@ -109,8 +110,8 @@ pub struct Norms {
 /// How a model stands on a batch. Nothing is changed, and nothing dropped. A layer alone is
 /// `Sequential::from(layer)`.
 ///
-/// All of it is what the model itself computes, in its type of numbers; Python's finds the same
-/// with the equations of its reference, in float64.
+/// All of it is what the model itself computes, in its type of numbers; Python's
+/// [widens](Sequential::widened) the model first.
 ///
 /// ```
 /// use ndarray::{Array2, Array3};
@@ -142,30 +143,55 @@ pub fn diagnose<'a, 'b, T: Number>(
 ) -> Result<Diagnosis, Error> {
     let loss = loss.into();
     loss.check()?;
+    let batch = batch.into().read(model)?;
+    let targets = targets.into().read(&loss, model, &batch)?;
+    model.check_state(&batch.state, batch.layout.batch)?;
+    diagnose_on(
+        &Cpu::new()?,
+        model,
+        batch.input(),
+        batch.steps.clone(),
+        &batch.state,
+        targets.target(),
+        loss,
+    )
+}
+
+/// As [`diagnose`], of rows where they lie. The loss, the targets and the states have been
+/// checked by who has read them.
+///
+/// # Errors
+/// [`Error::Option`] if the model has no recurrent layer; [`Error::Numerical`] names a
+/// parameter that is NaN or infinite; [`Error::Shape`] that no step is live;
+/// [`Error::OutOfMemory`], [`Error::Interrupted`].
+pub fn diagnose_on<T: Number>(
+    cpu: &Cpu<T>,
+    model: &Sequential<T>,
+    x: Input<'_, T>,
+    steps: Steps,
+    state: &ModelState<T>,
+    target: Target<'_, T>,
+    loss: Loss,
+) -> Result<Diagnosis, Error> {
     if model.recurrent().next().is_none() {
         return Err(Error::option("model", "an RNN, LSTM or GRU in it", "none"));
     }
     check_finite(model)?;
-    let batch = batch.into().read(model)?;
-    let targets = targets.into().read(&loss, model, &batch)?;
-    model.check_state(&batch.state, batch.layout.batch)?;
-    if batch.steps.items() == 0 {
+    if steps.items() == 0 {
         return Err(Error::shape("x", "at least one live step", "none"));
     }
-
-    let cpu = Cpu::new()?;
+    let batch = steps.batch();
     let unrolled = Unrolled::new(model)?;
-    let mut state = taken_apart(model, &batch.state, batch.layout.batch)?;
-    let steps = batch.steps.clone();
-    let tape = unrolled.model.record_on(&cpu, batch.input(), steps, &mut state, None)?;
+    let mut state = taken_apart(model, state, batch)?;
+    let tape = unrolled.model.record_on(cpu, x, steps, &mut state, None)?;
     let output = tape.output();
     let wanted = outputs(model, tape.steps())?;
-    let target = targets.target().gather(&wanted, output.width)?;
-    let (total, d_y) = loss_of(&cpu, loss, output, &wanted, &target)?;
+    let target = target.gather(&wanted, output.width)?;
+    let (total, d_y) = loss_of(cpu, loss, output, &wanted, &target)?;
     let terms = loss.terms(wanted.len() * output.width, output.width);
 
     let mut layers = BTreeMap::new();
-    let mut d_state = unrolled.model.zero_state(batch.layout.batch)?;
+    let mut d_state = unrolled.model.zero_state(batch)?;
     let mut seen = |k: usize, d_y: Option<&[T]>| {
         let (layer, record) = (&unrolled.model.layers()[k], &tape.records[k]);
         if let (Layer::Recurrent(layer), Record::Recurrent(record)) = (layer, record) {
@@ -176,13 +202,13 @@ pub fn diagnose<'a, 'b, T: Number>(
                     Direction::Reverse => "_reverse",
                 };
                 let name = format!("{index}.l{depth}{suffix}");
-                layers.insert(name, described(&cpu, layer, d, record, d_y)?);
+                layers.insert(name, described(cpu, layer, d, record, d_y)?);
             }
         }
         Ok(())
     };
     let gradients =
-        unrolled.model.backward_seen_on(&cpu, &tape, Some(&d_y), &mut d_state, false, &mut seen)?;
+        unrolled.model.backward_seen_on(cpu, &tape, Some(&d_y), &mut d_state, false, &mut seen)?;
     Ok(Diagnosis {
         loss: loss.reduce(total, terms),
         layers,
@@ -350,8 +376,8 @@ fn gate<T: Number>(
     let whole = matrix(shape.weight_hh.clone(), shape.gate_columns());
     let own = whole.slice(s![k * shape.hidden..(k + 1) * shape.hidden, ..]);
     let radius = match shape.weight_hr.clone() {
-        Some(range) => spectral_radius(matrix(range, shape.state).dot(&own).view()),
-        None => spectral_radius(own),
+        Some(range) => spectral_radius(matrix(range, shape.state).dot(&own).view())?,
+        None => spectral_radius(own)?,
     };
     let share = |at_the_end: &dyn Fn(f64) -> bool| {
         let count = values.iter().filter(|&&value| at_the_end(value.to_f64())).count();
@@ -359,7 +385,7 @@ fn gate<T: Number>(
     };
     Ok(GateDiagnosis {
         spectral_radius: radius,
-        spectral_norm: spectral_norm(own),
+        spectral_norm: spectral_norm(own)?,
         extent: extent(values),
         saturated_low: share(&|value| value <= low),
         saturated_high: share(&|value| value >= high),
