@@ -113,6 +113,15 @@ class TestFromModules:
         assert torch.equal(back(x)[0], expected)
         assert seqrs.from_torch(back, verify=False) == layer
 
+    @pytest.mark.usefixtures("nothing_drawn")
+    def test_nothing_is_drawn(self) -> None:
+        modules = [nn.Embedding(7, 4), nn.Linear(4, 4), nn.LayerNorm(4), nn.Dropout(0.5)]
+        layers = seqrs.from_torch(nn.Sequential(*modules))
+        assert len(layers) == 4
+        for kind in KINDS:
+            for module in (getattr(nn, kind)(4, 3, 2), getattr(nn, f"{kind}Cell")(4, 3)):
+                assert seqrs.from_torch(module).num_parameters
+
     def test_dropout_goes_along_and_is_not_applied(self) -> None:
         module = nn.LSTM(3, 4, 2, dropout=0.5)
         layer = seqrs.from_torch(module)

@@ -440,6 +440,72 @@ class TestParameters:
         assert np.abs(before(x)[0] - after(x)[0]).max() > 1e-3
 
 
+class TestWithParameters:
+    """A layer built from its parameters is what building and loading gives, without drawing."""
+
+    LAYERS: ClassVar[dict[str, Any]] = {
+        "rnn": lambda: seqrs.RNN(F, 3, 2, nonlinearity="relu", seed=5),
+        "lstm": lambda: seqrs.LSTM(F, 4, bidirectional=True, proj_size=2, dtype="float64"),
+        "lstm-peepholes": lambda: seqrs.LSTM(F, 3, peepholes=True, forget_bias=2.0),
+        "gru": lambda: seqrs.GRU(F, 3, batch_first=False, dropout=0.5),
+        "embedding": lambda: seqrs.Embedding(6, 3, 2, seed=1),
+        "linear": lambda: seqrs.Linear(F, 3, dtype="float64"),
+        "layer-norm": lambda: seqrs.LayerNorm(F, eps=1e-3),
+        "tanh": lambda: seqrs.Activation("tanh"),
+    }
+
+    @staticmethod
+    def options(layer: Any) -> dict[str, Any]:
+        options = layer._options()
+        return {name: options.get(name, layer.dtype) for name in layer.shown}
+
+    @pytest.mark.parametrize("name", LAYERS)
+    def test_it_is_the_layer_that_loaded_them(self, name: str, request: Any) -> None:
+        layer = self.LAYERS[name]()
+        weights = {k: some(w.shape, str(w.dtype), 3) for k, w in layer.state_dict().items()}
+        layer.load_state_dict(weights)
+        request.getfixturevalue("nothing_drawn")
+        built = type(layer)._with_parameters(weights, **self.options(layer))
+        assert built == layer
+        assert repr(built) == repr(layer)  # with the seed
+        assert built.fingerprint == layer.fingerprint
+
+    def test_arrays_of_another_dtype_are_converted(self) -> None:
+        weights = {"weight": some((3, F)), "bias": [1, 2, 3]}
+        layer = seqrs.Linear._with_parameters(weights, F, 3)
+        assert layer.dtype == "float32"
+        assert_same_bits(layer.state_dict()["weight"], np.float32(weights["weight"]))
+        layer.load_state_dict(seqrs.Linear(F, 3).state_dict())
+
+    def test_what_does_not_fit(self) -> None:
+        build = seqrs.GRU._with_parameters
+        weights = seqrs.GRU(F, 3).state_dict()
+        with pytest.raises(seqrs.ShapeError, match="exactly the parameters of this GRU"):
+            build({k: w for k, w in weights.items() if k != "weight_hh_l0"}, F, 3)
+        with pytest.raises(seqrs.ShapeError, match="also 'more'"):
+            build(weights | {"more": [1.0]}, F, 3)
+        with pytest.raises(seqrs.ShapeError, match="weight_ih_l0: expected shape"):
+            build(weights, F + 1, 3)
+        with pytest.raises(seqrs.ShapeError, match="another function"):
+            build(weights, F, 3, reset_after=True)
+        with pytest.raises(seqrs.DTypeError, match="weight_ih_l0"):
+            build(weights | {"weight_ih_l0": np.zeros((9, F), complex)}, F, 3)
+        with pytest.raises(TypeError, match="mapping: expected a mapping"):
+            build(3, F, 3)
+        with pytest.raises(seqrs.ShapeError, match="hidden_size"):
+            build(weights, F, 0)
+        with pytest.raises(seqrs.ShapeError, match="also 'w'"):
+            seqrs.Dropout._with_parameters({"w": [1.0]}, 0.5)
+
+    def test_values_and_files_draw_nothing(self, tmp_path: Path, request: Any) -> None:
+        layer = seqrs.LSTM(F, 3)
+        layer.save(tmp_path / "layer")
+        pickled = pickle.dumps(layer)
+        request.getfixturevalue("nothing_drawn")
+        for other in (pickle.loads(pickled), copy.deepcopy(layer), seqrs.load(tmp_path / "layer")):
+            assert other == layer
+
+
 class TestValueSemantics:
     LAYERS: ClassVar[dict[str, Callable[[], Any]]] = {
         **{cell: (lambda cell=cell: make(cell, num_layers=2)) for cell in CELLS},  # type: ignore[misc]

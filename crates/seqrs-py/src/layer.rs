@@ -8,8 +8,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use seqrs::number::{DType, Number};
 use seqrs::{Layer, LayerSpec, Sequential, random};
-use seqrs_core::Error;
 use seqrs_core::rows::Place;
+use seqrs_core::{Error, memory};
 
 use crate::arrays;
 use crate::batch::{self, Axes, Layout, Live};
@@ -295,20 +295,53 @@ impl PyLayer {
     }
 }
 
+/// What describes a layer, as Python passes it.
+fn described(py: Python<'_>, spec_json: &str, dtype: &str) -> PyResult<(LayerSpec, DType)> {
+    let spec = serde_json::from_str(spec_json)
+        .map_err(|error| errors::raise(py, Error::option("layer", "a layer", error)))?;
+    match dtype {
+        "float32" => Ok((spec, DType::F32)),
+        "float64" => Ok((spec, DType::F64)),
+        _ => Err(errors::dtype(py, "dtype", "float32 or float64", dtype)),
+    }
+}
+
+fn loaded<T: Kept>(spec: LayerSpec, mapping: &Bound<'_, PyDict>) -> PyResult<AnyLayer> {
+    let py = mapping.py();
+    let blank = || -> Result<Sequential<T>, Error> {
+        let numbers = memory::zeros("parameters", spec.num_parameters()?)?;
+        Sequential::new(vec![Layer::with_numbers(spec.clone(), numbers)?])
+    };
+    let blank = blank().map_err(|error| errors::raise(py, error))?;
+    let numbers = weights::read(&blank, Holder::Layer, mapping, true)?.layers.swap_remove(0);
+    Layer::with_numbers(spec, numbers).map(T::keep).map_err(|error| errors::raise(py, error))
+}
+
 #[pymethods]
 impl PyLayer {
     /// A layer from its description, initialised from its seed.
     #[new]
     fn new(py: Python<'_>, spec_json: &str, dtype: &str) -> PyResult<Self> {
         guard(py, || {
-            let spec = serde_json::from_str(spec_json)
-                .map_err(|error| errors::raise(py, Error::option("layer", "a layer", error)))?;
-            let dtype = match dtype {
-                "float32" => DType::F32,
-                "float64" => DType::F64,
-                _ => return Err(errors::dtype(py, "dtype", "float32 or float64", dtype)),
-            };
+            let (spec, dtype) = described(py, spec_json, dtype)?;
             Ok(Self::keep(compute(py, || AnyLayer::new(spec, dtype))?))
+        })
+    }
+
+    /// A layer from its description, with exactly these parameters; nothing is drawn.
+    #[staticmethod]
+    fn with_parameters(
+        py: Python<'_>,
+        spec_json: &str,
+        dtype: &str,
+        mapping: &Bound<'_, PyDict>,
+    ) -> PyResult<Self> {
+        guard(py, || {
+            let (spec, dtype) = described(py, spec_json, dtype)?;
+            Ok(Self::keep(match dtype {
+                DType::F32 => loaded::<f32>(spec, mapping)?,
+                DType::F64 => loaded::<f64>(spec, mapping)?,
+            }))
         })
     }
 

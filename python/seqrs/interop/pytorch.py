@@ -132,34 +132,29 @@ def from_torch_state_dict(
         arrays = _of_cell(arrays, f"{name}Cell")
     own = _dtype(arrays)
     as_dtype = own if dtype is None else dtype_name(dtype)
-    layer: Layer
     if name in _GATES:
         options = _derived(arrays, name)
         _require_shapes(arrays, _recurrent_shapes(name, options), f"nn.{name}")
         options |= {"batch_first": batch_first, "dropout": dropout, "dtype": as_dtype}
         if name == "RNN":
-            layer = RNN(**options, nonlinearity=nonlinearity)
-        elif name == "LSTM":
-            layer = LSTM(**options)
-        else:
-            layer = GRU(**options, reset_after=True)
-    elif name == "Embedding":
+            return RNN._with_parameters(arrays, **options, nonlinearity=nonlinearity)
+        if name == "LSTM":
+            return LSTM._with_parameters(arrays, **options)
+        return GRU._with_parameters(arrays, **options, reset_after=True)
+    if name == "Embedding":
         rows, columns = _matrix(arrays, "weight", name)
         _require_shapes(arrays, {"weight": (rows, columns)}, "nn.Embedding")
-        layer = Embedding(rows, columns, padding_idx, dtype=as_dtype)
-    elif name == "Linear":
+        return Embedding._with_parameters(arrays, rows, columns, padding_idx, dtype=as_dtype)
+    if name == "Linear":
         rows, columns = _matrix(arrays, "weight", name)
         shapes: Shapes = {"weight": (rows, columns)}
         if "bias" in arrays:
             shapes["bias"] = (rows,)
         _require_shapes(arrays, shapes, "nn.Linear")
-        layer = Linear(columns, rows, "bias" in arrays, dtype=as_dtype)
-    else:
-        size = arrays["weight"].size if "weight" in arrays else 1
-        _require_shapes(arrays, {"weight": (size,), "bias": (size,)}, "nn.LayerNorm")
-        layer = LayerNorm(size, eps=eps, dtype=as_dtype)
-    layer.load_state_dict(arrays)
-    return layer
+        return Linear._with_parameters(arrays, columns, rows, "bias" in arrays, dtype=as_dtype)
+    size = arrays["weight"].size if "weight" in arrays else 1
+    _require_shapes(arrays, {"weight": (size,), "bias": (size,)}, "nn.LayerNorm")
+    return LayerNorm._with_parameters(arrays, size, eps=eps, dtype=as_dtype)
 
 
 def _kind(kind: object) -> str:
@@ -439,7 +434,6 @@ def _layer(torch: Any, module: Any, where: str) -> Layer:
     nn = torch.nn
     _refuse_hooks(module, where)
     cls = type(module)
-    layer: Layer
     for name in _GATES:
         if cls in (getattr(nn, name), getattr(drop_ins, name), getattr(nn, f"{name}Cell")):
             return _recurrent(module, name, where)
@@ -451,20 +445,22 @@ def _layer(torch: Any, module: Any, where: str) -> Layer:
                     f"{where}: {option}: expected {None if option == 'max_norm' else False} "
                     f"(it cannot be carried), got {value!r}"
                 )
-        layer = Embedding(
+        return Embedding._with_parameters(
+            _parameters(module, where),
             module.num_embeddings,
             module.embedding_dim,
             module.padding_idx,
             dtype=_dtype_of(module, where),
         )
-    elif cls is nn.Linear:
-        layer = Linear(
+    if cls is nn.Linear:
+        return Linear._with_parameters(
+            _parameters(module, where),
             module.in_features,
             module.out_features,
             module.bias is not None,
             dtype=_dtype_of(module, where),
         )
-    elif cls is nn.LayerNorm:
+    if cls is nn.LayerNorm:
         shape = tuple(module.normalized_shape)
         if len(shape) != 1:
             raise ValueError(f"{where}: normalized_shape: expected one size, got {shape}")
@@ -472,23 +468,21 @@ def _layer(torch: Any, module: Any, where: str) -> Layer:
             raise ValueError(
                 f"{where}: elementwise_affine: expected weight and bias, got a LayerNorm without"
             )
-        layer = LayerNorm(shape[0], eps=module.eps, dtype=_dtype_of(module, where))
-    elif cls is nn.Dropout:
+        arrays, dtype = _parameters(module, where), _dtype_of(module, where)
+        return LayerNorm._with_parameters(arrays, shape[0], eps=module.eps, dtype=dtype)
+    if cls is nn.Dropout:
         return Dropout(_probability(module.p, where))
-    elif cls in (nn.Tanh, nn.ReLU, nn.Sigmoid):
+    if cls in (nn.Tanh, nn.ReLU, nn.Sigmoid):
         return Activation(cls.__name__.lower())
-    elif cls is nn.Softmax:
+    if cls is nn.Softmax:
         if module.dim != -1:
             raise ValueError(f"{where}: dim: expected -1, the last axis, got {module.dim}")
         return Activation("softmax")
-    else:
-        raise TypeError(
-            f"{where}: expected nn.RNN, nn.LSTM, nn.GRU, a cell of these, nn.Embedding, nn.Linear, "
-            "nn.LayerNorm, nn.Dropout, nn.Tanh, nn.ReLU, nn.Sigmoid, nn.Softmax or nn.Sequential "
-            f"itself (a subclass may compute something else), got {cls.__module__}.{cls.__name__}"
-        )
-    layer.load_state_dict(_parameters(module, where))
-    return layer
+    raise TypeError(
+        f"{where}: expected nn.RNN, nn.LSTM, nn.GRU, a cell of these, nn.Embedding, nn.Linear, "
+        "nn.LayerNorm, nn.Dropout, nn.Tanh, nn.ReLU, nn.Sigmoid, nn.Softmax or nn.Sequential "
+        f"itself (a subclass may compute something else), got {cls.__module__}.{cls.__name__}"
+    )
 
 
 def _recurrent(module: Any, kind: str, where: str) -> Layer:
@@ -505,17 +499,14 @@ def _recurrent(module: Any, kind: str, where: str) -> Layer:
     arrays = _parameters(module, where)
     if cell:
         arrays = _of_cell(arrays, f"{kind}Cell")
-    layer: Layer
+    sizes = (module.input_size, module.hidden_size)
     if kind == "RNN":
         options["nonlinearity"] = module.nonlinearity
-        layer = RNN(module.input_size, module.hidden_size, **options)
-    elif kind == "LSTM":
+        return RNN._with_parameters(arrays, *sizes, **options)
+    if kind == "LSTM":
         options["proj_size"] = 0 if cell else module.proj_size
-        layer = LSTM(module.input_size, module.hidden_size, **options)
-    else:
-        layer = GRU(module.input_size, module.hidden_size, **options, reset_after=True)
-    layer.load_state_dict(arrays)
-    return layer
+        return LSTM._with_parameters(arrays, *sizes, **options)
+    return GRU._with_parameters(arrays, *sizes, **options, reset_after=True)
 
 
 def _probability(p: float, where: str) -> float:

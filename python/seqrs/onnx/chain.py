@@ -460,10 +460,12 @@ def _stacks(below: _Recurrent, above: Item) -> bool:
 
 def _linear(item: _Linear) -> Linear:
     inputs, outputs = item.weight.shape
-    layer = Linear(inputs, outputs, item.bias is not None, dtype=item.weight.dtype)
     arrays = {"weight": item.weight.T}
-    layer.load_state_dict(arrays if item.bias is None else arrays | {"bias": item.bias})
-    return layer
+    if item.bias is not None:
+        arrays["bias"] = item.bias
+    return Linear._with_parameters(
+        arrays, inputs, outputs, item.bias is not None, dtype=item.weight.dtype
+    )
 
 
 # What is made of each operator. Each gives None for what is no chain.
@@ -665,8 +667,7 @@ def _gather(chain: _Walk, node: Node, given: list[Any]) -> Any:
         if not matrix or axis != 0 or x.features is not None or len(x.axes) != 2:
             return None
         chain.folding.take(node, table.nbytes)
-        layer = Embedding(*table.shape, dtype=table.dtype)
-        layer.load_state_dict({"weight": table})
+        layer = Embedding._with_parameters({"weight": table}, *table.shape, dtype=table.dtype)
         with_features = replace(x, axes=(*x.axes, "F"))
         return chain._through(node, with_features, layer, table.shape[1])
     if isinstance(table, Zeros):
@@ -772,8 +773,8 @@ def _layer_norm(chain: _Walk, node: Node, given: list[Any]) -> Any:
         return None
     # The number is a float32 in the file; the shortest one that reads as it was meant.
     eps = float(str(np.float32(node.real("epsilon", 1e-5))))
-    layer = LayerNorm(scale.size, eps=eps, dtype=scale.dtype)
-    layer.load_state_dict({"weight": scale, "bias": bias})
+    arrays = {"weight": scale, "bias": bias}
+    layer = LayerNorm._with_parameters(arrays, scale.size, eps=eps, dtype=scale.dtype)
     return chain._through(node, x, layer, x.features)
 
 
