@@ -17,6 +17,7 @@ __all__ = [
     "_shaders",
     "_traced",
     "asked_threads",
+    "foreign_tensors",
     "generate",
     "get_num_threads",
     "gpu_adapters",
@@ -218,6 +219,9 @@ def generate(
 def get_num_threads() -> int: ...
 def gpu_adapters() -> list[dict[str, Any]]: ...
 def info() -> dict[str, Any]: ...
+def foreign_tensors(
+    path: str | os.PathLike[str],
+) -> list[tuple[str, str, list[int], int, int]]: ...
 def load(path: str | os.PathLike[str], allow_nonfinite: bool) -> Layer | Model: ...
 def loss_gradient(
     loss_json: str,

@@ -122,6 +122,14 @@ class TestKinds:
         weights = layer.state_dict()
         assert seqrs.from_torch_state_dict(weights, type(layer).__name__, **options) == layer
 
+    @pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU", "Embedding", "Linear", "LayerNorm"])
+    def test_nothing_is_drawn(self, kind: str, request: Any) -> None:
+        own = {"GRU": {"reset_after": True}}.get(kind, {})
+        sizes = (5,) if kind == "LayerNorm" else (5, 4)
+        layer = getattr(seqrs, kind)(*sizes, **own)
+        request.getfixturevalue("nothing_drawn")
+        assert seqrs.from_torch_state_dict(layer.state_dict(), kind) == layer
+
     @pytest.mark.parametrize("word", ["LayerNorm", "layer_norm", "layernorm"])
     def test_words(self, word: str) -> None:
         weights = seqrs.LayerNorm(5).state_dict()
@@ -307,9 +315,9 @@ class TestSafetensors:
     def test_what_is_no_file(self, tmp_path: Path) -> None:
         os.mkfifo(tmp_path / "fifo")
         for path in (tmp_path, tmp_path / "fifo"):
-            with pytest.raises(seqrs.ModelFileError, match="expected a file"):
+            with pytest.raises(seqrs.ModelFileError, match="expected a file to read"):
                 seqrs.from_torch_state_dict(path, "LSTM")
-        with pytest.raises(seqrs.ModelFileError, match="cannot be read"):
+        with pytest.raises(seqrs.ModelFileError, match="expected a file to read"):
             seqrs.from_torch_state_dict("m\0.safetensors", "LSTM")
 
     def test_truncated_at_every_byte(self, tmp_path: Path) -> None:
@@ -324,16 +332,20 @@ class TestSafetensors:
         ("header", "message"),
         [
             (b"[]", "JSON object"),
-            (b"\xff\xfe", "JSON object"),
+            (b"\xff\xfe", "UTF-8"),
             (b"[" * 100_000, "JSON object"),
-            (b'{"a": 1, "a": 1}', "twice"),
-            ({"a": 1}, "dtype, shape and data_offsets"),
-            ({"a": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}}, "shape"),
-            ({"a": {"dtype": "F32", "shape": [True], "data_offsets": [0, 4]}}, "shape"),
+            (b'{"a": {"dtype": "F32", "shape": [], "data_offsets": [0, 4]}, "a": 1}', "twice"),
+            ({"a": 1}, "invalid type: integer `1`"),
+            ({"a": {"dtype": "F32", "shape": [1]}}, "missing field `data_offsets`"),
+            ({"a": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}}, "integer `-1`"),
+            ({"a": {"dtype": "F32", "shape": [True], "data_offsets": [0, 4]}}, "boolean `true`"),
             ({"a": {"dtype": "F32", "shape": [1] * 33, "data_offsets": [0, 4]}}, "32 sizes"),
-            ({"a": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 4]}}, "4398046511104"),
+            ({"a": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 8]}}, "4398046511104"),
             ({"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 0]}}, "data_offsets"),
-            ({"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}, "beginning at 0"),
+            (
+                {"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}},
+                "no overlap and no gap",
+            ),
             ({"a": {"dtype": "F32", "shape": [3], "data_offsets": [0, 12]}}, "12 bytes, as the"),
             ({"a": {"dtype": 3, "shape": [1], "data_offsets": [0, 4]}}, "string"),
         ],
@@ -342,6 +354,43 @@ class TestSafetensors:
         path = write_raw(tmp_path / "m.safetensors", header, b"\0" * 8)
         with pytest.raises(seqrs.ModelFileError, match=message):
             SafetensorsFile(os.fspath(path))
+
+    def test_more_than_our_own_files_hold(self, tmp_path: Path) -> None:
+        """Up to 50 000 arrays and 16 MB of names."""
+        entry = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
+        names = [f"{'a' * 100}.{k}" for k in range(50_001)]
+        path = write_raw(tmp_path / "m.safetensors", dict.fromkeys(names[:-1], entry))
+        found = SafetensorsFile(os.fspath(path))
+        assert len(found) == 50_000
+        assert found[names[0]].shape == (0,)
+        write_raw(path, dict.fromkeys(names, entry))
+        with pytest.raises(seqrs.ModelFileError, match="more than 50000 tensors"):
+            SafetensorsFile(os.fspath(path))
+        write_raw(path, b" " * (2**24 + 1))
+        with pytest.raises(seqrs.ModelFileError, match=r"length of the header: .* 16777216"):
+            SafetensorsFile(os.fspath(path))
+
+    def test_names_are_escaped(self, tmp_path: Path) -> None:
+        entry = {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}
+        path = write_raw(tmp_path / "m.safetensors", {"a\x1b[31m": entry}, b"\0" * 8)
+        with pytest.raises(seqrs.ModelFileError) as caught:
+            SafetensorsFile(os.fspath(path))
+        assert str(caught.value).isprintable()
+
+    @pytest.mark.parametrize(
+        ("dtype", "kind"),
+        [
+            *(("F64", "f8"), ("F32", "f4"), ("F16", "f2"), ("I64", "i8"), ("I32", "i4")),
+            *(("I16", "i2"), ("I8", "i1"), ("U64", "u8"), ("U32", "u4"), ("U16", "u2")),
+            *(("U8", "u1"), ("BOOL", "?")),
+        ],
+    )
+    def test_types_of_numbers(self, dtype: str, kind: str, tmp_path: Path) -> None:
+        arrays = {"first": np.ones(3, np.float32), "a": np.array([[0, 1, 1], [1, 0, 1]], kind)}
+        path = write(tmp_path / "m.safetensors", arrays, {"a": dtype})
+        found = SafetensorsFile(os.fspath(path))
+        assert list(found) == ["first", "a"]
+        assert_same_bits(found["a"], arrays["a"])
 
     def test_a_header_that_says_it_is_huge(self, tmp_path: Path) -> None:
         path = tmp_path / "m.safetensors"

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use pyo3::prelude::*;
-use seqrs::files::{self, AnyModel, LoadOptions};
+use seqrs::files::{self, AnyModel, ForeignTensor, LoadOptions};
 use seqrs_core::Error;
 
 use crate::entry::{compute, guard};
@@ -25,6 +25,21 @@ pub(crate) fn load(py: Python<'_>, path: PathBuf, allow_nonfinite: bool) -> PyRe
                 Ok(Py::new(py, PyModel::keep(py, &model)?)?.into_any())
             }
         }
+    })
+}
+
+/// Name, dtype, shape, and where its bytes begin and end in the file.
+type Entry = (String, String, Vec<u64>, u64, u64);
+
+/// The arrays of a safetensors file of any library.
+#[pyfunction]
+pub(crate) fn foreign_tensors(py: Python<'_>, path: PathBuf) -> PyResult<Vec<Entry>> {
+    guard(py, || {
+        let tensors = compute(py, || files::foreign_tensors(&path))?;
+        let entry = |ForeignTensor { name, dtype, shape, bytes }| {
+            (name, dtype, shape, bytes.start, bytes.end)
+        };
+        Ok(tensors.into_iter().map(entry).collect())
     })
 }
 

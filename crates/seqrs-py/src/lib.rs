@@ -43,6 +43,7 @@ fn _seqrs(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<tape::Tape>()?;
     module.add_class::<trainer::PyTrainer>()?;
     module.add_function(wrap_pyfunction!(device::gpu_adapters, module)?)?;
+    module.add_function(wrap_pyfunction!(files::foreign_tensors, module)?)?;
     module.add_function(wrap_pyfunction!(files::load, module)?)?;
     module.add_function(wrap_pyfunction!(generation::generate, module)?)?;
     module.add_function(wrap_pyfunction!(loss::loss_value, module)?)?;

@@ -30,7 +30,7 @@ use serde_json::Value;
 use xxhash_rust::xxh64::Xxh64;
 
 use crate::atomic;
-use crate::files::container::{Header, Tensor};
+use crate::files::container::{Header, Limits, Tensor};
 use crate::files::json::Distinct;
 use crate::files::regular;
 use crate::layer::Layer;
@@ -135,7 +135,7 @@ impl<T: Number> Trainer<T> {
         let wrong = |what: &str, expected: &str, got: &str| {
             Err(Error::model_file(what, expected, printable(got)))
         };
-        let mut header = Header::read(&mut &bytes[..], bytes.len() as u64)?;
+        let mut header = Header::read(&mut &bytes[..], bytes.len() as u64, Limits::OWN)?;
         let entry = |header: &Header, key: &str| match header.metadata.get(key) {
             Some(value) => Ok(value.clone()),
             None => Err(Error::model_file(format!("metadata entry {key}"), "to be there", "none")),

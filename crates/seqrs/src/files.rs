@@ -33,6 +33,7 @@ pub(crate) mod json;
 pub(crate) mod regular;
 
 use std::io::Read;
+use std::ops::Range;
 use std::path::Path;
 
 use seqrs_core::Error;
@@ -41,6 +42,7 @@ use crate::atomic;
 use crate::layer::Layer;
 use crate::number::{DType, Number};
 use crate::sequential::Sequential;
+use container::{Header, Limits, Tensor};
 use contents::Contents;
 use description::{Description, Model};
 
@@ -78,6 +80,39 @@ pub fn load(path: impl AsRef<Path>) -> Result<AnyModel, Error> {
 /// [`Error::ModelFile`] says what is wrong with the file; [`Error::OutOfMemory`].
 pub fn load_with(path: impl AsRef<Path>, options: &LoadOptions) -> Result<AnyModel, Error> {
     from_file(path.as_ref(), |file, len| read_any(file, len, options))
+}
+
+/// What the header of a safetensors file says of one of its arrays.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForeignTensor {
+    /// Its name.
+    pub name: String,
+    /// The format's word for the type of its numbers, such as `F32`, known here or not.
+    pub dtype: String,
+    /// Its sizes.
+    pub shape: Vec<u64>,
+    /// Where its bytes lie in the file.
+    pub bytes: Range<u64>,
+}
+
+/// The arrays of a safetensors file of any library, in the order of their bytes, which cover
+/// the rest of the file exactly; none is read. How many bytes a type of numbers takes is not
+/// known here.
+///
+/// # Errors
+/// [`Error::ModelFile`] says what is wrong with the file.
+pub fn foreign_tensors(path: impl AsRef<Path>) -> Result<Vec<ForeignTensor>, Error> {
+    from_file(path.as_ref(), |file, len| {
+        let Header { tensors, .. } = Header::read(file, len, Limits::FOREIGN)?;
+        let data = len - tensors.last().map_or(0, |(_, tensor)| tensor.data_offsets.1);
+        let tensor = |(name, Tensor { dtype, shape, data_offsets: (begin, end) })| ForeignTensor {
+            name,
+            dtype,
+            shape,
+            bytes: data + begin..data + end,
+        };
+        Ok(tensors.into_iter().map(tensor).collect())
+    })
 }
 
 impl AnyModel {

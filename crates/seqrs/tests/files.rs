@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
+use seqrs::files::{ForeignTensor, foreign_tensors};
 use seqrs::{
     Activation, AnyModel, Dropout, Embedding, Error, FunctionName, Gru, Layer, LayerNorm,
     LayerSpec, Linear, LoadOptions, Lstm, Number, Rnn, Sequential, atomic,
@@ -97,6 +98,30 @@ fn every_layer_comes_back_with_the_same_bits() {
     let scratch = Scratch::new("layers");
     check::<f32>(&scratch);
     check::<f64>(&scratch);
+}
+
+#[test]
+fn a_file_of_any_library_says_where_its_arrays_lie() {
+    let scratch = Scratch::new("foreign");
+    let path = scratch.0.join("foreign.safetensors");
+    let header = r#"{"b":{"dtype":"F8_E4M3","shape":[3],"data_offsets":[4,7]},"__metadata__":{"format":"pt"},"a":{"dtype":"F32","shape":[1,1],"data_offsets":[0,4]}}"#;
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend_from_slice(header.as_bytes());
+    let data = bytes.len() as u64;
+    bytes.extend_from_slice(&[7; 7]);
+    fs::write(&path, &bytes).unwrap();
+    let tensor = |name: &str, dtype: &str, shape: &[u64], begin, end| ForeignTensor {
+        name: name.to_owned(),
+        dtype: dtype.to_owned(),
+        shape: shape.to_vec(),
+        bytes: data + begin..data + end,
+    };
+    let expected = [tensor("a", "F32", &[1, 1], 0, 4), tensor("b", "F8_E4M3", &[3], 4, 7)];
+    assert_eq!(foreign_tensors(&path).unwrap(), expected);
+
+    fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
+    let message = foreign_tensors(&path).unwrap_err().to_string();
+    assert!(message.contains("data of the file: expected 7 bytes"), "{message}");
 }
 
 #[test]

@@ -22,10 +22,24 @@ use super::foreign;
 use super::json::twice;
 use crate::printable::printable;
 
-/// Longest header, in bytes. That of [`MAX_TENSORS`] tensors takes about 1 MiB.
-const MAX_HEADER: u64 = 4 << 20;
-/// Most tensors. A stack of a thousand bidirectional layers has 8000.
+/// Most tensors of a file of ours. A stack of a thousand bidirectional layers has 8000.
 pub(crate) const MAX_TENSORS: usize = 10_000;
+
+/// How large a header may be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Bytes.
+    header: u64,
+    tensors: usize,
+}
+
+impl Limits {
+    /// Of files that are written here: [`MAX_TENSORS`] tensors take about 1 MiB.
+    pub(crate) const OWN: Self = Self { header: 4 << 20, tensors: MAX_TENSORS };
+    /// Of files of any library, which may hold more than a recurrent model.
+    pub(crate) const FOREIGN: Self = Self { header: 16 << 20, tensors: 50_000 };
+}
+
 /// Most sizes of a tensor; no parameter of a layer has more than two.
 const MAX_RANK: usize = 32;
 /// The header's length.
@@ -56,7 +70,7 @@ pub(crate) struct Tensor {
 
 impl Header {
     /// Reads the header of a file of `len` bytes and stops in front of the first tensor.
-    pub(crate) fn read(source: &mut dyn Read, len: u64) -> Result<Self, Error> {
+    pub(crate) fn read(source: &mut dyn Read, len: u64, limits: Limits) -> Result<Self, Error> {
         let wrong = |what: &str, expected: String, got: &dyn fmt::Display| {
             Err(Error::model_file(what, expected, printable(&got.to_string())))
         };
@@ -67,7 +81,7 @@ impl Header {
         let mut length = [0; LENGTH as usize];
         fill(source, &mut length)?;
         let header_len = u64::from_le_bytes(length);
-        if header_len > MAX_HEADER || header_len > len - LENGTH {
+        if header_len > limits.header || header_len > len - LENGTH {
             let mut start = length.to_vec();
             start.resize(foreign::START.min(len as usize), 0);
             fill(source, &mut start[length.len()..])?;
@@ -81,7 +95,7 @@ impl Header {
                 let got = format_args!("a file that begins with \"{}\"", start.escape_ascii());
                 return wrong("format of the file", safetensors(), &got);
             }
-            let expected = format!("at most {}", MAX_HEADER.min(len - LENGTH));
+            let expected = format!("at most {}", limits.header.min(len - LENGTH));
             return wrong("length of the header", expected, &header_len);
         }
         let mut bytes = vec![0; header_len as usize];
@@ -94,7 +108,11 @@ impl Header {
             let got = text.get(..20).unwrap_or(text);
             return wrong("header", "a JSON object".into(), &got);
         }
-        let Entries { metadata, mut tensors } = match serde_json::from_str(text) {
+        let mut json = serde_json::Deserializer::from_str(text);
+        let entries = json
+            .deserialize_map(EntriesVisitor { most: limits.tensors })
+            .and_then(|entries| json.end().map(|()| entries));
+        let Entries { metadata, mut tensors } = match entries {
             Ok(entries) => entries,
             Err(error) => {
                 return wrong("header", "a JSON object as safetensors has it".into(), &error);
@@ -146,8 +164,9 @@ impl Header {
         while text.len() % 8 != 0 {
             text.push(' ');
         }
-        if text.len() as u64 > MAX_HEADER {
-            return too_large("length of the header", MAX_HEADER, text.len());
+        let most = Limits::OWN.header;
+        if text.len() as u64 > most {
+            return too_large("length of the header", most, text.len());
         }
         let mut bytes = (text.len() as u64).to_le_bytes().to_vec();
         bytes.extend_from_slice(text.as_bytes());
@@ -167,13 +186,9 @@ struct Entries {
     tensors: Vec<(String, Tensor)>,
 }
 
-impl<'de> Deserialize<'de> for Entries {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_map(EntriesVisitor)
-    }
+struct EntriesVisitor {
+    most: usize,
 }
-
-struct EntriesVisitor;
 
 impl<'de> Visitor<'de> for EntriesVisitor {
     type Value = Entries;
@@ -194,8 +209,8 @@ impl<'de> Visitor<'de> for EntriesVisitor {
                 metadata = Some(texts);
             } else if tensors.contains_key(&key) {
                 return Err(twice(&key));
-            } else if tensors.len() == MAX_TENSORS {
-                return Err(A::Error::custom(format_args!("more than {MAX_TENSORS} tensors")));
+            } else if tensors.len() == self.most {
+                return Err(A::Error::custom(format_args!("more than {} tensors", self.most)));
             } else {
                 let tensor: Tensor = entries.next_value()?;
                 tensors.insert(key, tensor);
@@ -274,7 +289,7 @@ mod tests {
     }
 
     fn read(bytes: &[u8]) -> Result<Header, Error> {
-        Header::read(&mut &bytes[..], bytes.len() as u64)
+        Header::read(&mut &bytes[..], bytes.len() as u64, Limits::OWN)
     }
 
     fn message(bytes: &[u8]) -> String {

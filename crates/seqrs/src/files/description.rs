@@ -8,7 +8,7 @@ use seqrs_core::{Error, memory};
 use serde_json::Value;
 
 use super::LoadOptions;
-use super::container::{Header, MAX_TENSORS, Tensor, fill};
+use super::container::{Header, Limits, MAX_TENSORS, Tensor, fill};
 use super::contents::{FORMAT, MAX_STRUCTURE, VERSION, checksum, digits, prefix, tensor_dtype};
 use super::json::Distinct;
 use crate::layer::{Layer, LayerSpec, NamedParameter};
@@ -55,7 +55,7 @@ struct Place {
 impl Description {
     /// Reads a file of `len` bytes up to the first number.
     pub(super) fn read(source: &mut dyn Read, len: u64) -> Result<Self, Error> {
-        let Header { metadata, tensors } = Header::read(source, len)?;
+        let Header { metadata, tensors } = Header::read(source, len, Limits::OWN)?;
         check_metadata(&metadata)?;
         let dtype = match metadata["dtype"].as_str() {
             "float32" => DType::F32,
