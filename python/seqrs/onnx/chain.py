@@ -42,7 +42,8 @@ class Stream:
     """What goes from layer to layer."""
 
     #: "0" and "1" for the first two axes of the input, one of them the steps and one the rows;
-    #: "D" for directions, "F" for features.
+    #: "D" for directions, "F" for features; "last" and "first" for one step alone, and "0*1" for
+    #: the first two in one.
     axes: tuple[str, ...]
     #: Directions, if "D" is among the axes, and features; None for ids.
     directions: int
@@ -58,6 +59,18 @@ class Stream:
     pooled: str = ""
     #: Where only half of its features are left: "forward" or "backward".
     half: str = ""
+
+
+@dataclass(frozen=True)
+class Ids:
+    """Ids on their way to a table in which those below 0 count from the end.
+
+    They are "negative", where that is so, or "not negative"; "counted" from the end; and of these
+    numbers "the negative" or "the others", zero elsewhere.
+    """
+
+    what: str
+    stream: Stream
 
 
 @dataclass(frozen=True)
@@ -546,10 +559,26 @@ def _squeeze(chain: _Walk, node: Node, given: list[Any]) -> Any:
     if not isinstance(value, (Stream, End)):
         return None
     axes = _axes_of(chain, node, given, len(value.axes))
+    names = None if axes is None else [value.axes[k] for k in axes]
+    if isinstance(value, Stream) and names in (["last"], ["first"]):
+        return _one_step(chain, node, value, names[0])
     one = value.directions == 1 if isinstance(value, Stream) else len(value.rows) == 1
-    if axes is None or [value.axes[k] for k in axes] != ["D"] or not one:
+    if names != ["D"] or not one:
         return None
     return replace(value, axes=tuple(axis for axis in value.axes if axis != "D"))
+
+
+def _one_step(chain: _Walk, node: Node, value: Stream, which: str) -> Any:
+    """What is left of the steps is one of them, all steps being live."""
+    if value.half:
+        # As a sum of all steps of which all but this one are zeros.
+        axes = tuple(axis for axis in value.axes if axis != which)
+        return replace(value, axes=axes, filled=f"not {which}", pooled="sum")
+    x = chain._latest(node, value)
+    # The last step is the last live one where there are no lengths, and read forwards.
+    if which == "last" and not (chain.has_lengths or x.both_ways) and len(x.axes) == 3:
+        return chain._pool(Last(), x.features)
+    return None
 
 
 def _unsqueeze(chain: _Walk, node: Node, given: list[Any]) -> Any:
@@ -578,9 +607,17 @@ def _reshape(chain: _Walk, node: Node, given: list[Any]) -> Any:
         if value.axes == ("B", "D", "H") and wanted in ([0, width], [0, -1]):
             return replace(value, axes=("B", "H"))
         return None
-    if not isinstance(value, Stream) or value.features is None:
+    if not isinstance(value, Stream) or value.features is None or value.half:
         return None
     sizes = chain.sizes | {"D": value.directions, "F": value.features}
+    if value.axes[0] == "0*1":
+        whole = ("0", "1", "F")
+        fits = wanted in ([sizes[axis] for axis in whole], [sizes["0"], sizes["1"], -1])
+        return replace(value, axes=whole) if fits else None
+    if value.axes == ("0", "1", "F") and wanted in ([-1, value.features],):
+        return replace(value, axes=("0*1", "F"))
+    if not sizes.keys() >= set(value.axes):
+        return None
     before = [sizes[axis] for axis in value.axes]
     axes, after = list(value.axes), list(before)
     if "D" in axes:
@@ -604,10 +641,12 @@ def _reshape(chain: _Walk, node: Node, given: list[Any]) -> Any:
 
 def _shape(chain: _Walk, node: Node, given: list[Any]) -> Any:
     value = given[0]
-    if not isinstance(value, Stream):
+    if not isinstance(value, Stream) or value.half:
         return None
     features = Size("F") if value.features is None else value.features
     sizes = chain.sizes | {"D": value.directions, "F": features}
+    if not sizes.keys() >= set(value.axes):
+        return None
     found = [sizes[axis] for axis in value.axes]
     found = found[node.integer("start", 0) : node.integer("end", len(found))]
     array = np.empty(len(found), object)
@@ -655,6 +694,16 @@ def _slice(chain: _Walk, node: Node, given: list[Any]) -> Any:
         bounds = part.indices(width)[:2]
         halves = {(0, width // 2): "forward", (width // 2, width): "backward"}
         return replace(value, half=halves[bounds]) if bounds in halves else None
+    if isinstance(value, Stream) and value.axes[axes[0]] == "D" and value.directions == 2:
+        half = {(0, 1): "forward", (1, 2): "backward"}.get((starts[0], ends[0]))
+        whole = 2 * (value.features or 0)
+        return half and replace(value, directions=1, features=whole, half=half)
+    if isinstance(value, Stream) and value.axes[axes[0]] == chain.time and not chain.has_lengths:
+        to_the_end = ends[0] >= 2**31 - 1
+        which = "last" if starts[0] == -1 and to_the_end else ""
+        which = "first" if (starts[0], ends[0]) == (0, 1) else which
+        names = [which if axis == chain.time else axis for axis in value.axes]
+        return replace(value, axes=tuple(names)) if which else None
     return None
 
 
@@ -688,6 +737,8 @@ def _gather(chain: _Walk, node: Node, given: list[Any]) -> Any:
 
 def _concat(chain: _Walk, node: Node, given: list[Any]) -> Any:
     axis = node.integer("axis", 0)
+    if all(isinstance(each, Zeros) for each in given):
+        return Zeros()
     if all(isinstance(each, End) for each in given):
         if len({each.letter for each in given}) > 1 or len({each.axes for each in given}) > 1:
             return None
@@ -696,6 +747,10 @@ def _concat(chain: _Walk, node: Node, given: list[Any]) -> Any:
         # Of single rows those of the units are put side by side.
         if given[0].axes[axis] == ("D" if rank == 3 else "H"):
             return replace(given[0], rows=rows)
+    if [getattr(each, "half", "") for each in given] == ["forward", "backward"]:
+        one, other = given
+        if replace(other, half="forward") == one and one.axes[axis] == "F":
+            return replace(one, half="")
     # The last of one direction and the first of the other.
     both = (("forward", "not last", "sum"), ("backward", "not first", "sum"))
     if (
@@ -731,6 +786,11 @@ def _gemm(chain: _Walk, node: Node, given: list[Any]) -> Any:
 
 def _add(chain: _Walk, node: Node, given: list[Any]) -> Any:
     a, b = given
+    if isinstance(a, Ids) and isinstance(b, Ids):
+        both = {a.what, b.what} == {"the negative", "the others"} and a.stream == b.stream
+        return a.stream if both else None
+    if isinstance(a, Stream) and a.features is None:
+        return Ids("counted", a) if _numbers(b) and np.size(b) == 1 else None
     if isinstance(a, Numbers) and _is_number(b, -1) and a.what == "lengths":
         return replace(a, what="lengths - 1")
     if isinstance(b, Stream):
@@ -795,6 +855,8 @@ def _compared(chain: _Walk, node: Node, given: list[Any]) -> Any:
     a, b = given
     if node.operator == "Less" and _is_number(a, 0) and _are(b, "lengths", "B"):
         return Numbers("some", b.axes)
+    if node.operator == "Less" and isinstance(a, Stream) and _is_number(b, 0):
+        return Ids("negative", a) if a.features is None else None
     if not isinstance(a, Numbers) or not isinstance(b, Numbers) or "1" not in a.axes:
         return None
     axes = tuple(y if x == "1" else x for x, y in zip(a.axes, b.axes, strict=False))
@@ -821,6 +883,11 @@ def _and(chain: _Walk, node: Node, given: list[Any]) -> Any:
     return replace(a, what="first live") if {a.what, b.what} == {"first", "live"} else None
 
 
+def _not(chain: _Walk, node: Node, given: list[Any]) -> Any:
+    negative = isinstance(given[0], Ids) and given[0].what == "negative"
+    return replace(given[0], what="not negative") if negative else None
+
+
 def _max(chain: _Walk, node: Node, given: list[Any]) -> Any:
     a, b = given
     counts = isinstance(a, Numbers) and a.what == "lengths" and _is_number(b, 1)
@@ -829,6 +896,12 @@ def _max(chain: _Walk, node: Node, given: list[Any]) -> Any:
 
 def _mul(chain: _Walk, node: Node, given: list[Any]) -> Any:
     a, b = given
+    if isinstance(a, Ids) or isinstance(b, Ids):
+        found = {each.what if isinstance(each, Ids) else "ids" for each in given}
+        streams = [each.stream if isinstance(each, Ids) else each for each in given]
+        made = {("counted", "negative"): "the negative", ("ids", "not negative"): "the others"}
+        what = made.get((min(found), max(found)))
+        return Ids(what, streams[0]) if what and streams[0] == streams[1] else None
     zeros = isinstance(a, Numbers) and a.what == "lengths" and _is_number(b, 0)
     return replace(a, what="zeros") if zeros else None
 
@@ -902,6 +975,7 @@ _READERS: dict[str, Reader] = {
     "MatMul": _matmul,
     "Max": _max,
     "Mul": _mul,
+    "Not": _not,
     "Range": _range,
     "ReduceMax": _reduced,
     "ReduceMean": _reduced,

@@ -37,7 +37,8 @@ def load(
     nodes are layers; `.reason` says why it is no chain.
 
     The file is data: nothing in it is run, and no other file is opened. A row of length 0 keeps its
-    initial state, where ONNX Runtime sets it to zero.
+    initial state, where ONNX Runtime sets it to zero. An Embedding refuses ids below 0, which count
+    from the end in ONNX.
 
     Args:
         path_or_bytes: an ONNX file, its bytes, or an `onnx.ModelProto`; opset 7 to 28, below 2 GiB,
