@@ -15,7 +15,6 @@ use std::ops::Range;
 
 use seqrs_core::Error;
 use seqrs_core::backend::Backward;
-use seqrs_core::cell::{Cell, CellKind};
 use seqrs_core::rows::Place;
 use seqrs_core::spec::Shape;
 use seqrs_core::steps::Direction;
@@ -41,18 +40,18 @@ struct Left {
     projection: Option<[Numbers; 2]>,
 }
 
-pub(crate) fn backward<C: Cell>(rec: &Recorder, run: Backward<'_, Recorder>) -> Result<(), Error> {
+pub(crate) fn backward(rec: &Recorder, run: Backward<'_, Recorder>) -> Result<(), Error> {
     let shape = run.shape;
-    let kind: CellKind = shape.cell;
-    let Shape { input, hidden, state, directions, .. } = *shape;
+    let Shape { cell: kind, input, hidden, state, directions, .. } = *shape;
+    let (counts, states) = (kind.counts(), kind.states());
     let batch = run.steps.batch();
-    let columns = C::GATES * hidden;
-    let pieces = rec.pieces(run.steps, pieces::width::<C>(hidden))?;
-    let kept = (C::SAVED + C::STATES) * hidden;
-    let of_gates = if C::ONE_GATE_GRADIENT { columns } else { 2 * columns };
-    let of_units = C::PER_UNIT * hidden;
+    let columns = counts.gates * hidden;
+    let pieces = rec.pieces(run.steps, pieces::width(kind, hidden))?;
+    let kept = (counts.saved + states) * hidden;
+    let of_gates = if counts.one_gate_gradient { columns } else { 2 * columns };
+    let of_units = counts.per_unit * hidden;
     let width = of_gates + of_units;
-    let first = C::FIRST_GATES * hidden;
+    let first = counts.first_gates * hidden;
 
     let packed;
     let d_y: Option<(&Numbers, usize, usize)> = match run.d_y {
@@ -71,7 +70,7 @@ pub(crate) fn backward<C: Cell>(rec: &Recorder, run: Backward<'_, Recorder>) -> 
         let record = &run.tape[d];
         let left = |items: usize| Left {
             d_gates: rec.blank_buffer(items * width),
-            operands: (C::FIRST_GATES < C::GATES).then(|| rec.blank_buffer(items * hidden)),
+            operands: counts.two_products().then(|| rec.blank_buffer(items * hidden)),
             projection: (shape.weight_hr.is_some())
                 .then(|| [rec.buffer(items * padded(state)), rec.blank_buffer(items * hidden)]),
         };
@@ -79,11 +78,12 @@ pub(crate) fn backward<C: Cell>(rec: &Recorder, run: Backward<'_, Recorder>) -> 
 
         // Gradients of the gates of the step after and of this one, in turn; with a projection one
         // place is enough.
-        let d_row = C::GATES * padded(hidden);
+        let d_row = counts.gates * padded(hidden);
         let mut d_after = rec.buffer(batch * d_row);
         let mut d_new = rec.buffer(batch * d_row);
         // A row of `running`: the gradients of the state, and the state after the step.
-        let row = 2 * C::STATES * hidden;
+        let of_states = states * hidden;
+        let row = 2 * of_states;
         let running = rec.buffer(batch * row);
         let slot = (run.slot + d) * batch;
         let d_h = (&*run.d_state.h, slot * state, state);
@@ -92,18 +92,19 @@ pub(crate) fn backward<C: Cell>(rec: &Recorder, run: Backward<'_, Recorder>) -> 
             let d_c = (&**d_c, slot * hidden, hidden);
             rec.copy_rows(batch, hidden, d_c, (&running, hidden, row));
         }
-        let states = C::STATES * hidden;
-        rec.copy_rows(batch, states, (&record.last, 0, states), (&running, states, row));
+        let last = (&record.last, 0, of_states);
+        rec.copy_rows(batch, of_states, last, (&running, of_states, row));
 
-        let last = C::GATES - C::FIRST_GATES;
+        let last = counts.gates - counts.first_gates;
         let recurrent = |from: usize, gates: usize, units: usize| {
             let weight_at = weights.at + shape.weight_hh.start + from * hidden * units;
             Product::backward(gates, hidden, units, weight_at)
         };
-        let per_unit = Product::per_unit(C::PER_UNIT, hidden, weights.at + shape.per_unit.start);
-        let per_unit = (C::PER_UNIT > 0).then_some(per_unit);
-        let mut products = vec![recurrent(0, C::FIRST_GATES, state)];
-        products.extend((last > 0).then(|| recurrent(C::FIRST_GATES, last, hidden)));
+        let per_unit =
+            Product::per_unit(counts.per_unit, hidden, weights.at + shape.per_unit.start);
+        let per_unit = (counts.per_unit > 0).then_some(per_unit);
+        let mut products = vec![recurrent(0, counts.first_gates, state)];
+        products.extend((last > 0).then(|| recurrent(counts.first_gates, last, hidden)));
         let depth = products[0].depth();
         products.extend(per_unit);
         let recurrent = rec.packed_weights(&weights.numbers, &products);
@@ -113,7 +114,7 @@ pub(crate) fn backward<C: Cell>(rec: &Recorder, run: Backward<'_, Recorder>) -> 
             rec.packed_weights(&weights.numbers, &products)
         });
         let all_steps = match &project {
-            None => rec.rules.all_steps(1, C::GATES, hidden, batch),
+            None => rec.rules.all_steps(1, counts.gates, hidden, batch),
             Some(_) => None,
         };
         let step = params::StepBack {
@@ -121,7 +122,7 @@ pub(crate) fn backward<C: Cell>(rec: &Recorder, run: Backward<'_, Recorder>) -> 
             units: state as u32,
             hidden: hidden as u32,
             depth: depth as u32,
-            columns: (C::GATES * quads(hidden)) as u32,
+            columns: (counts.gates * quads(hidden)) as u32,
             items_at: 0,
             d_y_at: 0,
             d_y_stride: d_y.map_or(NONE, |(_, _, stride)| stride as u32),
@@ -225,7 +226,7 @@ pub(crate) fn backward<C: Cell>(rec: &Recorder, run: Backward<'_, Recorder>) -> 
 
         let x = pieces.iter().map(|piece| Matrix::new(run.x, piece.items.start * input, input));
         rec.add_products([columns, input], &gates(0), x, d_parameters, to(&shape.weight_ih));
-        let h = record.items.iter().map(|items| Matrix::new(items, C::SAVED * hidden, kept));
+        let h = record.items.iter().map(|items| Matrix::new(items, counts.saved * hidden, kept));
         let d_w = to(&shape.weight_hh);
         rec.add_products([first, state], &gates(of_state), h, d_parameters, d_w);
         if last > 0 {

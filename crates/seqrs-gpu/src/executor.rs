@@ -21,6 +21,9 @@ const LOOK: Duration = Duration::from_millis(20);
 /// Multiplications of a dispatch on a device made of software: about a tenth of a second.
 const SOFTWARE_WORK: usize = 1 << 26;
 
+/// Pipelines that are kept for later programs.
+const MOST_COMPILED: usize = 1024;
+
 /// A pipeline on a device.
 pub(crate) struct Compiled {
     pipeline: wgpu::ComputePipeline,
@@ -186,6 +189,12 @@ impl Gpu {
         let (params, offsets) = self.write(state, program, &mut first)?;
         let compiled =
             program.pipelines.iter().map(|pipeline| self.compiled(state, pipeline)).collect();
+        // Each number that a cell was given makes another shader, and there is no end of them.
+        if state.compiled.len() > MOST_COMPILED {
+            let needed: HashSet<&str> =
+                program.pipelines.iter().map(|pipeline| &*pipeline.source).collect();
+            state.compiled.retain(|source, _| needed.contains(&**source));
+        }
         Ok(Ready { compiled, params, offsets, first })
     }
 
@@ -612,6 +621,22 @@ mod tests {
             held.push(state(&gpu).buffers.len());
         }
         assert!(held.iter().all(|&count| count <= 3), "{held:?}");
+    }
+
+    #[test]
+    fn there_are_only_so_many_pipelines() {
+        let gpu = Gpu::noop();
+        let program = |k: usize| {
+            let source = format!("@compute @workgroup_size(1) fn main() {{ let k = {k}u; }}");
+            let pipeline = Pipeline { label: String::new(), source, bindings: vec![] };
+            Program { pipelines: vec![pipeline], ..Default::default() }
+        };
+        for k in 0..2 * MOST_COMPILED {
+            gpu.run(&program(k)).unwrap();
+            let compiled = &state(&gpu).compiled;
+            assert!(compiled.len() <= MOST_COMPILED);
+            assert!(compiled.contains_key(&program(k).pipelines[0].source));
+        }
     }
 
     /// Submissions so far, and one more.

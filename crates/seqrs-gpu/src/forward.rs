@@ -13,7 +13,6 @@ use std::ops::Range;
 
 use seqrs_core::Error;
 use seqrs_core::backend::Forward;
-use seqrs_core::cell::{Bundle, Cell, CellKind};
 use seqrs_core::rows::Place;
 use seqrs_core::spec::Shape;
 use seqrs_core::steps::Direction;
@@ -34,13 +33,13 @@ pub(crate) fn items_step(direction: Direction, batch: usize) -> u32 {
     }
 }
 
-pub(crate) fn forward<C: Cell>(rec: &Recorder, run: Forward<'_, Recorder>) -> Result<(), Error> {
+pub(crate) fn forward(rec: &Recorder, run: Forward<'_, Recorder>) -> Result<(), Error> {
     let shape = run.shape;
-    let kind: CellKind = shape.cell;
-    let Shape { input, hidden, state, directions, .. } = *shape;
+    let Shape { cell: kind, input, hidden, state, directions, .. } = *shape;
+    let (counts, states) = (kind.counts(), kind.states());
     let (items, batch) = (run.steps.items(), run.steps.batch());
-    let columns = C::GATES * hidden;
-    let pieces = rec.pieces(run.steps, pieces::width::<C>(hidden))?;
+    let columns = counts.gates * hidden;
+    let pieces = rec.pieces(run.steps, pieces::width(kind, hidden))?;
 
     // Rows of x one after the other, and rows of y likewise.
     let packed;
@@ -63,7 +62,7 @@ pub(crate) fn forward<C: Cell>(rec: &Recorder, run: Forward<'_, Recorder>) -> Re
 
     for (d, weights) in run.weights.iter().enumerate() {
         let direction = Direction::BOTH[d];
-        let kept = (C::SAVED + C::STATES) * hidden;
+        let kept = (counts.saved + states) * hidden;
         let mut record = run.tape.get_mut(d);
         if let Some(record) = &mut record {
             record.items =
@@ -80,7 +79,7 @@ pub(crate) fn forward<C: Cell>(rec: &Recorder, run: Forward<'_, Recorder>) -> Re
         let mut h_new = rec.buffer(batch * padded(hidden));
         rec.copy_rows(batch, state, (&run.state.h, slot * state, state), (&h, 0, h_row));
 
-        let (first, last) = (C::FIRST_GATES, C::GATES - C::FIRST_GATES);
+        let (first, last) = (counts.first_gates, counts.gates - counts.first_gates);
         let of_gates = |from: usize, gates: usize| {
             let skipped = |range: &Range<usize>| weights.at + range.start + from * hidden;
             let weight_at = weights.at + shape.weight_hh.start + from * hidden * state;
@@ -88,8 +87,9 @@ pub(crate) fn forward<C: Cell>(rec: &Recorder, run: Forward<'_, Recorder>) -> Re
         };
         let mut products = vec![of_gates(0, first)];
         products.extend((last > 0).then(|| of_gates(first, last)));
-        let per_unit = Product::per_unit(C::PER_UNIT, hidden, weights.at + shape.per_unit.start);
-        products.extend((C::PER_UNIT > 0).then_some(per_unit));
+        let per_unit =
+            Product::per_unit(counts.per_unit, hidden, weights.at + shape.per_unit.start);
+        products.extend((counts.per_unit > 0).then_some(per_unit));
         let recurrent = rec.packed_weights(&weights.numbers, &products);
         let project = shape.weight_hr.as_ref().map(|range| {
             let product = Product::forward(1, state, hidden, weights.at + range.start, None);
@@ -97,10 +97,10 @@ pub(crate) fn forward<C: Cell>(rec: &Recorder, run: Forward<'_, Recorder>) -> Re
         });
         let projected = if project.is_some() { Projected::Yes } else { Projected::No };
         let recorded = if record.is_some() { Recorded::Yes } else { Recorded::No };
-        let opened_row = (1 + <C::Opened<f32> as Bundle<f32>>::NAMES.len()) * padded(hidden);
+        let opened_row = (1 + counts.opened) * padded(hidden);
         let opened = (last > 0).then(|| rec.buffer(batch * opened_row));
         let all_steps = match &project {
-            None => rec.rules.all_steps(first.max(last), C::GATES, hidden, batch),
+            None => rec.rules.all_steps(first.max(last), counts.gates, hidden, batch),
             Some(_) => None,
         };
 
@@ -186,7 +186,7 @@ pub(crate) fn forward<C: Cell>(rec: &Recorder, run: Forward<'_, Recorder>) -> Re
         }
         rec.copy_rows(batch, state, (&h, 0, h_row), (&run.state.h, slot * state, state));
         if let Some(record) = record {
-            let row = C::STATES * hidden;
+            let row = states * hidden;
             rec.copy_rows(batch, state, (&h, 0, h_row), (&record.last, 0, row));
             if let Some(c) = &run.state.c {
                 let from = (&**c, slot * hidden, hidden);

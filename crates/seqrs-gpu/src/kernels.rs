@@ -1,14 +1,16 @@
 //! The shaders: which there are, and what each is put together from.
 //!
-//! A cell's shader is the text of the cell (`shaders/cell`), the text of what is done with it
-//! (`shaders/step.wgsl` and so on), and between the two the loads and stores of the cell's
-//! bundles, which are written here from the names of their fields.
+//! A cell's shader is the text of the functions in it (`shaders/functions`), the text of the cell
+//! (`shaders/cell`), the text of what is done with it (`shaders/step.wgsl` and so on), and between
+//! the last two the loads and stores of the cell's bundles, which are written here from the names of
+//! their fields.
 
 use std::fmt::Write;
 
-use seqrs_core::cell::{Bundle, Cell, CellKind};
+use seqrs_core::cell::{Bundle, Cell, CellKind, Counts, Equations};
 use seqrs_core::with_cell;
 
+use crate::functions;
 use crate::params;
 use crate::program::{Access, Binding, Pipeline};
 use crate::row_kernels::RowKernel;
@@ -221,32 +223,46 @@ struct Text {
 
 impl Text {
     fn of(kind: CellKind) -> Self {
-        let cell = match kind {
-            CellKind::RnnTanh => {
-                [include_str!("shaders/cell/rnn_tanh.wgsl"), include_str!("shaders/cell/rnn.wgsl")]
-                    .join("\n")
-            }
-            CellKind::RnnRelu => {
-                [include_str!("shaders/cell/rnn_relu.wgsl"), include_str!("shaders/cell/rnn.wgsl")]
-                    .join("\n")
-            }
-            CellKind::Lstm => include_str!("shaders/cell/lstm.wgsl").to_owned(),
-            CellKind::LstmPeephole => include_str!("shaders/cell/lstm_peephole.wgsl").to_owned(),
-            CellKind::GruResetBefore => {
-                include_str!("shaders/cell/gru_reset_before.wgsl").to_owned()
-            }
-            CellKind::GruResetAfter => include_str!("shaders/cell/gru_reset_after.wgsl").to_owned(),
+        let functions = match kind {
+            CellKind::RnnTanh => include_str!("shaders/cell/rnn_tanh.wgsl").to_owned(),
+            CellKind::RnnRelu => include_str!("shaders/cell/rnn_relu.wgsl").to_owned(),
+            CellKind::Chosen(_, chosen) => functions::chosen(chosen),
+            _ => functions::STANDARD.to_owned(),
         };
+        let equations = match kind {
+            CellKind::RnnTanh | CellKind::RnnRelu => include_str!("shaders/cell/rnn.wgsl"),
+            CellKind::Chosen(Equations::Rnn, _) => include_str!("shaders/cell/rnn_chosen.wgsl"),
+            CellKind::Lstm | CellKind::Chosen(Equations::Lstm, _) => {
+                include_str!("shaders/cell/lstm.wgsl")
+            }
+            CellKind::LstmPeephole | CellKind::Chosen(Equations::LstmPeephole, _) => {
+                include_str!("shaders/cell/lstm_peephole.wgsl")
+            }
+            CellKind::LstmCoupled | CellKind::Chosen(Equations::LstmCoupled, _) => {
+                include_str!("shaders/cell/lstm_coupled.wgsl")
+            }
+            CellKind::LstmCoupledPeephole | CellKind::Chosen(Equations::LstmCoupledPeephole, _) => {
+                include_str!("shaders/cell/lstm_coupled_peephole.wgsl")
+            }
+            CellKind::GruResetBefore | CellKind::Chosen(Equations::GruResetBefore, _) => {
+                include_str!("shaders/cell/gru_reset_before.wgsl")
+            }
+            CellKind::GruResetAfter | CellKind::Chosen(Equations::GruResetAfter, _) => {
+                include_str!("shaders/cell/gru_reset_after.wgsl")
+            }
+        };
+        let cell = [&functions, equations].join("\n");
+        let Counts { first_gates, one_gate_gradient, .. } = kind.counts();
         with_cell!(kind, C => Self {
             kind,
             cell,
-            gates: <<C as Cell>::Gates<f32> as Bundle<f32>>::NAMES,
+            gates: kind.gate_names(),
             state: <<C as Cell>::State<f32> as Bundle<f32>>::NAMES,
             saved: <<C as Cell>::Saved<f32> as Bundle<f32>>::NAMES,
             opened: <<C as Cell>::Opened<f32> as Bundle<f32>>::NAMES,
-            per_unit: <<C as Cell>::PerUnit<f32> as Bundle<f32>>::NAMES,
-            first_gates: C::FIRST_GATES,
-            one_gate_gradient: C::ONE_GATE_GRADIENT,
+            per_unit: kind.per_unit(),
+            first_gates,
+            one_gate_gradient,
         })
     }
 
@@ -702,25 +718,21 @@ fn all() -> Vec<Kernel> {
     for rows in [1, 4, 16, 32] {
         let tile = |gates| rules.tile(gates, 4096, rows);
         let one = tile(1);
-        all.extend([
-            Kernel::LastBack(one),
-            Kernel::Project(one),
-            Kernel::ProjectBack(one),
-            Kernel::Step(CellKind::Lstm, Recorded::Yes, Projected::Yes, tile(4)),
-            Kernel::Step(CellKind::Lstm, Recorded::No, Projected::Yes, tile(4)),
-            Kernel::StepBack(CellKind::Lstm, Projected::Yes, one),
-            Kernel::Step(CellKind::LstmPeephole, Recorded::Yes, Projected::Yes, tile(4)),
-            Kernel::Step(CellKind::LstmPeephole, Recorded::No, Projected::Yes, tile(4)),
-            Kernel::StepBack(CellKind::LstmPeephole, Projected::Yes, one),
-            Kernel::Open(CellKind::GruResetBefore, tile(2)),
-            Kernel::Close(CellKind::GruResetBefore, one),
-        ]);
+        all.extend([Kernel::LastBack(one), Kernel::Project(one), Kernel::ProjectBack(one)]);
         for kind in CellKind::ALL {
-            let gates = Text::of(kind).last_gates();
-            for recorded in [Recorded::Yes, Recorded::No] {
-                all.push(Kernel::Step(kind, recorded, Projected::No, tile(gates)));
+            let text = Text::of(kind);
+            let gates = tile(text.last_gates());
+            let projected = (kind.states() > 1).then_some(Projected::Yes);
+            for projected in projected.into_iter().chain([Projected::No]) {
+                for recorded in [Recorded::Yes, Recorded::No] {
+                    all.push(Kernel::Step(kind, recorded, projected, gates));
+                }
+                all.push(Kernel::StepBack(kind, projected, one));
             }
-            all.push(Kernel::StepBack(kind, Projected::No, one));
+            if text.two_products() {
+                all.push(Kernel::Open(kind, tile(text.first_gates)));
+                all.push(Kernel::Close(kind, one));
+            }
         }
     }
     for (kind, hidden) in CellKind::ALL.into_iter().flat_map(|kind| [(kind, 1), (kind, 64)]) {

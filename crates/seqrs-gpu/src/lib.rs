@@ -11,6 +11,7 @@ mod backward;
 pub mod device;
 mod executor;
 mod forward;
+mod functions;
 mod kernels;
 mod pace;
 mod params;

@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use seqrs_core::Error;
-use seqrs_core::cell::Cell;
+use seqrs_core::cell::{CellKind, Counts};
 use seqrs_core::steps::Steps;
 
 use crate::kernels::PRODUCT_TILE;
@@ -28,8 +28,9 @@ pub(crate) struct Piece {
 
 /// The most numbers that a buffer holds for an item: those of the record, or the gradients of the
 /// gates, with what they add to those of what each unit has for itself.
-pub(crate) fn width<C: Cell>(hidden: usize) -> usize {
-    (C::SAVED + C::STATES).max(2 * C::GATES + C::PER_UNIT) * hidden
+pub(crate) fn width(kind: CellKind, hidden: usize) -> usize {
+    let Counts { gates, saved, per_unit, .. } = kind.counts();
+    (saved + kind.states()).max(2 * gates + per_unit) * hidden
 }
 
 /// Cuts `steps` of at most `most_rows` rows into ranges whose rows, were all of them live, fit in

@@ -10,7 +10,6 @@ use seqrs_core::backend::{Backend, Backward, Forward};
 use seqrs_core::rows::{Place, Rows};
 use seqrs_core::spec::Shape;
 use seqrs_core::steps::Steps;
-use seqrs_core::with_cell;
 
 use crate::kernels::Kernel;
 use crate::params::NONE;
@@ -476,11 +475,11 @@ impl Backend for Recorder {
     }
 
     fn forward(&self, run: Forward<'_, Self>) -> Result<(), Error> {
-        with_cell!(run.shape.cell, C => forward::forward::<C>(self, run))
+        forward::forward(self, run)
     }
 
     fn backward(&self, run: Backward<'_, Self>) -> Result<(), Error> {
-        with_cell!(run.shape.cell, C => backward::backward::<C>(self, run))
+        backward::backward(self, run)
     }
 }
 

@@ -9,9 +9,9 @@ use std::sync::{Arc, OnceLock};
 use seqrs::gpu::{Gpu, GpuModel, GpuTrainer};
 use seqrs::low_level::{Cpu, Input, Place, Rows, Steps, Target};
 use seqrs::{
-    Activation, Adam, AdamW, BinaryCrossEntropy, CrossEntropy, Dropout, Embedding, Error, Gru,
-    Huber, Layer, LayerNorm, Linear, Loss, Lstm, Mae, Mse, OptimizerSpec, RmsProp, Rnn, Sequential,
-    Sgd, Trainer, TrainerOptions,
+    Activation, Adam, AdamW, BinaryCrossEntropy, CrossEntropy, Dropout, Embedding, Error,
+    FunctionName, Gru, Huber, Layer, LayerNorm, Linear, Loss, Lstm, Mae, Mse, OptimizerSpec,
+    RmsProp, Rnn, Sequential, Sgd, Trainer, TrainerOptions,
 };
 use seqrs_core::interrupt;
 
@@ -112,6 +112,14 @@ fn models() -> Vec<(&'static str, Sequential<f32>)> {
         (
             "max",
             model(vec![Rnn::new(WIDTH, 4).build(), Ok(Layer::MaxPool), Linear::new(4, 2).build()]),
+        ),
+        (
+            "chosen",
+            model(vec![
+                Rnn::new(WIDTH, 6).nonlinearity(FunctionName::Softplus).build(),
+                Lstm::new(6, 5).coupled(true).peepholes(true).proj_size(3).build(),
+                Gru::new(3, 4).gate_activation(FunctionName::HardSigmoid).clip(1.5).build(),
+            ]),
         ),
     ]
 }

@@ -15,7 +15,7 @@ use seqrs_gpu::{Numbers, Recorder};
 
 /// Of the largest value: f32 sums of some hundred terms (`PACKAGE_TO_REFERENCE_F32` in
 /// tests/README.md).
-const TOLERANCE: f64 = 3e-5;
+pub(crate) const TOLERANCE: f64 = 3e-5;
 
 /// The device of all tests.
 pub(crate) fn gpu() -> Option<&'static Gpu> {

@@ -7,6 +7,7 @@ mod case;
 mod choices;
 mod devices;
 mod failures;
+mod functions;
 mod hard;
 mod pieces;
 mod values;

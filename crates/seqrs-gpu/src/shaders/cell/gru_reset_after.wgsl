@@ -7,21 +7,21 @@ struct Opened { nothing: f32 }
 struct PerUnit { nothing: f32 }
 
 fn forward(gx: Gates, gh: Gates, s: State, opened: Opened, p: PerUnit) -> Stepped {
-    let r = sigmoid(gx.r + gh.r);
-    let z = sigmoid(gx.z + gh.z);
-    let n = hyperbolic_tangent(gx.n + r * gh.n);
-    let h = z * s.h + (1.0 - z) * n;
-    return Stepped(State(h), Saved(r, z, n, gh.n));
+    let r = gate(gx.r + gh.r);
+    let z = gate(gx.z + gh.z);
+    let n = candidate(gx.n + r.value * gh.n);
+    let h = z.value * s.h + (1.0 - z.value) * n.value;
+    return Stepped(State(h), Saved(r.kept, z.kept, n.kept, gh.n));
 }
 
 fn backward(saved: Saved, s: State, s_new: State, p: PerUnit, d_s: State) -> Gradients {
-    let r = saved.r;
-    let z = saved.z;
-    let n = saved.n;
-    let d_n = d_s.h * (1.0 - z) * (1.0 - n * n);
-    let d_r = d_n * saved.m * r * (1.0 - r);
-    let d_z = d_s.h * (s.h - n) * z * (1.0 - z);
+    let r = gate_again(saved.r);
+    let z = gate_again(saved.z);
+    let n = candidate_again(saved.n);
+    let d_n = d_s.h * (1.0 - z.value) * n.slope;
+    let d_r = d_n * saved.m * r.slope;
+    let d_z = d_s.h * (s.h - n.value) * z.slope;
     let d_gx = Gates(d_r, d_z, d_n);
-    let d_gh = Gates(d_r, d_z, d_n * r);
-    return Gradients(d_gx, d_gh, State(d_s.h * z), PerUnit(0.0));
+    let d_gh = Gates(d_r, d_z, d_n * r.value);
+    return Gradients(d_gx, d_gh, State(d_s.h * z.value), PerUnit(0.0));
 }

@@ -8,32 +8,34 @@ struct Opened { r: f32, z: f32 }
 struct PerUnit { nothing: f32 }
 
 fn open(gx: Gates, gh: Gates, s: State) -> Operand {
-    let r = sigmoid(gx.r + gh.r);
-    let z = sigmoid(gx.z + gh.z);
-    return Operand(r * s.h, Opened(r, z));
+    let r = gate(gx.r + gh.r);
+    let z = gate(gx.z + gh.z);
+    return Operand(r.value * s.h, Opened(r.kept, z.kept));
 }
 
 fn forward(gx: Gates, gh: Gates, s: State, opened: Opened, p: PerUnit) -> Stepped {
-    let r = opened.r;
-    let z = opened.z;
-    let n = hyperbolic_tangent(gx.n + gh.n);
-    let h = z * s.h + (1.0 - z) * n;
-    return Stepped(State(h), Saved(r, z, n));
+    let z = gate_again(opened.z).value;
+    let n = candidate(gx.n + gh.n);
+    let h = z * s.h + (1.0 - z) * n.value;
+    return Stepped(State(h), Saved(opened.r, opened.z, n.kept));
 }
 
 fn backward(saved: Saved, s: State, s_new: State, p: PerUnit, d_s: State) -> Gradients {
-    let z = saved.z;
-    let n = saved.n;
-    let d = Gates(0.0, d_s.h * (s.h - n) * z * (1.0 - z), d_s.h * (1.0 - z) * (1.0 - n * n));
-    return Gradients(d, d, State(d_s.h * z), PerUnit(0.0));
+    let z = gate_again(saved.z);
+    let n = candidate_again(saved.n);
+    let d = Gates(
+        0.0,
+        d_s.h * (s.h - n.value) * z.slope,
+        d_s.h * (1.0 - z.value) * n.slope,
+    );
+    return Gradients(d, d, State(d_s.h * z.value), PerUnit(0.0));
 }
 
 fn operand(saved: Saved, s: State) -> f32 {
-    return saved.r * s.h;
+    return gate_again(saved.r).value * s.h;
 }
 
 fn close(saved: Saved, s: State, d_operand: f32) -> Closed {
-    let r = saved.r;
-    let d_r = d_operand * s.h * r * (1.0 - r);
-    return Closed(Gates(d_r, 0.0, 0.0), d_operand * r);
+    let r = gate_again(saved.r);
+    return Closed(Gates(d_operand * s.h * r.slope, 0.0, 0.0), d_operand * r.value);
 }

@@ -7,31 +7,31 @@ struct Opened { nothing: f32 }
 struct PerUnit { nothing: f32 }
 
 fn forward(gx: Gates, gh: Gates, s: State, opened: Opened, p: PerUnit) -> Stepped {
-    let i = sigmoid(gx.i + gh.i);
-    let f = sigmoid(gx.f + gh.f);
-    let g = hyperbolic_tangent(gx.g + gh.g);
-    let o = sigmoid(gx.o + gh.o);
-    let c = f * s.c + i * g;
-    let h = o * hyperbolic_tangent(c);
-    return Stepped(State(h, c), Saved(i, f, g, o));
+    let i = gate(gx.i + gh.i);
+    let f = gate(gx.f + gh.f);
+    let g = candidate(gx.g + gh.g);
+    let o = gate(gx.o + gh.o);
+    let c = f.value * s.c + i.value * g.value;
+    let h = o.value * output(c);
+    return Stepped(State(h, c), Saved(i.kept, f.kept, g.kept, o.kept));
 }
 
 fn backward(saved: Saved, s: State, s_new: State, p: PerUnit, d_s: State) -> Gradients {
-    let i = saved.i;
-    let f = saved.f;
-    let g = saved.g;
-    let o = saved.o;
-    let t = hyperbolic_tangent(s_new.c);
-    let d_c = d_s.c + d_s.h * o * (1.0 - t * t);
+    let i = gate_again(saved.i);
+    let f = gate_again(saved.f);
+    let g = candidate_again(saved.g);
+    let o = gate_again(saved.o);
+    let t = output_sloped(s_new.c);
+    let d_c = d_s.c + d_s.h * o.value * t.slope;
     let d = Gates(
-        d_c * g * i * (1.0 - i),
-        d_c * s.c * f * (1.0 - f),
-        d_c * i * (1.0 - g * g),
-        d_s.h * t * o * (1.0 - o),
+        d_c * g.value * i.slope,
+        d_c * s.c * f.slope,
+        d_c * i.value * g.slope,
+        d_s.h * t.value * o.slope,
     );
-    return Gradients(d, d, State(0.0, d_c * f), PerUnit(0.0));
+    return Gradients(d, d, State(0.0, d_c * f.value), PerUnit(0.0));
 }
 
 fn unprojected(saved: Saved, s_new: State) -> f32 {
-    return saved.o * hyperbolic_tangent(s_new.c);
+    return gate_again(saved.o).value * output(s_new.c);
 }

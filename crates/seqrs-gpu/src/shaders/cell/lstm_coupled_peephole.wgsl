@@ -1,0 +1,33 @@
+// Long short-term memory with coupled gates that see the cell state: `LstmCoupledPeephole` of
+// seqrs-core/src/cell/lstm_coupled.rs, line for line.
+
+struct Gates { i: f32, g: f32, o: f32 }
+struct State { h: f32, c: f32 }
+struct Saved { i: f32, g: f32, o: f32 }
+struct Opened { nothing: f32 }
+struct PerUnit { ci: f32, co: f32 }
+
+fn forward(gx: Gates, gh: Gates, s: State, opened: Opened, p: PerUnit) -> Stepped {
+    let i = gate(gx.i + gh.i + p.ci * s.c);
+    let g = candidate(gx.g + gh.g);
+    let c = (1.0 - i.value) * s.c + i.value * g.value;
+    let o = gate(gx.o + gh.o + p.co * c);
+    let h = o.value * output(c);
+    return Stepped(State(h, c), Saved(i.kept, g.kept, o.kept));
+}
+
+fn backward(saved: Saved, s: State, s_new: State, p: PerUnit, d_s: State) -> Gradients {
+    let i = gate_again(saved.i);
+    let g = candidate_again(saved.g);
+    let o = gate_again(saved.o);
+    let t = output_sloped(s_new.c);
+    let d_o = d_s.h * t.value * o.slope;
+    let d_c = d_s.c + d_s.h * o.value * t.slope + d_o * p.co;
+    let d = Gates(d_c * (g.value - s.c) * i.slope, d_c * i.value * g.slope, d_o);
+    let d_before = State(0.0, d_c * (1.0 - i.value) + d.i * p.ci);
+    return Gradients(d, d, d_before, PerUnit(d.i * s.c, d_o * s_new.c));
+}
+
+fn unprojected(saved: Saved, s_new: State) -> f32 {
+    return gate_again(saved.o).value * output(s_new.c);
+}
