@@ -10,31 +10,41 @@ direction. W_ih starts Glorot uniform and W_hh orthogonal, gate by gate; biases 
 an LSTM's forget gate. An LSTM's peepholes, which PyTorch has not, start Glorot uniform with both
 fans H (as in Keras's PeepholeLSTMCell): in +-sqrt(3 / H).
 
+The functions of a cell are those of `seqrs.functions`, each the name of one, or a tuple of its name
+and its numbers: `gate_activation="hard_sigmoid"`, `nonlinearity=("leaky_relu", 0.2)`. With `clip`
+the sum that a gate's or the candidate's function is applied to, biases and all else in it, is cut
+to [-clip, clip] first; where it was beyond, its gradient is 0. What PyTorch lacks is the coupled
+LSTM, peepholes, `clip`, and all functions but those by default and an RNN's "relu".
+
 A tape holds, for N live steps of all rows together (B*T where all are live), in numbers of the
 layer's dtype (4 or 8 bytes each; `tape.nbytes` is that many bytes):
 
     N (I + L D (A H + P)) + B L D S                       and N 2 D P (L - 1) more with dropout
 
 P is the size of h: H, or an LSTM's `proj_size`. A H numbers are kept besides h at each step: A is 0
-for an RNN, 5 for an LSTM, 3 for a GRU, 4 for one with `reset_after=True`. S is the size of the
-state before the first step: H, or P + H for an LSTM. So an LSTM in float32 keeps 24 H bytes for
-each live step, layer and direction, and its input once.
+for an RNN of "tanh" or "relu" and 1 for any other or one with `clip`, 5 for an LSTM, 4 for one with
+`coupled=True`, 3 for a GRU, 4 for one with `reset_after=True`; other functions and `clip` change
+nothing else. S is the size of the state before the first step: H, or P + H for an LSTM. So an LSTM
+in float32 keeps 24 H bytes for each live step, layer and direction, and its input once.
 
 Besides tape and results, calls need memory for a moment only, however many shapes they have seen: a
 copy of x; for each thread gates from the input, at most 512 KiB, or what its rows (256 at a time)
-need for one step where that is more; at inference up to 2 N D P numbers between layers. `backward`
-needs a copy of dy (and another in the order of the steps, if batch-first), and for one layer at a
-time N D G H numbers for the gradients of its gates (twice as many with `reset_after=True`, 3 N D H
-more with peepholes) and those of its input and output. What training is done with is kept for its
-next step: at most 256 MB, for all layers and models of the process together.
+need for one step where that is more; as many again for one step of those rows where the cell has
+other functions than by default, or `clip`; at inference up to 2 N D P numbers between layers.
+`backward` needs a copy of dy (and another in the order of the steps, if batch-first), and for one
+layer at a time N D G H numbers for the gradients of its gates (twice as many with
+`reset_after=True`; with peepholes 3 N D H more, or 2 N D H if coupled) and those of its input and
+output. G is 1 for an RNN, 4 for an LSTM, 3 for a coupled one and a GRU. What training is done with
+is kept for its next step: at most 256 MB, for all layers and models of the process together.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .functions import Function, function
 from .layers import Layer, Option
-from .options import choice, dtype_name, flag, integer, real
+from .options import dtype_name, flag, integer, real
 from .options import seed as checked_seed
 
 if TYPE_CHECKING:
@@ -56,6 +66,34 @@ class Recurrent(Layer):
     dropout = Option[float]("Share of the outputs between two layers that training drops.")
     batch_first = Option[bool]("Whether x is (B, T, I) rather than (T, B, I).")
     seed = Option[int]("The seed of the initial weights and of dropout.")
+
+    def _options(self) -> dict[str, Any]:
+        # What is as it is by default is not said, in files either.
+        options = _UNSAID[self.kind] | super()._options()
+        # JSON has lists for the tuples of functions and their numbers.
+        return {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in options.items()
+        }
+
+
+#: For each kind of layer the options that are left out where they are these.
+_UNSAID: dict[str, dict[str, Any]] = {
+    "rnn": {"clip": None},
+    "lstm": {
+        "peepholes": False,
+        "coupled": False,
+        "gate_activation": "sigmoid",
+        "candidate_activation": "tanh",
+        "output_activation": "tanh",
+        "clip": None,
+    },
+    "gru": {"gate_activation": "sigmoid", "candidate_activation": "tanh", "clip": None},
+}
+
+
+def _clip(clip: float | None) -> float | None:
+    return None if clip is None else real("clip", clip, above=0.0)
 
 
 def _shared(
@@ -84,7 +122,7 @@ class RNN(Recurrent):
     """The simple recurrent network of Elman (1990), by back-propagation through time.
 
         a<t> = g1(W_aa a<t-1> + W_ax x<t> + b_a)              the textbook
-        h = tanh(W_ih x + b_ih + W_hh h' + b_hh)              in the names of the parameters
+        h = g1(W_ih x + b_ih + W_hh h' + b_hh)                in the names of the parameters
 
     A prime marks the previous step. W_aa is `weight_hh`, W_ax `weight_ih`, b_a the sum of both
     biases; y^<t> = g2(W_ya a<t> + b_y) is a `Linear` after it, with the softmax in `CrossEntropy`.
@@ -93,7 +131,8 @@ class RNN(Recurrent):
         input_size: I.
         hidden_size: H.
         num_layers: L.
-        nonlinearity: "tanh" or "relu".
+        nonlinearity: g1, "tanh", "relu" or another function (`seqrs.functions`).
+        clip: what the sum is cut to before g1, [-clip, clip]; None for no bound.
         bias: whether b_ih and b_hh are there.
         bidirectional: whether each layer also reads from the last live step to the first.
         dropout: in [0, 1), applied in training to the outputs of each layer but the last.
@@ -113,6 +152,7 @@ class RNN(Recurrent):
         "hidden_size",
         "num_layers",
         "nonlinearity",
+        "clip",
         "bias",
         "bidirectional",
         "dropout",
@@ -122,7 +162,8 @@ class RNN(Recurrent):
     )
     __slots__ = ()
 
-    nonlinearity = Option[str]("'tanh' or 'relu'.")
+    nonlinearity = Option[Function]("The function of the sum.")
+    clip = Option["float | None"]("The bound of the sum, or None.")
 
     def __init__(
         self,
@@ -130,7 +171,8 @@ class RNN(Recurrent):
         hidden_size: int,
         num_layers: int = 1,
         *,
-        nonlinearity: str = "tanh",
+        nonlinearity: Function = "tanh",
+        clip: float | None = None,
         bias: bool = True,
         bidirectional: bool = False,
         dropout: float = 0.0,
@@ -141,7 +183,8 @@ class RNN(Recurrent):
         options = _shared(
             input_size, hidden_size, num_layers, bias, bidirectional, dropout, batch_first, seed
         )
-        options["nonlinearity"] = choice("nonlinearity", nonlinearity, ("tanh", "relu"))
+        options["nonlinearity"] = function("nonlinearity", nonlinearity)
+        options["clip"] = _clip(clip)
         self._build(options, dtype_name(dtype))
 
 
@@ -156,8 +199,11 @@ class LSTM(Recurrent):
         s, c~ of  W_ih x + b_ih + W_hh h' + b_hh              in the names of the parameters
                   + w_ci * c', w_cf * c', w_co * c            with peepholes, in i, f, o
 
+        c  = (1 - i) * c' + i * c~                            coupled, without f
+
     A prime marks the previous step, s is the sigmoid, and the gates are the rows of each parameter
-    in PyTorch's order i f g o, where g stands for c~.
+    in PyTorch's order i f g o, where g stands for c~, and i g o if they are coupled. Other
+    functions may stand for s, for the tanh of c~, and for that of c.
 
     Args:
         input_size: I.
@@ -171,7 +217,16 @@ class LSTM(Recurrent):
         peepholes: whether the gates see the cell state too (Gers & Schmidhuber 2000), each unit its
             own: `weight_ci_l{k}`, `weight_cf_l{k}` and `weight_co_l{k}` (H). i and f read the state
             before the step, o the new one.
-        forget_bias: the initial value of the forget gate's part of b_ih.
+        coupled: whether there is no forget gate, and f = 1 - i: what is taken in is what is
+            forgotten (the CIFG of Greff et al. 2017, ONNX's `input_forget`). Parameters have 3H
+            rows then, and there is no `weight_cf`.
+        gate_activation: the function of the gates (`seqrs.functions`).
+        candidate_activation: that of c~.
+        output_activation: that of c, on its way into h.
+        clip: what the sums of gates and c~ are cut to before their functions, [-clip, clip], with
+            biases and peepholes in them; None for no bound. c is not cut.
+        forget_bias: the initial value of the forget gate's part of b_ih. If coupled, that of the
+            input gate is minus it, which starts f at the same.
         batch_first: whether x is (B, T, I) rather than (T, B, I).
         dtype: "float32" or "float64".
         seed: of the initial weights and of dropout.
@@ -192,6 +247,11 @@ class LSTM(Recurrent):
         "dropout",
         "proj_size",
         "peepholes",
+        "coupled",
+        "gate_activation",
+        "candidate_activation",
+        "output_activation",
+        "clip",
         "forget_bias",
         "batch_first",
         "dtype",
@@ -202,6 +262,11 @@ class LSTM(Recurrent):
     proj_size = Option[int]("Units of the projected hidden state, or 0 for no projection.")
     forget_bias = Option[float]("What the forget gate's bias started from.")
     peepholes = Option[bool]("Whether gates see the cell state.")
+    coupled = Option[bool]("Whether 1 - i stands for the forget gate.")
+    gate_activation = Option[Function]("The function of the gates.")
+    candidate_activation = Option[Function]("The function of the candidate.")
+    output_activation = Option[Function]("The function of the cell state, on its way into h.")
+    clip = Option["float | None"]("The bound of the sums of gates and candidate, or None.")
 
     def __init__(
         self,
@@ -214,6 +279,11 @@ class LSTM(Recurrent):
         dropout: float = 0.0,
         proj_size: int = 0,
         peepholes: bool = False,
+        coupled: bool = False,
+        gate_activation: Function = "sigmoid",
+        candidate_activation: Function = "tanh",
+        output_activation: Function = "tanh",
+        clip: float | None = None,
         forget_bias: float = 1.0,
         batch_first: bool = True,
         dtype: npt.DTypeLike = "float32",
@@ -224,12 +294,13 @@ class LSTM(Recurrent):
         )
         options["proj_size"] = integer("proj_size", proj_size, 0)
         options["peepholes"] = flag("peepholes", peepholes)
+        options["coupled"] = flag("coupled", coupled)
+        options["gate_activation"] = function("gate_activation", gate_activation)
+        options["candidate_activation"] = function("candidate_activation", candidate_activation)
+        options["output_activation"] = function("output_activation", output_activation)
+        options["clip"] = _clip(clip)
         options["forget_bias"] = real("forget_bias", forget_bias)
         self._build(options, dtype_name(dtype))
-
-    def _options(self) -> dict[str, Any]:
-        # A layer without peepholes says nothing of them, in files too.
-        return {"peepholes": False} | super()._options()
 
 
 class GRU(Recurrent):
@@ -244,7 +315,8 @@ class GRU(Recurrent):
         reset_after=True    n = tanh(W_in x + b_in + r * (W_hn h' + b_hn))      arXiv 1406.1078v1
 
     A prime marks the previous step and s is the sigmoid. The state is h here, and the gates are the
-    rows of each parameter in PyTorch's order r z n, where z is u and n is c~.
+    rows of each parameter in PyTorch's order r z n, where z is u and n is c~. Other functions may
+    stand for s and for tanh.
 
     The first form is the textbook's and has one bias per gate, so no `bias_hh_l*`; the second is
     PyTorch's and cuDNN's. They are different functions: weights of one are refused by the other.
@@ -254,6 +326,10 @@ class GRU(Recurrent):
         hidden_size: H.
         num_layers: L.
         reset_after: whether the reset gate acts after the product.
+        gate_activation: the function of the gates (`seqrs.functions`).
+        candidate_activation: that of c~.
+        clip: what the sums of gates and c~ are cut to before their functions, [-clip, clip]; None
+            for no bound. That of c~ is cut as a whole, after the reset gate.
         bias: whether gates have biases.
         bidirectional: whether each layer also reads from the last live step to the first.
         dropout: in [0, 1), applied in training to the outputs of each layer but the last.
@@ -273,6 +349,9 @@ class GRU(Recurrent):
         "hidden_size",
         "num_layers",
         "reset_after",
+        "gate_activation",
+        "candidate_activation",
+        "clip",
         "bias",
         "bidirectional",
         "dropout",
@@ -283,6 +362,9 @@ class GRU(Recurrent):
     __slots__ = ()
 
     reset_after = Option[bool]("Whether the reset gate acts after the product.")
+    gate_activation = Option[Function]("The function of the gates.")
+    candidate_activation = Option[Function]("The function of the candidate.")
+    clip = Option["float | None"]("The bound of the sums of gates and candidate, or None.")
 
     def __init__(
         self,
@@ -291,6 +373,9 @@ class GRU(Recurrent):
         num_layers: int = 1,
         *,
         reset_after: bool = False,
+        gate_activation: Function = "sigmoid",
+        candidate_activation: Function = "tanh",
+        clip: float | None = None,
         bias: bool = True,
         bidirectional: bool = False,
         dropout: float = 0.0,
@@ -302,4 +387,7 @@ class GRU(Recurrent):
             input_size, hidden_size, num_layers, bias, bidirectional, dropout, batch_first, seed
         )
         options["reset_after"] = flag("reset_after", reset_after)
+        options["gate_activation"] = function("gate_activation", gate_activation)
+        options["candidate_activation"] = function("candidate_activation", candidate_activation)
+        options["clip"] = _clip(clip)
         self._build(options, dtype_name(dtype))

@@ -24,6 +24,12 @@ FOLDER = Path(__file__).parent / "diagnosis"
 B, T, I = 3, 5, 2  # noqa: E741 (the letters of the design)
 D: Any = {"dtype": "float64"}
 LENGTHS = [4, 0, 5]
+FUNCTIONS: Any = {
+    "gate_activation": ("hard_sigmoid", 0.25),
+    "candidate_activation": ("scaled_tanh", 1.5, 0.75),
+    "output_activation": ("leaky_relu", 0.125),
+    "clip": 1.5,
+}
 
 
 def main() -> None:
@@ -59,6 +65,13 @@ def main() -> None:
     case("time_first", stack, x.swapaxes(0, 1), classes.T, seqrs.CrossEntropy(reduction="sum"))
     relu = [seqrs.RNN(I, 5, nonlinearity="relu", bias=False, **D), seqrs.Linear(5, 1, **D)]
     case("relu", relu, x, random.normal(size=(B, T, 1)), seqrs.MSE(), mask=mask)
+    chosen = [
+        seqrs.LSTM(I, 3, coupled=True, peepholes=True, **FUNCTIONS, **D),
+        seqrs.GRU(3, 3, candidate_activation=("elu", 0.5), clip=1.5, **D),
+        seqrs.LSTM(3, 3, gate_activation="softplus", candidate_activation="softsign", **D),
+        seqrs.RNN(3, 4, nonlinearity="relu", clip=2.0, **D),
+    ]
+    case("chosen", chosen, x, classes, seqrs.CrossEntropy(), lengths=LENGTHS)
 
     (FOLDER / "cases.json").write_text(json.dumps(cases, indent=1) + "\n", "utf-8")
 

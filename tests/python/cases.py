@@ -26,6 +26,11 @@ GOLDEN = HERE.parent / "golden"
 
 B, T, I, H, P = 4, 6, 5, 7, 3  # noqa: E741 (the letters of the design)
 
+#: An assortment of functions and a bound, for the gates, for the candidate, for all of an LSTM.
+OF_GATES: dict[str, Any] = {"gate_activation": ("hard_sigmoid", 0.25, 0.5), "clip": 1.5}
+OF_ALL_GATES: dict[str, Any] = OF_GATES | {"candidate_activation": ("leaky_relu", 0.125)}
+OF_AN_LSTM: dict[str, Any] = OF_ALL_GATES | {"output_activation": "softsign"}
+
 #: Name -> (the class, of the package and of the reference; its options).
 CELLS: dict[str, tuple[str, dict[str, Any]]] = {
     "rnn-tanh": ("RNN", {}),
@@ -34,8 +39,34 @@ CELLS: dict[str, tuple[str, dict[str, Any]]] = {
     "lstm-projected": ("LSTM", {"proj_size": P}),
     "lstm-peephole": ("LSTM", {"peepholes": True}),
     "lstm-peephole-projected": ("LSTM", {"peepholes": True, "proj_size": P}),
+    "lstm-coupled": ("LSTM", {"coupled": True}),
+    "lstm-coupled-peephole-projected": (
+        "LSTM",
+        {"coupled": True, "peepholes": True, "proj_size": P},
+    ),
     "gru-reset-before": ("GRU", {}),
     "gru-reset-after": ("GRU", {"reset_after": True}),
+    "rnn-chosen": ("RNN", {"nonlinearity": ("leaky_relu", 0.125), "clip": 1.5}),
+    "lstm-chosen": ("LSTM", OF_AN_LSTM),
+    "lstm-peephole-chosen": ("LSTM", OF_AN_LSTM | {"peepholes": True}),
+    "lstm-coupled-chosen-projected": ("LSTM", OF_AN_LSTM | {"coupled": True, "proj_size": P}),
+    "lstm-coupled-peephole-chosen": ("LSTM", OF_AN_LSTM | {"coupled": True, "peepholes": True}),
+    "gru-reset-before-chosen": ("GRU", OF_ALL_GATES),
+    "gru-reset-after-chosen": ("GRU", OF_ALL_GATES | {"reset_after": True}),
+}
+#: For each class the options that change what it computes.
+OWN: dict[str, tuple[str, ...]] = {
+    "RNN": ("nonlinearity", "clip"),
+    "LSTM": (
+        "proj_size",
+        "peepholes",
+        "coupled",
+        "gate_activation",
+        "candidate_activation",
+        "output_activation",
+        "clip",
+    ),
+    "GRU": ("reset_after", "gate_activation", "candidate_activation", "clip"),
 }
 DTYPES = ("float32", "float64")
 #: Which steps are live, for B rows and T steps.
@@ -97,9 +128,8 @@ def randomise(layer: Any, seed: int = 1) -> None:
 def twin(layer: Any) -> Any:
     """The reference's layer with the options and parameters of a package's layer."""
     names = ("num_layers", "bias", "bidirectional", "batch_first")
-    own = {"RNN": ("nonlinearity",), "LSTM": ("proj_size", "peepholes"), "GRU": ("reset_after",)}
     kind = type(layer).__name__
-    options = {name: getattr(layer, name) for name in (*names, *own[kind])}
+    options = {name: getattr(layer, name) for name in (*names, *OWN[kind])}
     other = getattr(reference, kind)(layer.input_size, layer.hidden_size, **options)
     weights = layer.state_dict()
     assert list(other.state_dict()) == list(weights)

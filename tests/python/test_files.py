@@ -414,6 +414,22 @@ CONTENTS: dict[str, tuple[str, Callable[[dict[str, Any]], None]]] = {
     ),
     "peepholes of a file without": ("data of the file", structure(peepholes=True)),
     "peepholes 1": ("invalid type: integer `1`", structure(peepholes=1)),
+    "coupled of a file without": ("data of the file", structure(coupled=True)),
+    "clip 0": ("structure.clip", structure(clip=0.0)),
+    "clip text": ('invalid type: string "1"', structure(clip="1")),
+    "a function unknown": ("data did not match any variant", structure(gate_activation="gelu")),
+    "a number of a function that has none": (
+        "structure.alpha of gate_activation",
+        structure(gate_activation=["tanh", 1.0]),
+    ),
+    "a number too many": (
+        "structure.beta of output_activation",
+        structure(output_activation=["elu", 1.0, 2.0]),
+    ),
+    "three numbers": (
+        "data did not match any variant",
+        structure(output_activation=["affine", 1.0, 2.0, 3.0]),
+    ),
     "unknown option": ("unknown field `exec`", structure(exec="import os")),
     "nested structure": ("recursion limit exceeded", nested_structure),
     "structure no JSON": ("a layer or a list of layers", metadata(structure="LSTM(2, 3)")),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 import pickle
 import re
@@ -389,6 +390,8 @@ class TestParameters:
         for gate in np.split(p["weight_hh_l0"], 4):
             assert_close(gate.T @ gate, np.eye(40), tolerances.ORTHOGONAL_F64)
         assert p["bias_ih_l0"].tolist() == [0.0] * 40 + [2.0] * 40 + [0.0] * 80
+        coupled = seqrs.LSTM(50, 40, coupled=True, forget_bias=2.0).state_dict()
+        assert coupled["bias_ih_l0"].tolist() == [-2.0] * 40 + [0.0] * 80
         assert not p["bias_hh_l0"].any()
         assert not seqrs.GRU(3, 4).state_dict()["bias_ih_l0"].any()
 
@@ -568,14 +571,47 @@ class TestValueSemantics:
 
     def test_repr(self) -> None:
         assert repr(seqrs.GRU(2, 3, reset_after=True)) == (
-            "GRU(input_size=2, hidden_size=3, num_layers=1, reset_after=True, bias=True, "
+            "GRU(input_size=2, hidden_size=3, num_layers=1, reset_after=True, "
+            "gate_activation='sigmoid', candidate_activation='tanh', clip=None, bias=True, "
             "bidirectional=False, dropout=0.0, batch_first=True, dtype='float32', seed=0)"
         )
+
+    @pytest.mark.parametrize(
+        ("given", "shown"),
+        [
+            ("elu", "elu"),
+            (("elu",), "elu"),
+            (("elu", 1), "elu"),
+            (("elu", 2), ("elu", 2.0)),
+            (("hard_sigmoid", 0.25), ("hard_sigmoid", 0.25, 0.5)),
+            (("hard_sigmoid", 0.2, np.float32(0.5)), "hard_sigmoid"),
+            (("scaled_tanh", 1 / 3, 1e-300), ("scaled_tanh", 1 / 3, 1e-300)),
+            (("affine", 1.0, -0.0), ("affine", 1.0, -0.0)),
+        ],
+    )
+    def test_a_function_has_one_form(self, given: Any, shown: Any) -> None:
+        """It is compared and shown as its name where its numbers are those by default."""
+        layer: Any = seqrs.GRU(2, 3, gate_activation=given)
+        assert repr(layer.gate_activation) == repr(shown)
+        assert layer == seqrs.GRU(2, 3, gate_activation=shown)
+        assert eval(repr(layer), vars(seqrs)) == layer
+
+    @pytest.mark.parametrize("kind", [seqrs.RNN, seqrs.LSTM, seqrs.GRU])
+    def test_a_file_says_nothing_of_what_is_as_by_default(self, kind: Any) -> None:
+        said = json.loads(kind(2, 3)._handle.spec_json)
+        new = ("peepholes", "coupled", "clip", "gate_activation", "candidate_activation")
+        assert not {*new, "output_activation"} & said.keys()
+        assert {"kind", "input_size", "dropout", "seed"} <= said.keys()
 
     def test_equality(self) -> None:
         assert seqrs.LSTM(2, 3) == seqrs.LSTM(2, 3)
         assert seqrs.LSTM(2, 3) != seqrs.LSTM(2, 3, seed=1)  # other weights
         assert seqrs.LSTM(2, 3) != seqrs.LSTM(2, 3, dropout=0.5)
+        assert seqrs.LSTM(2, 3) != seqrs.LSTM(2, 3, clip=3.0)
+        assert seqrs.LSTM(2, 3) != seqrs.LSTM(2, 3, output_activation="relu")
+        assert seqrs.LSTM(2, 3, gate_activation=("elu", 2.0)) != seqrs.LSTM(
+            2, 3, gate_activation=("elu", 3.0)
+        )
         assert seqrs.LSTM(2, 3) != seqrs.LSTM(2, 3, dtype="float64")
         assert seqrs.LSTM(2, 3) != seqrs.GRU(2, 3)
         assert seqrs.LSTM(2, 3) != 3

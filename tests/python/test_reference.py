@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 import tolerances
-from seqrs import reference
+from seqrs import functions, reference
+from seqrs.reference.functions import FUNCTIONS, Function
 from tolerances import assert_close, assert_same_bits
 
 TESTS = Path(__file__).resolve().parents[1]
@@ -22,6 +25,11 @@ B, T, I, H, P = 3, 4, 2, 3, 2  # noqa: E741 (the letters of the design)
 
 Array = npt.NDArray[np.float64]
 
+#: An assortment of functions and a bound, for the gates, for the candidate, for all of an LSTM.
+OF_GATES: dict[str, Any] = {"gate_activation": ("hard_sigmoid", 0.25, 0.5), "clip": 1.5}
+OF_ALL_GATES: dict[str, Any] = OF_GATES | {"candidate_activation": ("leaky_relu", 0.125)}
+OF_AN_LSTM: dict[str, Any] = OF_ALL_GATES | {"output_activation": "softsign"}
+
 CELLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "rnn-tanh": (reference.RNN, {}),
     "rnn-relu": (reference.RNN, {"nonlinearity": "relu"}),
@@ -29,9 +37,25 @@ CELLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "lstm-projected": (reference.LSTM, {"proj_size": P}),
     "lstm-peephole": (reference.LSTM, {"peepholes": True}),
     "lstm-peephole-projected": (reference.LSTM, {"peepholes": True, "proj_size": P}),
+    "lstm-coupled": (reference.LSTM, {"coupled": True}),
     "gru-reset-before": (reference.GRU, {}),
     "gru-reset-after": (reference.GRU, {"reset_after": True}),
+    "rnn-chosen": (reference.RNN, {"nonlinearity": ("leaky_relu", 0.125), "clip": 1.5}),
+    "lstm-chosen": (reference.LSTM, OF_AN_LSTM),
+    "lstm-peephole-chosen": (reference.LSTM, OF_AN_LSTM | {"peepholes": True}),
+    "lstm-coupled-chosen-projected": (
+        reference.LSTM,
+        OF_AN_LSTM | {"coupled": True, "proj_size": P},
+    ),
+    "lstm-coupled-peephole-chosen": (
+        reference.LSTM,
+        OF_AN_LSTM | {"coupled": True, "peepholes": True},
+    ),
+    "gru-reset-before-chosen": (reference.GRU, OF_ALL_GATES),
+    "gru-reset-after-chosen": (reference.GRU, OF_ALL_GATES | {"reset_after": True}),
 }
+#: Cells that are walked as others are; they are tried in fewer structures.
+ALIKE = [cell for cell in CELLS if "coupled" in cell or "chosen" in cell]
 STRUCTURES: dict[str, dict[str, Any]] = {
     "one": {},
     "no-bias": {"bias": False},
@@ -45,6 +69,14 @@ LIVE: dict[str, dict[str, Any]] = {
     "lengths": {"lengths": [2, T, 0]},
     "mask-with-holes": {"mask": np.array([[0, 1, 0, 1], [1, 0, 0, 1], [1, 1, 1, 0]])},
 }
+
+
+#: Structure and live steps for these.
+OF_THOSE_ALIKE = [
+    ("two-layers-bidirectional", "mask-with-holes"),
+    ("no-bias", "lengths"),
+    ("time-first", "all-live"),
+]
 
 
 @pytest.fixture(params=CELLS)
@@ -146,6 +178,14 @@ class TestGolden:
 class TestFiniteDifferences:
     """dL of L = sum(dy * y) + sum(dstate * state), entry by entry, of everything L depends on."""
 
+    @pytest.mark.parametrize(
+        ("cell", "structure", "live"),
+        [
+            (cell, structure, live)
+            for cell, structure, live in itertools.product(CELLS, STRUCTURES, LIVE)
+            if cell not in ALIKE or (structure, live) in OF_THOSE_ALIKE
+        ],
+    )
     def test_gradients(self, cell: str, structure: str, live: str) -> None:
         layer = make(cell, **STRUCTURES[structure])
         check_gradients(layer, Given(layer), live_for(layer, live))
@@ -164,6 +204,103 @@ class TestFiniteDifferences:
         passed = layer.backward(tape, given.dy, given.dstate).state
         for got, expected in zip(parts(passed), parts(given.dstate), strict=True):
             assert_same_bits(got, expected)
+
+
+class TestFunctions:
+    """Each function in each place, and what a bound does."""
+
+    #: What each is at -2, -0.5, 0, 0.5 and 2.
+    VALUES: ClassVar[dict[Any, list[float]]] = {
+        "relu": [0, 0, 0, 0.5, 2],
+        "tanh": [math.tanh(x) for x in (-2, -0.5, 0, 0.5, 2)],
+        "sigmoid": [1 / (1 + math.exp(-x)) for x in (-2, -0.5, 0, 0.5, 2)],
+        "affine": [-2, -0.5, 0, 0.5, 2],
+        ("affine", 3.0, 1.0): [-5, -0.5, 1, 2.5, 7],
+        "leaky_relu": [-0.02, -0.005, 0, 0.5, 2],
+        ("leaky_relu", 0.5): [-1, -0.25, 0, 0.5, 2],
+        "thresholded_relu": [0, 0, 0, 0, 2],
+        ("thresholded_relu", 0.5): [0, 0, 0, 0.5, 2],
+        ("thresholded_relu", -1.0): [0, -0.5, 0, 0.5, 2],
+        "scaled_tanh": [math.tanh(x) for x in (-2, -0.5, 0, 0.5, 2)],
+        ("scaled_tanh", 3.0, 4.0): [3 * math.tanh(4 * x) for x in (-2, -0.5, 0, 0.5, 2)],
+        "hard_sigmoid": [0.1, 0.4, 0.5, 0.6, 0.9],
+        ("hard_sigmoid", 1.0, 0.25): [0, 0, 0.25, 0.75, 1],
+        "elu": [math.exp(-2) - 1, math.exp(-0.5) - 1, 0, 0.5, 2],
+        ("elu", 2.0): [2 * math.exp(-2) - 2, 2 * math.exp(-0.5) - 2, 0, 0.5, 2],
+        "softsign": [-2 / 3, -1 / 3, 0, 1 / 3, 2 / 3],
+        "softplus": [math.log(1 + math.exp(x)) for x in (-2, -0.5, 0, 0.5, 2)],
+    }
+
+    @pytest.mark.parametrize("function", VALUES, ids=str)
+    def test_values_and_slopes(self, function: Any) -> None:
+        x = np.array([-2.0, -0.5, 0.0, 0.5, 2.0])
+        f = Function(function)
+        assert_close(f(x), self.VALUES[function], tolerances.REFERENCE_TO_ITSELF)
+        # Nowhere at a kink.
+        x = np.array([-2.1, -0.7, 0.1, 0.3, 1.9])
+        above, below = f(x + 1e-5), f(x - 1e-5)
+        assert_close(f.slope(x), (above - below) / 2e-5, tolerances.REFERENCE_TO_DIFFERENCES)
+
+    def test_all_are_tried(self) -> None:
+        assert {key[0] if isinstance(key, tuple) else key for key in self.VALUES} == set(FUNCTIONS)
+
+    def test_numbers_by_default_are_those_of_the_package(self) -> None:
+        x = np.linspace(-3, 3, 13)
+        assert list(FUNCTIONS) == list(functions.FUNCTIONS)
+        for name, numbers in functions.FUNCTIONS.items():
+            assert_same_bits(Function((name, *numbers))(x), Function(name)(x), name)
+
+    @pytest.mark.parametrize("function", VALUES, ids=str)
+    def test_gradients_in_every_place(self, function: Any) -> None:
+        """Of one step of a cell with the function in all places, by differences."""
+        everywhere = {"gate_activation": function, "candidate_activation": function}
+        for build, options in [
+            (reference.RNN, {"nonlinearity": function}),
+            (reference.LSTM, everywhere | {"output_activation": function}),
+            (reference.GRU, everywhere),
+        ]:
+            layer = build(I, H, **options, dtype="float64")
+            random = np.random.default_rng(1)
+            weights = {k: random.uniform(-1, 1, p.shape) for k, p in layer.state_dict().items()}
+            layer.load_state_dict(weights)
+            check_gradients(layer, Given(layer, batch=1, steps=2), {})
+
+    def test_a_bound(self) -> None:
+        f = Function("affine", clip=1.5)
+        assert f(np.array([-9.0, -1.5, 1.0, 1.6])).tolist() == [-1.5, -1.5, 1.0, 1.5]
+        assert f.slope(np.array([-9.0, -1.5, 1.0, 1.6])).tolist() == [0.0, 1.0, 1.0, 0.0]
+
+    def test_the_bound_is_of_the_whole_sum(self) -> None:
+        """Of biases, peepholes and, with the reset after the product, of what it left."""
+        one = {"weight_ih_l0": 0.0, "weight_hh_l0": 0.0, "bias_ih_l0": 0.0, "bias_hh_l0": 0.0}
+
+        def h(build: Any, state: Any, weights: dict[str, Any], **options: Any) -> float:
+            layer = build(1, 1, clip=2.0, **options)
+            shapes = {name: p.shape for name, p in layer.state_dict().items()}
+            layer.load_state_dict(
+                {k: np.broadcast_to(weights.get(k, 0.0), shapes[k]) for k in shapes}
+            )
+            y, _ = layer(np.ones((1, 1, 1)), state)
+            return float(y[0, 0, 0])
+
+        line = {"candidate_activation": "affine"}
+        ones = np.ones((1, 1, 1))
+        assert (
+            h(
+                reference.RNN,
+                None,
+                one | {"bias_ih_l0": 3.0, "bias_hh_l0": -1.5},
+                nonlinearity="affine",
+            )
+            == 1.5
+        )
+        # z is 1/2, and r of a bias of 9 is s(2): n = min(1 + 3 r, 2), h = h'/2 + n/2.
+        after = one | {"bias_ih_l0": [9.0, 0.0, 1.0], "bias_hh_l0": [0.0, 0.0, 3.0]}
+        assert h(reference.GRU, ones, after, reset_after=True, **line) == 0.5 + 2.0 / 2
+        # f is 1, so that c = c'; o is 5 c cut to 2, and 1 more; c is not cut.
+        gates = {"gate_activation": ("affine", 1.0, 1.0), "output_activation": "affine"}
+        cell = {"weight_co_l0": 5.0}
+        assert h(reference.LSTM, (ones, 7 * ones), cell, peepholes=True, **gates) == (2.0 + 1) * 7
 
 
 def check_gradients(layer: Any, given: Given, options: dict[str, Any]) -> None:
@@ -415,8 +552,17 @@ class TestParameters:
                 reference.GRU(2, 3, reset_after=True, bias=False),
                 {"weight_ih_l0": (9, 2), "weight_hh_l0": (9, 3)},
             ),
+            (
+                reference.LSTM(2, 3, coupled=True, peepholes=True, bias=False),
+                {
+                    "weight_ih_l0": (9, 2),
+                    "weight_hh_l0": (9, 3),
+                    "weight_ci_l0": (3,),
+                    "weight_co_l0": (3,),
+                },
+            ),
         ],
-        ids=["rnn", "lstm-projected", "gru-reset-before", "gru-reset-after-no-bias"],
+        ids=["rnn", "lstm-projected", "gru-reset-before", "gru-reset-after-no-bias", "coupled"],
     )
     def test_names_order_and_shapes(self, layer: Any, shapes: dict[str, tuple[int, ...]]) -> None:
         assert list(shapes.items()) == [(k, p.shape) for k, p in layer.state_dict().items()]
@@ -430,6 +576,8 @@ class TestParameters:
         for gate in np.split(p["weight_hh_l0"], 4):
             assert_close(gate.T @ gate, np.eye(4), tolerances.ORTHOGONAL_F64)
         assert p["bias_ih_l0"].tolist() == [0.0] * 4 + [2.0] * 4 + [0.0] * 8
+        coupled = reference.LSTM(5, 4, coupled=True, forget_bias=2.0).state_dict()
+        assert coupled["bias_ih_l0"].tolist() == [-2.0] * 4 + [0.0] * 8
         assert not p["bias_hh_l0"].any()
         assert_same_bits(
             reference.LSTM(5, 4, seed=3).state_dict()["weight_hh_l0"],
@@ -479,7 +627,8 @@ class TestParameters:
 
 
 BAD_OPTIONS: list[tuple[str, type[Exception], Callable[..., Any]]] = [
-    ("nonlinearity", ValueError, lambda: reference.RNN(2, 3, nonlinearity="gelu")),
+    ("function", ValueError, lambda: reference.RNN(2, 3, nonlinearity="gelu")),
+    ("clip", ValueError, lambda: reference.RNN(2, 3, clip=0.0)),
     ("proj_size", ValueError, lambda: reference.LSTM(2, 3, proj_size=3)),
     ("dropout", ValueError, lambda: reference.GRU(2, 3, dropout=1.0)),
     ("input_size", ValueError, lambda: reference.GRU(0, 3)),

@@ -15,15 +15,19 @@ gate after the product:
 The first has one bias per gate, hence no `bias_hh`. The second is PyTorch's and cuDNN's; its b_hn
 sits inside the reset, so both biases are needed. They are different functions: no weights turn one
 into the other.
+
+Other functions may stand for s and tanh (`functions.py`): they are `gate` and `candidate` in the
+code. What they are applied to are the `sums`.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from .sequence import Array, Cell, Layer, sigmoid
+from .functions import Function
+from .sequence import Array, Cell, Layer
 
 
 class GRU(Layer):
@@ -36,6 +40,9 @@ class GRU(Layer):
         num_layers: int = 1,
         *,
         reset_after: bool = False,
+        gate_activation: Any = "sigmoid",
+        candidate_activation: Any = "tanh",
+        clip: float | None = None,
         bias: bool = True,
         bidirectional: bool = False,
         dropout: float = 0.0,
@@ -43,8 +50,9 @@ class GRU(Layer):
         dtype: str = "float32",
         seed: int = 0,
     ) -> None:
+        form = ResetAfter if reset_after else ResetBefore
         super().__init__(
-            ResetAfter() if reset_after else ResetBefore(),
+            form(Function(gate_activation, clip), Function(candidate_activation, clip)),
             input_size,
             hidden_size,
             num_layers,
@@ -72,59 +80,65 @@ class Saved(NamedTuple):
     z: Array
     n: Array
     gh_n: Array
+    sums: Gates
 
 
-class ResetBefore(Cell[Gates, State, Saved]):
-    """Two products inside one step: r and z read h', then n reads r * h'."""
+class GruCell(Cell[Gates, State, Saved]):
+    """What the two forms share."""
 
     gates = Gates
     state = State
+
+    def __init__(self, gate: Function, candidate: Function) -> None:
+        self.gate = gate
+        self.candidate = candidate
+
+
+class ResetBefore(GruCell):
+    """Two products inside one step: r and z read h', then n reads r * h'."""
+
     biases = ("bias_ih",)
     late = 1
 
     def between(self, gx: Gates, gh: Gates, s: State) -> Array:
-        return sigmoid(gx.r + gh.r) * s.h
+        return self.gate(gx.r + gh.r) * s.h
 
     def forward(self, gx: Gates, gh: Gates, s: State, p: tuple[Array, ...]) -> tuple[State, Saved]:
-        r = sigmoid(gx.r + gh.r)
-        z = sigmoid(gx.z + gh.z)
-        n = np.tanh(gx.n + gh.n)
-        return State(h=z * s.h + (1 - z) * n), Saved(r, z, n, gh.n)
+        sums = Gates(r=gx.r + gh.r, z=gx.z + gh.z, n=gx.n + gh.n)
+        r, z, n = self.gate(sums.r), self.gate(sums.z), self.candidate(sums.n)
+        return State(h=z * s.h + (1 - z) * n), Saved(r, z, n, gh.n, sums)
 
     def backward(
         self, saved: Saved, s: State, s_new: State, p: tuple[Array, ...], d_s: State
     ) -> tuple[Gates, Gates, State, tuple[Array, ...]]:
-        _, z, n, _ = saved
+        _, z, n, _, sums = saved
         d_g = Gates(
             r=np.zeros_like(z),  # reaches h only through r * h': backward_between()
-            z=d_s.h * (s.h - n) * z * (1 - z),
-            n=d_s.h * (1 - z) * (1 - n**2),
+            z=d_s.h * (s.h - n) * self.gate.slope(sums.z),
+            n=d_s.h * (1 - z) * self.candidate.slope(sums.n),
         )
         return d_g, d_g, State(h=d_s.h * z), ()
 
     def backward_between(self, saved: Saved, s: State, d_q: Array) -> tuple[Gates, State]:
-        r = saved.r
-        zero = np.zeros_like(r)
-        return Gates(r=d_q * s.h * r * (1 - r), z=zero, n=zero), State(h=d_q * r)
+        zero = np.zeros_like(saved.r)
+        d_r = d_q * s.h * self.gate.slope(saved.sums.r)
+        return Gates(r=d_r, z=zero, n=zero), State(h=d_q * saved.r)
 
 
-class ResetAfter(Cell[Gates, State, Saved]):
+class ResetAfter(GruCell):
     """One product; the only cell whose gates from x and from h have different gradients."""
 
-    gates = Gates
-    state = State
-
     def forward(self, gx: Gates, gh: Gates, s: State, p: tuple[Array, ...]) -> tuple[State, Saved]:
-        r = sigmoid(gx.r + gh.r)
-        z = sigmoid(gx.z + gh.z)
-        n = np.tanh(gx.n + r * gh.n)
-        return State(h=z * s.h + (1 - z) * n), Saved(r, z, n, gh.n)
+        r = self.gate(gx.r + gh.r)
+        sums = Gates(r=gx.r + gh.r, z=gx.z + gh.z, n=gx.n + r * gh.n)
+        z, n = self.gate(sums.z), self.candidate(sums.n)
+        return State(h=z * s.h + (1 - z) * n), Saved(r, z, n, gh.n, sums)
 
     def backward(
         self, saved: Saved, s: State, s_new: State, p: tuple[Array, ...], d_s: State
     ) -> tuple[Gates, Gates, State, tuple[Array, ...]]:
-        r, z, n, gh_n = saved
-        d_z = d_s.h * (s.h - n) * z * (1 - z)
-        d_n = d_s.h * (1 - z) * (1 - n**2)
-        d_r = d_n * gh_n * r * (1 - r)
+        r, z, n, gh_n, sums = saved
+        d_z = d_s.h * (s.h - n) * self.gate.slope(sums.z)
+        d_n = d_s.h * (1 - z) * self.candidate.slope(sums.n)
+        d_r = d_n * gh_n * self.gate.slope(sums.r)
         return Gates(d_r, d_z, d_n), Gates(d_r, d_z, d_n * r), State(h=d_s.h * z), ()

@@ -1,6 +1,6 @@
 """The simple recurrent network (Elman 1990).
 
-    a<t> = g1(W_aa a<t-1> + W_ax x<t> + b_a)          g1 = tanh or relu
+    a<t> = g1(W_aa a<t-1> + W_ax x<t> + b_a)          g1 = tanh, relu, ... (`functions.py`)
 
 In the names used here the activation a is the hidden state h, W_ax is `weight_ih`, W_aa is
 `weight_hh`, and b_a is the sum `bias_ih + bias_hh`:
@@ -10,10 +10,11 @@ In the names used here the activation a is the hidden state h, W_ax is `weight_i
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from .functions import Function
 from .sequence import Array, Cell, Layer
 
 
@@ -26,7 +27,8 @@ class RNN(Layer):
         hidden_size: int,
         num_layers: int = 1,
         *,
-        nonlinearity: str = "tanh",
+        nonlinearity: Any = "tanh",
+        clip: float | None = None,
         bias: bool = True,
         bidirectional: bool = False,
         dropout: float = 0.0,
@@ -34,11 +36,8 @@ class RNN(Layer):
         dtype: str = "float32",
         seed: int = 0,
     ) -> None:
-        cells: dict[str, type[Tanh | Relu]] = {"tanh": Tanh, "relu": Relu}
-        if nonlinearity not in cells:
-            raise ValueError(f"nonlinearity: expected 'tanh' or 'relu', got {nonlinearity!r}")
         super().__init__(
-            cells[nonlinearity](),
+            RnnCell(g1=Function(nonlinearity, clip)),
             input_size,
             hidden_size,
             num_layers,
@@ -60,33 +59,22 @@ class State(NamedTuple):
 
 
 class Saved(NamedTuple):
-    """Nothing: both derivatives are functions of h, which the driver keeps."""
+    sums: Gates
 
 
-class Tanh(Cell[Gates, State, Saved]):
+class RnnCell(Cell[Gates, State, Saved]):
     gates = Gates
     state = State
 
+    def __init__(self, g1: Function) -> None:
+        self.g1 = g1
+
     def forward(self, gx: Gates, gh: Gates, s: State, p: tuple[Array, ...]) -> tuple[State, Saved]:
-        return State(h=np.tanh(gx.a + gh.a)), Saved()
+        sums = Gates(a=gx.a + gh.a)
+        return State(h=self.g1(sums.a)), Saved(sums)
 
     def backward(
         self, saved: Saved, s: State, s_new: State, p: tuple[Array, ...], d_s: State
     ) -> tuple[Gates, Gates, State, tuple[Array, ...]]:
-        d_a = d_s.h * (1 - s_new.h**2)
-        return Gates(d_a), Gates(d_a), State(h=np.zeros_like(s.h)), ()
-
-
-class Relu(Cell[Gates, State, Saved]):
-    gates = Gates
-    state = State
-
-    def forward(self, gx: Gates, gh: Gates, s: State, p: tuple[Array, ...]) -> tuple[State, Saved]:
-        return State(h=np.maximum(gx.a + gh.a, 0)), Saved()
-
-    def backward(
-        self, saved: Saved, s: State, s_new: State, p: tuple[Array, ...], d_s: State
-    ) -> tuple[Gates, Gates, State, tuple[Array, ...]]:
-        # Asked this way round, a NaN in h lets the gradient through instead of hiding behind 0.
-        d_a = np.where(s_new.h <= 0, 0.0, d_s.h)
+        d_a = d_s.h * self.g1.slope(saved.sums.a)
         return Gates(d_a), Gates(d_a), State(h=np.zeros_like(s.h)), ()

@@ -41,7 +41,7 @@ Live = npt.NDArray[np.bool_]
 
 GatesT = TypeVar("GatesT", bound="tuple[Array, ...]")
 StateT = TypeVar("StateT", bound="tuple[Array, ...]")
-SavedT = TypeVar("SavedT", bound="tuple[Array, ...]")
+SavedT = TypeVar("SavedT", bound="tuple[Any, ...]")
 
 
 class Cell(Generic[GatesT, StateT, SavedT]):
@@ -494,11 +494,6 @@ def backward_step(
         d_w["bias_hh"] += d_gh.sum(axis=0)
     d_h = d_s_prev.h + d_gh[:, :late] @ w["weight_hh"][:late]
     return d_gx @ w["weight_ih"], d_s_prev._replace(h=d_h)
-
-
-def sigmoid(a: Array) -> Array:
-    """1 / (1 + exp(-a)), without overflow and with full relative accuracy in both tails."""
-    return np.exp(-np.logaddexp(0.0, -a))
 
 
 def _late(cell: Cell[Any, Any, Any], w: dict[str, Array]) -> int:
