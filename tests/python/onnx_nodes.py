@@ -6,6 +6,7 @@ time, and knows nothing of seqrs: no other order of gates, no layers, no masks.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -126,9 +127,10 @@ def run_in_onnx_runtime(model: Any, feed: dict[str, Array]) -> list[Array]:
 # The specification.
 
 
-def specified(case: RecurrentCase) -> list[Array]:
+def specified(case: RecurrentCase, given: dict[str, Array] | None = None) -> list[Array]:
     """Y, Y_h and, of an LSTM, Y_c, by the equations of the specification, in float64."""
-    feed = {name: array.astype(np.float64) for name, array in case.feed().items()}
+    inputs = case.feed() if given is None else given
+    feed = {name: array.astype(np.float64) for name, array in inputs.items()}
     T, B, H, D = case.T, case.B, case.H, DIRECTIONS[case.direction]
     X = feed["X"].swapaxes(0, 1) if case.layout else feed["X"]
     count = 2 if case.operator == "LSTM" else 1
@@ -161,6 +163,49 @@ def specified(case: RecurrentCase) -> list[Array]:
     return [Y, *ends]
 
 
+def functions_of(case: RecurrentCase) -> list[list[Callable[[Array], Array]]]:
+    """The functions of each direction, as the text of the operators has them.
+
+    "The values are consumed in the order of activation functions [...] Default values are the same
+    as of corresponding ONNX operators."
+    """
+    given = case.attributes
+    directions = DIRECTIONS[case.direction]
+    names = given.get("activations", DEFAULTS[case.operator] * directions)
+    alphas = iter(given.get("activation_alpha", ()))
+    betas = iter(given.get("activation_beta", ()))
+    found = []
+    for name in names:
+        make, alpha, beta = WRITTEN[name.lower()]
+        numbers = [] if alpha is None else [next(alphas, alpha)]
+        numbers += [] if beta is None else [next(betas, beta)]
+        found.append(make(*numbers))
+    each = len(DEFAULTS[case.operator])
+    return [found[d * each : (d + 1) * each] for d in range(directions)]
+
+
+DEFAULTS = {
+    "RNN": ["Tanh"],
+    "LSTM": ["Sigmoid", "Tanh", "Tanh"],
+    "GRU": ["Sigmoid", "Tanh"],
+}
+#: For each function how it is made of alpha and beta, and what they are by default, None where it
+#: has no such number.
+WRITTEN: dict[str, tuple[Callable[..., Any], float | None, float | None]] = {
+    "relu": (lambda: lambda x: np.maximum(0, x), None, None),
+    "tanh": (lambda: lambda x: (1 - np.exp(-2 * x)) / (1 + np.exp(-2 * x)), None, None),
+    "sigmoid": (lambda: lambda x: 1 / (1 + np.exp(-x)), None, None),
+    "affine": (lambda a, b: lambda x: a * x + b, 1.0, 0.0),
+    "leakyrelu": (lambda a: lambda x: np.where(x >= 0, x, a * x), 0.01, None),
+    "thresholdedrelu": (lambda a: lambda x: np.where(x >= a, x, 0), 1.0, None),
+    "scaledtanh": (lambda a, b: lambda x: a * np.tanh(b * x), 1.0, 1.0),
+    "hardsigmoid": (lambda a, b: lambda x: np.minimum(np.maximum(a * x + b, 0), 1), 0.2, 0.5),
+    "elu": (lambda a: lambda x: np.where(x >= 0, x, a * (np.exp(x) - 1)), 1.0, None),
+    "softsign": (lambda: lambda x: x / (1 + np.abs(x)), None, None),
+    "softplus": (lambda: lambda x: np.log(1 + np.exp(x)), None, None),
+}
+
+
 def _step(
     case: RecurrentCase,
     d: int,
@@ -172,28 +217,35 @@ def _step(
     Rb: Array,
     P: Array,
 ) -> list[Array]:
-    def f(z: Array) -> Array:
-        return np.asarray(1 / (1 + np.exp(-z)))
-
     H = case.H
     h = state[0]
     part = [slice(k * H, (k + 1) * H) for k in range(GATES[case.operator])]
+    functions, bound = functions_of(case)[d], case.attributes.get("clip", np.inf)
+
+    def cut(z: Array) -> Array:
+        """ "Cell clip threshold [...] applied to the input of activations"."""
+        return np.asarray(np.minimum(np.maximum(z, -bound), bound))
 
     def sums(k: int, h: Array) -> Array:
         return np.asarray(W[part[k]] @ x + R[part[k]] @ h + Wb[part[k]] + Rb[part[k]])
 
     if case.operator == "RNN":
-        name = case.attributes.get("activations", ["Tanh", "Tanh"])[d]
-        z = sums(0, h)
-        return [np.tanh(z) if name == "Tanh" else np.maximum(z, 0)]
+        (f,) = functions
+        return [f(cut(sums(0, h)))]
     if case.operator == "GRU":
-        z, r = f(sums(0, h)), f(sums(1, h))
+        f, g = functions
+        z, r = f(cut(sums(0, h))), f(cut(sums(1, h)))
         if case.attributes.get("linear_before_reset", 0):
-            n = np.tanh(W[part[2]] @ x + r * (R[part[2]] @ h + Rb[part[2]]) + Wb[part[2]])
+            n = W[part[2]] @ x + r * (R[part[2]] @ h + Rb[part[2]]) + Wb[part[2]]
         else:
-            n = np.tanh(sums(2, r * h))
-        return [(1 - z) * n + z * h]
+            n = sums(2, r * h)
+        return [(1 - z) * g(cut(n)) + z * h]
+    f, g, to_h = functions
     i, o, forget, c = (sums(k, h) for k in range(4))
     Pi, Po, Pf = np.split(P, 3)
-    cell = f(forget + Pf * state[1]) * state[1] + f(i + Pi * state[1]) * np.tanh(c)
-    return [f(o + Po * cell) * np.tanh(cell), cell]
+    taken = f(cut(i + Pi * state[1]))
+    kept = f(cut(forget + Pf * state[1]))
+    if case.attributes.get("input_forget", 0):
+        kept = 1 - taken
+    cell = kept * state[1] + taken * g(cut(c))
+    return [f(cut(o + Po * cell)) * to_h(cell), cell]

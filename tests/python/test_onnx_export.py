@@ -46,6 +46,39 @@ MODELS: dict[str, Callable[[], Any]] = {
     "lstm-peepholes": lambda: S.LSTM(I, H, peepholes=True),
     "lstm-peepholes-2-no-bias": lambda: S.LSTM(I, H, 2, peepholes=True, bias=False),
     "lstm-peepholes-bidirectional": lambda: S.LSTM(I, H, peepholes=True, bidirectional=True),
+    "lstm-coupled": lambda: S.LSTM(I, H, coupled=True),
+    "lstm-coupled-peepholes-bidirectional-2": lambda: S.LSTM(
+        I, H, 2, coupled=True, peepholes=True, bidirectional=True
+    ),
+    "rnn-chosen": lambda: S.RNN(I, H, nonlinearity=("affine", 0.5, -0.25), clip=0.75),
+    "rnn-chosen-by-default-numbers": lambda: S.RNN(I, H, nonlinearity="scaled_tanh"),
+    "lstm-chosen-2": lambda: S.LSTM(
+        I,
+        H,
+        2,
+        gate_activation=("hard_sigmoid", 0.3, 0.5),
+        output_activation=("elu", 0.5),
+        clip=1.5,
+    ),
+    "lstm-coupled-chosen-bidirectional": lambda: S.LSTM(
+        I,
+        H,
+        coupled=True,
+        peepholes=True,
+        bidirectional=True,
+        gate_activation="hard_sigmoid",
+        candidate_activation="thresholded_relu",
+        output_activation="leaky_relu",
+    ),
+    "gru-before-chosen": lambda: S.GRU(I, H, candidate_activation="softsign", clip=1.0),
+    "gru-after-chosen-bidirectional": lambda: S.GRU(
+        I,
+        H,
+        reset_after=True,
+        bidirectional=True,
+        gate_activation=("scaled_tanh", 0.5, 0.75),
+        candidate_activation="softplus",
+    ),
     "gru-before": lambda: S.GRU(I, H),
     "gru-before-2-no-bias": lambda: S.GRU(I, H, 2, bias=False),
     "gru-before-bidirectional": lambda: S.GRU(I, H, bidirectional=True),
@@ -102,6 +135,8 @@ STREAMING = (
     "lstm-no-bias",
     "lstm-peepholes",
     "lstm-peepholes-2-no-bias",
+    "lstm-coupled",
+    "lstm-chosen-2",
     "gru-before",
     "gru-before-2-no-bias",
     "gru-after",
@@ -184,6 +219,26 @@ class TestWhole:
         (y, state), (again, end) = (each(given, lengths=LENGTHS) for each in (model, loaded))
         for a, b in zip([y, *flat(state)], [again, *flat(end)], strict=True):
             assert_same_bits(b, a)
+
+    def test_the_forget_gate_of_a_coupled_lstm_is_zeros(self, tmp_path: Path) -> None:
+        layer = built("lstm-coupled-peepholes-bidirectional-2")
+        graph = onnx.load_from_string(exported(layer, tmp_path)).graph
+        arrays = {each.name: onnx.numpy_helper.to_array(each) for each in graph.initializer}
+        for k in range(2):
+            W, R, B, P = (arrays[f"lstm_0_l{k}_{letter}"] for letter in "WRBP")
+            assert W.shape[:2] == R.shape[:2] == (2, 4 * H)
+            assert not any(a[:, 2 * H : 3 * H].any() for a in (W, R, P))
+            assert not B[:, 2 * H : 3 * H].any()
+            assert not B[:, 6 * H : 7 * H].any()
+            assert_same_bits(P[0, :H], layer.state_dict()[f"weight_ci_l{k}"])
+
+    def test_numbers_are_float32_in_a_file(self, tmp_path: Path) -> None:
+        """A third comes back as the shortest number that is the same float32."""
+        layer = S.RNN(I, H, nonlinearity=("elu", 1 / 3), clip=2 / 3)
+        loaded: Any = seqrs.onnx.load(exported(layer, tmp_path))
+        assert (loaded.nonlinearity, loaded.clip) == (("elu", 0.33333334), 0.6666667)
+        x = inputs(layer)
+        assert_same_bits(loaded(x)[0], layer(x)[0])
 
     @pytest.mark.parametrize(("batch", "steps"), [(1, 1), (2, 9), (7, 3)])
     def test_batch_and_time_are_open(self, batch: int, steps: int, tmp_path: Path) -> None:
@@ -288,9 +343,9 @@ class TestRefused:
 
     def test_options_of_other_kinds(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         layer = S.LSTM(I, H)
-        options = {**layer._options(), "clip": 3.0}
+        options = {**layer._options(), "attention": 3.0}
         monkeypatch.setattr(S.LSTM, "_options", lambda self: options)
-        with pytest.raises(seqrs.ModelFileError, match=r"clip: expected none .* got 3\.0"):
+        with pytest.raises(seqrs.ModelFileError, match=r"attention: expected none .* got 3\.0"):
             seqrs.onnx.export(layer, tmp_path / "never.onnx")
 
     def test_layers_of_other_kinds(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

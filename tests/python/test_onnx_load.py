@@ -16,7 +16,7 @@ import onnx
 import pytest
 import seqrs
 import tolerances
-from cases import GOLDEN, Array, numbers, python
+from cases import GOLDEN, Array, differences, numbers, python
 from onnx_nodes import RecurrentCase, model_of, run_in_onnx_runtime, specified
 from seqrs.onnx import OnnxModel, backend
 from seqrs.onnx.graph import read
@@ -81,13 +81,35 @@ class TestOfficial:
 
 def recurrent_cases() -> dict[str, RecurrentCase]:
     """Every operator, direction and layout, with and without lengths, states and biases."""
+    of_an_lstm = {
+        "activations": ["HardSigmoid", "leakyrelu", "SOFTSIGN"],
+        "activation_alpha": [0.25, 0.125],
+        "activation_beta": [0.375],
+        "clip": 1.5,
+    }
+    of_a_gru = {
+        "activations": ["HardSigmoid", "Elu"],
+        "activation_alpha": [0.25, 0.5],
+        "clip": 1.25,
+    }
     forms: dict[str, tuple[str, dict[str, Any]]] = {
         "rnn": ("RNN", {}),
         "rnn-relu": ("RNN", {"activations": ["Relu"]}),
+        "rnn-chosen": (
+            "RNN",
+            {"activations": ["ScaledTanh"], "activation_alpha": [1.5], "activation_beta": [0.5]},
+        ),
+        "rnn-clip": ("RNN", {"clip": 0.5}),
         "lstm": ("LSTM", {}),
+        "lstm-chosen": ("LSTM", of_an_lstm),
         "lstm-peepholes": ("LSTM", {}),
+        "lstm-coupled": ("LSTM", {"input_forget": 1}),
+        "lstm-coupled-peepholes": ("LSTM", {"input_forget": 1, "clip": 1.5}),
+        "lstm-coupled-chosen-peepholes": ("LSTM", of_an_lstm | {"input_forget": 1}),
         "gru-0": ("GRU", {"linear_before_reset": 0}),
+        "gru-0-chosen": ("GRU", of_a_gru),
         "gru-1": ("GRU", {"linear_before_reset": 1}),
+        "gru-1-chosen": ("GRU", of_a_gru | {"linear_before_reset": 1}),
     }
     found = {}
     for (form, (operator, attributes)), direction, layout, lengths in itertools.product(
@@ -95,13 +117,25 @@ def recurrent_cases() -> dict[str, RecurrentCase]:
     ):
         name = f"{form}-{direction}-layout-{layout}{'-lengths' if lengths else ''}"
         own = dict(attributes)
-        if direction == "bidirectional" and "activations" in own:
-            own["activations"] = own["activations"] * 2
-        options: dict[str, Any] = {"attributes": own, "peepholes": form == "lstm-peepholes"}
+        if direction == "bidirectional":
+            both = {name: value * 2 for name, value in own.items() if name.startswith("activ")}
+            own |= both
+        options: dict[str, Any] = {"attributes": own, "peepholes": form.endswith("peepholes")}
         found[name] = RecurrentCase(operator, direction, layout, lengths, **options)
         if layout == 0:
             bare = {"bias": False, "state": False, **options}
             found[f"{name}-bare"] = RecurrentCase(operator, direction, layout, lengths, **bare)
+    two = {"activations": ["HardSigmoid", "Elu", "Sigmoid", "LeakyRelu"], "clip": 2.0}
+    two["activation_alpha"] = [0.25, 0.5, 0.125]
+    found["gru-two-directions"] = RecurrentCase(
+        "GRU", "bidirectional", 0, [3, 5, 0], attributes=two
+    )
+    four = ["HardSigmoid", "Tanh", "LeakyRelu", "Sigmoid", "Elu", "Tanh"]
+    fewer = {"activations": four, "activation_alpha": [0.25, 0.5], "input_forget": 1}
+    found["lstm-two-directions"] = RecurrentCase(
+        "LSTM", "bidirectional", 1, [3, 5, 0], peepholes=True, attributes=fewer
+    )
+    found["lstm-fewer-numbers"] = RecurrentCase("LSTM", "bidirectional", attributes=fewer)
     both = {"activations": ["Tanh", "Relu"]}
     found["rnn-tanh-relu"] = RecurrentCase("RNN", "bidirectional", 0, [3, 5, 0], attributes=both)
     found["lstm-f64"] = RecurrentCase("LSTM", "bidirectional", 0, [3, 5, 0], dtype="float64")
@@ -120,7 +154,10 @@ class TestNodes:
 
     Against the specification in NumPy always, and against ONNX Runtime where that is right. It does
     not compute layout 1, nor float64 LSTMs, and makes the final states of a row of length 0 zeros
-    where the specification has no step that changes the initial ones.
+    where the specification has no step that changes the initial ones. It is right about every
+    function in every place, `clip` and `input_forget`, where all numbers of functions are given.
+    (ONNX's own evaluator, onnx.reference, is no oracle: it takes no notice of lengths, `clip`,
+    `input_forget` and the functions of LSTM and GRU.)
     """
 
     @pytest.mark.parametrize("name", CASES)
@@ -197,15 +234,155 @@ class TestNodes:
         assert_close(found[0], specified(case)[0], TOLERANCE["float32"])
 
 
+#: In each node all places have one of them.
+FUNCTIONS = (
+    *("Relu", "Tanh", "Sigmoid", "Affine", "LeakyRelu", "ThresholdedRelu", "ScaledTanh"),
+    *("HardSigmoid", "Elu", "Softsign", "Softplus"),
+)
+#: Those to whose numbers ONNX Runtime gives 0 where the specification says: as the operators.
+NOT_IN_ONNX_RUNTIME = ("Affine", "ScaledTanh", "ThresholdedRelu")
+OPERATORS_AND_FORMS = {"RNN": ("RNN", {}), "LSTM": ("LSTM", {}), "GRU-0": ("GRU", {}),
+                       "GRU-1": ("GRU", {"linear_before_reset": 1})}  # fmt: skip
+PLACES = {"RNN": 1, "LSTM": 3, "GRU": 2}
+#: The gates of ONNX in the order of seqrs.
+ORDER = {"RNN": [0], "LSTM": [0, 2, 3, 1], "GRU": [1, 0, 2]}
+
+
+class TestFunctions:
+    """Each function in every place, and its gradient.
+
+    By default numbers too. Against the specification in NumPy, and for the values against ONNX
+    Runtime. For gradients there is no other oracle than differences: of the specification, whose
+    loss is moved by each number of X and of the weights.
+    """
+
+    @pytest.mark.parametrize("form", OPERATORS_AND_FORMS)
+    @pytest.mark.parametrize("name", FUNCTIONS)
+    def test_values(self, name: str, form: str) -> None:
+        operator, attributes = OPERATORS_AND_FORMS[form]
+        own = attributes | {"activations": [name] * PLACES[operator]}
+        case = RecurrentCase(operator, attributes=own, T=3)
+        found = backend.run_model(case.model(), TestNodes.inputs(case))
+        for got, expected in zip(found, specified(case), strict=True):
+            assert_close(got, expected, TOLERANCE["float32"])
+        if name not in NOT_IN_ONNX_RUNTIME:
+            for got, expected in zip(
+                found, run_in_onnx_runtime(case.model(), case.feed()), strict=True
+            ):
+                assert_close(got, expected, TOLERANCE["float32"])
+
+    @pytest.mark.parametrize("name", NOT_IN_ONNX_RUNTIME)
+    def test_numbers_that_onnx_runtime_takes_for_0(self, name: str) -> None:
+        def theirs(**numbers: list[float]) -> list[Array]:
+            case = RecurrentCase("RNN", attributes={"activations": [name], **numbers})
+            return run_in_onnx_runtime(case.model(), case.feed())
+
+        zeros = {"activation_alpha": [0.0]}
+        if name != "ThresholdedRelu":
+            zeros["activation_beta"] = [0.0]
+        for got, expected in zip(theirs(), theirs(**zeros), strict=True):
+            assert_same_bits(got, expected)
+        # With all numbers it is right.
+        as_operator = {"activation_alpha": [1.0]}
+        if name != "ThresholdedRelu":
+            as_operator["activation_beta"] = [1.0 if name == "ScaledTanh" else 0.0]
+        case = RecurrentCase("RNN", attributes={"activations": [name]})
+        for got, expected in zip(theirs(**as_operator), specified(case), strict=True):
+            assert_close(got, expected, TOLERANCE["float32"])
+
+    @pytest.mark.parametrize("form", OPERATORS_AND_FORMS)
+    @pytest.mark.parametrize("name", FUNCTIONS)
+    def test_gradients(self, name: str, form: str) -> None:
+        operator, attributes = OPERATORS_AND_FORMS[form]
+        own = attributes | {"activations": [name] * PLACES[operator], "clip": 3.0}
+        self.check(operator, own, peepholes=False)
+
+    @pytest.mark.parametrize("clip", [None, 0.5])
+    def test_gradients_of_coupled_peepholes(self, clip: float | None) -> None:
+        own = {"input_forget": 1} | ({} if clip is None else {"clip": clip})
+        self.check("LSTM", own, peepholes=True)
+
+    def check(self, operator: str, attributes: dict[str, Any], peepholes: bool) -> None:
+        sizes: dict[str, Any] = {"T": 3, "B": 2, "I": 2, "H": 2}
+        case = RecurrentCase(
+            operator,
+            state=False,
+            dtype="float64",
+            attributes=attributes,
+            peepholes=peepholes,
+            **sizes,
+        )
+        feed = case.feed()
+        layer: Any = seqrs.onnx.load(case.model())
+        dy = numbers(np.random.default_rng(3), (3, 2, 2), "float64")
+        _, _, tape = layer.forward(feed["X"])
+        found = layer.backward(tape, dy)
+
+        def loss() -> float:
+            return float((specified(case, feed)[0][:, 0] * dy).sum())
+
+        moved = {each: differences(loss, feed[each]) for each in feed}
+        order = ORDER[operator]
+        if "input_forget" in attributes:
+            # The forget gate has no effect.
+            assert not any(np.split(moved[each][0], 4)[2].any() for each in "WR")
+            order = [0, 3, 1]
+        gates = {"RNN": 1, "LSTM": 4, "GRU": 3}[operator]
+
+        def ordered(array: Array) -> Array:
+            parts = np.split(array, gates)
+            return np.concatenate([parts[gate] for gate in order])
+
+        expected = {"weight_ih_l0": ordered(moved["W"][0]), "weight_hh_l0": ordered(moved["R"][0])}
+        Wb, Rb = np.split(moved["B"][0], 2)
+        expected |= {"bias_ih_l0": ordered(Wb), "bias_hh_l0": ordered(Rb)}
+        if peepholes:
+            i, o, _ = np.split(moved["P"][0], 3)
+            expected |= {"weight_ci_l0": i, "weight_co_l0": o}
+        if operator == "GRU" and not attributes.get("linear_before_reset"):
+            del expected["bias_hh_l0"]
+        assert found.params.keys() == expected.keys()
+        for each, array in expected.items():
+            assert_close(found.params[each], array, tolerances.REFERENCE_TO_DIFFERENCES, each)
+        assert_close(found.x, moved["X"], tolerances.REFERENCE_TO_DIFFERENCES, "X")
+
+
 #: Operator, attributes, and the beginning of what is said of them.
 REFUSED_ATTRIBUTES: dict[str, tuple[str, dict[str, Any], str]] = {
-    "clip": ("LSTM", {"clip": 3.0}, "clip: expected none"),
-    "input-forget": ("LSTM", {"input_forget": 1}, "input_forget: expected 0"),
-    "activations-lstm": ("LSTM", {"activations": ["Sigmoid", "Tanh", "Relu"]}, "activations: exp"),
-    "activations-gru": ("GRU", {"activations": ["HardSigmoid", "Tanh"]}, "activations: expected"),
-    "activations-rnn": ("RNN", {"activations": ["Affine"]}, "activations: expected"),
-    "alpha": ("RNN", {"activation_alpha": [0.5]}, "activation_alpha: expected none"),
-    "beta": ("GRU", {"activation_beta": [0.5, 0.5]}, "activation_beta: expected none"),
+    "clip-0": ("LSTM", {"clip": 0.0}, r"clip: expected a finite number above 0, got 0\.0"),
+    "clip-below-0": ("GRU", {"clip": -1.0}, r"clip: expected a finite number above 0, got -1"),
+    "clip-nan": ("RNN", {"clip": float("nan")}, "clip: expected a finite number above 0, got nan"),
+    "clip-whole": ("RNN", {"clip": 3}, "clip: expected a number, got 3"),
+    "input-forget": ("LSTM", {"input_forget": 2}, "input_forget: expected 0 or 1, got 2"),
+    "input-forget-gru": ("GRU", {"input_forget": 1}, "'input_forget': expected no such attribute"),
+    "activations-lstm": (
+        "LSTM",
+        {"activations": ["Sigmoid", "Tanh", "Gelu"]},
+        r"activations\[2\]: expected one of Relu, .*, Softplus, got 'Gelu'",
+    ),
+    "activations-gru": (
+        "GRU",
+        {"activations": ["Sigmoid", "Tanh", "Tanh"]},
+        "activations: expected 2 for each of 1 directions, got",
+    ),
+    "activations-rnn": ("RNN", {"activations": ["Tanh"] * 2}, "activations: expected 1 for each"),
+    "underscore": ("RNN", {"activations": ["leaky_relu"]}, r"activations\[0\]: expected one of"),
+    # ONNX Runtime passes over what no function takes.
+    "alpha": (
+        "RNN",
+        {"activation_alpha": [0.5]},
+        "activation_alpha: expected as many as Tanh have",
+    ),
+    "beta": (
+        "GRU",
+        {"activations": ["HardSigmoid", "Elu"], "activation_beta": [0.5, 0.25]},
+        "activation_beta: expected as many as HardSigmoid, Elu have, got 1 more",
+    ),
+    "alpha-inf": (
+        "RNN",
+        {"activations": ["Elu"], "activation_alpha": [float("inf")]},
+        "activation_alpha: expected finite numbers, got inf",
+    ),
     "unknown": ("LSTM", {"zoneout": 1}, "'zoneout': expected no such attribute"),
     "linear-before-reset": ("LSTM", {"linear_before_reset": 1}, "'linear_before_reset': expected"),
 }
@@ -350,6 +527,46 @@ class TestPyTorch:
         first, state = model.step(x[:, 0])
         second, _ = model.step(x[:, 1], state)
         assert_same_bits(np.stack([first, second], 1), whole[:, :2])
+
+
+class TestLayers:
+    """What a node becomes."""
+
+    def test_options(self) -> None:
+        own = {
+            "activations": ["HardSigmoid", "Tanh", "Affine"],
+            "activation_alpha": [0.2, 3.0],
+            "activation_beta": [0.5],
+            "clip": 0.1,
+            "input_forget": 1,
+        }
+        case = RecurrentCase("LSTM", state=False, peepholes=True, attributes=own)
+        layer: Any = seqrs.onnx.load(case.model())
+        assert (layer.coupled, layer.peepholes, layer.clip) == (True, True, 0.1)
+        assert layer.gate_activation == "hard_sigmoid"
+        assert layer.candidate_activation == "tanh"
+        assert layer.output_activation == ("affine", 3.0, 0.0)
+        assert list(layer.state_dict()) == [
+            *("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"),
+            *("weight_ci_l0", "weight_co_l0"),
+        ]
+
+    @pytest.mark.parametrize(
+        "other", [{"clip": 1.0}, {"activations": ["Relu"]}, {"activations": ["Affine"]}]
+    )
+    def test_only_what_is_alike_is_one_stack(self, other: dict[str, Any]) -> None:
+        first = RecurrentCase("RNN", state=False, I=6)
+        for above, count in ((first, 1), (RecurrentCase("RNN", attributes=other), 2)):
+            nodes = [first.node(), make_node("Squeeze", ["Y", "one"], ["s"])]
+            nodes += [above.node(), make_node("Squeeze", ["Z", "one"], ["y"])]
+            names = ["s", "W", "R", "B"]
+            del nodes[2].input[:], nodes[2].output[:]
+            nodes[2].input.extend(names)
+            nodes[2].output.extend(["Z"])
+            feed = first.feed() | {"one": np.array([1])}
+            model: Any = seqrs.onnx.load(model_of(nodes, feed, ("W", "R", "B", "one")))
+            layers = model.layers if isinstance(model, seqrs.Sequential) else [model]
+            assert len(layers) == count
 
 
 def lstm(**options: Any) -> tuple[Any, dict[str, Array]]:
@@ -859,7 +1076,7 @@ class TestBackend:
 
     def test_what_it_takes(self) -> None:
         assert backend.is_compatible(RecurrentCase("RNN").model())
-        assert not backend.is_compatible(RecurrentCase("RNN", attributes={"clip": 1.0}).model())
+        assert not backend.is_compatible(RecurrentCase("RNN", attributes={"clip": -1.0}).model())
         with pytest.raises(TypeError, match="options: expected none"):
             backend.prepare(RecurrentCase("RNN").model(), strict=True)
 

@@ -461,7 +461,7 @@ def _stacks(below: _Recurrent, above: Item) -> bool:
         return False
     alike = all(
         getattr(below.node, name) == getattr(above.node, name)
-        for name in ("cell", "directions", "reset_after", "functions")
+        for name in ("cell", "directions", "reset_after", "functions", "clip")
     )
     a, b = below.weights, above.weights
     return (

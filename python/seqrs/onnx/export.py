@@ -12,7 +12,8 @@ and, of an LSTM, c_in_k, (L, B, H): zeros to begin with, then what came out unde
 c_out_k. Any number of steps can be given at a time.
 
 y is zero at steps that are not live, and their x has no influence, as in the model itself. What is
-for training alone is left out: dropout, padding_idx, seeds.
+for training alone is left out: dropout, padding_idx, seeds. `clip` and the numbers of functions are
+float32 there, which changes nothing of a model in float32.
 """
 
 from __future__ import annotations

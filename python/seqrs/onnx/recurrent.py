@@ -1,13 +1,21 @@
 """RNN, LSTM and GRU of ONNX as layers of seqrs.
 
-`COMPUTED` and `ATTRIBUTES` say what of each operator is carried. An attribute, an input or a
-function that the cells cannot compute is refused by its name, and nothing is ignored. When a cell
-learns to compute more, the two tables say so, and `RecurrentNode.layer` hands it on.
+All that these operators can say is carried: the eleven functions of the specification in each
+place, `clip`, `input_forget`, peepholes. An attribute, an input or a function that they do not have
+is refused by its name, and nothing is ignored.
 
 Letters: T steps, B rows, I inputs, H hidden units, D directions, G gates. ONNX has W (D, G*H, I),
 R (D, G*H, H) and B (D, 2*G*H), which is [Wb, Rb], with the gates i o f c of an LSTM and z r h of a
 GRU; seqrs has i f g o and r z n. An LSTM's peepholes P (D, 3*H) are those of i, o and f, of which
-i and f see the cell state before the step and o the new one, in ONNX as in seqrs.
+i and f see the cell state before the step and o the new one, in ONNX as in seqrs. With
+`input_forget` the parts of f are there in ONNX and without effect; the coupled LSTM of seqrs has
+none, and zeros are written for them.
+
+A function takes its numbers off the lists `activation_alpha` and `activation_beta`, in the order of
+the functions, those of the second direction after those of the first; functions that have no such
+number take none. A number that is not there is that of ONNX's operator of the same name. (ONNX
+Runtime says 0 instead for both numbers of Affine and ScaledTanh, and for that of ThresholdedRelu;
+what is written here has all numbers.) The numbers and `clip` are float32 in a file.
 
 A row of length 0 keeps its initial state here, as every step that is not live does; ONNX Runtime
 sets its final state to zero.
@@ -15,12 +23,13 @@ sets its final state to zero.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import DTypeError, ModelFileError, ShapeError
+from ..functions import FUNCTIONS, Function, parts_of, shortest
 from ..options import shown
 from ..recurrent import GRU, LSTM, RNN, Recurrent
 from .graph import Array, Node
@@ -28,7 +37,7 @@ from .graph import Array, Node
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["COMPUTED", "Cell", "RecurrentNode", "Weights"]
+__all__ = ["COMPUTED", "COUPLED", "Cell", "RecurrentNode", "Weights", "functions_as_attributes"]
 
 
 @dataclass(frozen=True)
@@ -37,50 +46,65 @@ class Cell:
 
     #: For each gate of seqrs, in its order, the gate of ONNX.
     gates: tuple[int, ...]
-    #: The functions of one direction: by default, and others that the cell can compute.
-    functions: tuple[tuple[str, ...], ...]
+    #: The functions of one direction in the order of ONNX: the options of seqrs, and what they are
+    #: by default.
+    functions: dict[str, str]
     #: Its inputs, in order; those after the first three may be left out.
     inputs: tuple[str, ...]
     outputs: int
-    #: The parameters of seqrs that lie in P, in the order of ONNX.
+    #: The parameters of seqrs that lie in P, in the order of ONNX; "" for what has no effect.
     peepholes: tuple[str, ...] = ()
+    #: How many gates ONNX has.
+    count: int = 1
 
 
 COMPUTED = {
     "RNN": Cell(
         gates=(0,),
-        functions=(("tanh",), ("relu",)),
+        functions={"nonlinearity": "tanh"},
         inputs=("X", "W", "R", "B", "sequence_lens", "initial_h"),
         outputs=2,
     ),
     "LSTM": Cell(
         gates=(0, 2, 3, 1),
-        functions=(("sigmoid", "tanh", "tanh"),),
+        functions={
+            "gate_activation": "sigmoid",
+            "candidate_activation": "tanh",
+            "output_activation": "tanh",
+        },
         inputs=("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P"),
         outputs=3,
         peepholes=("weight_ci", "weight_co", "weight_cf"),
+        count=4,
     ),
     "GRU": Cell(
         gates=(1, 0, 2),
-        functions=(("sigmoid", "tanh"),),
+        functions={"gate_activation": "sigmoid", "candidate_activation": "tanh"},
         inputs=("X", "W", "R", "B", "sequence_lens", "initial_h"),
         outputs=2,
+        count=3,
     ),
 }
 
-#: For each attribute the operators that have it, and, where not every value can be computed, the
-#: one that can: what it is by default.
-ATTRIBUTES: dict[str, tuple[tuple[str, ...], Any]] = {
-    "activations": (("RNN", "LSTM", "GRU"), ...),
-    "direction": (("RNN", "LSTM", "GRU"), ...),
-    "hidden_size": (("RNN", "LSTM", "GRU"), ...),
-    "layout": (("RNN", "LSTM", "GRU"), ...),
-    "linear_before_reset": (("GRU",), ...),
-    "activation_alpha": (("RNN", "LSTM", "GRU"), ()),
-    "activation_beta": (("RNN", "LSTM", "GRU"), ()),
-    "clip": (("RNN", "LSTM", "GRU"), None),
-    "input_forget": (("LSTM",), 0),
+#: An LSTM with `input_forget`.
+COUPLED = replace(COMPUTED["LSTM"], gates=(0, 3, 1), peepholes=("weight_ci", "weight_co", ""))
+
+#: For each attribute the operators that have it.
+ATTRIBUTES: dict[str, tuple[str, ...]] = {
+    "activations": ("RNN", "LSTM", "GRU"),
+    "activation_alpha": ("RNN", "LSTM", "GRU"),
+    "activation_beta": ("RNN", "LSTM", "GRU"),
+    "clip": ("RNN", "LSTM", "GRU"),
+    "direction": ("RNN", "LSTM", "GRU"),
+    "hidden_size": ("RNN", "LSTM", "GRU"),
+    "layout": ("RNN", "LSTM", "GRU"),
+    "linear_before_reset": ("GRU",),
+    "input_forget": ("LSTM",),
 }
+
+#: The names of functions in ONNX, which may be in any case.
+NAMES = {name: "".join(part.title() for part in name.split("_")) for name in FUNCTIONS}
+BY_NAME = {theirs.lower(): name for name, theirs in NAMES.items()}
 
 DIRECTIONS = {"forward": 1, "reverse": 1, "bidirectional": 2}
 
@@ -119,8 +143,9 @@ class RecurrentNode:
 
     def __init__(self, node: Node) -> None:
         self.node = node
-        self.cell = COMPUTED[node.operator]
         _refuse_attributes(node)
+        self.coupled = bool(self._flag("input_forget"))
+        self.cell = COUPLED if self.coupled else COMPUTED[node.operator]
         self._refuse_names()
         direction = node.text("direction", "forward")
         if direction not in DIRECTIONS:
@@ -130,6 +155,7 @@ class RecurrentNode:
         self.directions = DIRECTIONS[direction]
         self.layout = self._flag("layout")
         self.reset_after = bool(self._flag("linear_before_reset"))
+        self.clip = self._clip()
         self.functions = self._functions()
 
     def _flag(self, name: str) -> int:
@@ -137,6 +163,15 @@ class RecurrentNode:
         if value not in (0, 1):
             raise ModelFileError(f"{self.node}: {name}: expected 0 or 1, got {value}")
         return value
+
+    def _clip(self) -> float | None:
+        if "clip" not in self.node.attributes:
+            return None
+        clip = _as_meant(self.node.real("clip", 0.0))
+        if not 0.0 < clip < np.inf:
+            expected = "a finite number above 0"
+            raise ModelFileError(f"{self.node}: clip: expected {expected}, got {clip}")
+        return clip
 
     def _refuse_names(self) -> None:
         node, cell = self.node, self.cell
@@ -147,26 +182,44 @@ class RecurrentNode:
             expected = f"1 to {cell.outputs}"
             raise ModelFileError(f"{node}: outputs: expected {expected}, got {node.outputs}")
 
-    def _functions(self) -> tuple[str, ...]:
-        """For each direction the first of its functions: it tells an RNN's tanh from its relu."""
-        default = self.cell.functions[0]
-        given = self.node.several("activations", str)
-        if given is None:
-            return default[:1] * self.directions
-        count = len(default)
-        each = [
-            tuple(name.lower() for name in given[k * count : (k + 1) * count])
-            for k in range(self.directions)
-        ]
-        if len(given) != count * self.directions or any(
-            one not in self.cell.functions for one in each
-        ):
-            expected = " or ".join(str(list(one)) for one in self.cell.functions)
-            raise ModelFileError(
-                f"{self.node}: activations: expected {expected} for each of {self.directions} "
-                f"directions (others are not supported yet), got {shown(list(given))}"
-            )
-        return tuple(one[0] for one in each)
+    def _functions(self) -> tuple[tuple[Function, ...], ...]:
+        """For each direction its functions, in the order of ONNX."""
+        node, defaults = self.node, tuple(self.cell.functions.values())
+        count = len(defaults) * self.directions
+        given = node.several("activations", str)
+        names = list(defaults) * self.directions
+        if given is not None:
+            if len(given) != count:
+                expected = f"{len(defaults)} for each of {self.directions} directions"
+                got = shown(list(given))
+                raise ModelFileError(f"{node}: activations: expected {expected}, got {got}")
+            for k, name in enumerate(given):
+                if name.lower() not in BY_NAME:
+                    expected = ", ".join(NAMES.values())
+                    raise ModelFileError(
+                        f"{node}: activations[{k}]: expected one of {expected}, got {shown(name)}"
+                    )
+                names[k] = BY_NAME[name.lower()]
+        # Each takes the next number, if it has such a one and there is one left.
+        lists = [list(node.several(name, float) or ()) for name in _NUMBERS]
+        each = []
+        for name in names:
+            numbers = list(FUNCTIONS[name])
+            for place in range(len(numbers)):
+                if lists[place]:
+                    numbers[place] = _as_meant(lists[place].pop(0))
+                    if not np.isfinite(numbers[place]):
+                        raise ModelFileError(
+                            f"{node}: {_NUMBERS[place]}: expected finite numbers, "
+                            f"got {numbers[place]}"
+                        )
+            each.append(shortest(name, tuple(numbers)))
+        for name, left in zip(_NUMBERS, lists, strict=True):
+            if left:
+                expected = f"as many as {', '.join(NAMES[name] for name in names)} have"
+                raise ModelFileError(f"{node}: {name}: expected {expected}, got {len(left)} more")
+        size = len(defaults)
+        return tuple(tuple(each[k : k + size]) for k in range(0, count, size))
 
     def weights(self, W: Array, R: Array, B: Array | None, P: Array | None = None) -> Weights:
         """The weights in the order of seqrs.
@@ -175,7 +228,7 @@ class RecurrentNode:
             ShapeError: a shape does not fit the others, the direction or `hidden_size`.
             DTypeError: they are not all float32 or all float64.
         """
-        node, D, G = self.node, self.directions, len(self.cell.gates)
+        node, D, G = self.node, self.directions, self.cell.count
         given = {"W": W, "R": R, "B": B, "P": P}
         named = {name: array for name, array in given.items() if array is not None}
         for name, array in named.items():
@@ -206,13 +259,14 @@ class RecurrentNode:
         self, W: Array, R: Array, B: Array | None = None, P: Array | None = None
     ) -> dict[str, Array]:
         def ordered(array: Array) -> Array:
-            gates = np.split(array, len(self.cell.gates))
+            gates = np.split(array, self.cell.count)
             return np.concatenate([gates[gate] for gate in self.cell.gates])
 
         found = {"weight_ih": ordered(W), "weight_hh": ordered(R)}
         if P is not None:
             names = self.cell.peepholes
-            found |= dict(zip(names, np.split(P, len(names)), strict=True))
+            parts = zip(names, np.split(P, len(names)), strict=True)
+            found |= {name: part for name, part in parts if name}
         if B is None:
             return found
         Wb, Rb = np.split(B, 2)
@@ -221,8 +275,16 @@ class RecurrentNode:
             return found | {"bias_ih": ordered(Wb + Rb)}
         return found | {"bias_ih": ordered(Wb), "bias_hh": ordered(Rb)}
 
-    def layer(self, stack: Sequence[Weights], batch_first: bool = False) -> Recurrent:
-        """A layer of these weights, one after the other; all nodes have the options of this one."""
+    def layer(
+        self, stack: Sequence[Weights], batch_first: bool = False, direction: int = 0
+    ) -> Recurrent:
+        """A layer of these weights, one after the other; all nodes have the options of this one.
+
+        Args:
+            stack: those of each node.
+            batch_first: whether the layer is.
+            direction: the one of this node whose functions the layer has.
+        """
         first = stack[0]
         options: dict[str, Any] = {
             "num_layers": len(stack),
@@ -230,14 +292,17 @@ class RecurrentNode:
             "bidirectional": len(first.arrays) == 2,
             "batch_first": batch_first,
             "dtype": first.dtype,
+            "clip": self.clip,
+            **dict(zip(self.cell.functions, self.functions[direction], strict=True)),
         }
         layer: Recurrent
         if self.node.operator == "RNN":
-            layer = RNN(first.inputs, first.hidden, nonlinearity=self.functions[0], **options)
+            layer = RNN(first.inputs, first.hidden, **options)
         elif self.node.operator == "GRU":
             layer = GRU(first.inputs, first.hidden, reset_after=self.reset_after, **options)
         else:
-            layer = LSTM(first.inputs, first.hidden, peepholes=first.peepholes, **options)
+            options |= {"peepholes": first.peepholes, "coupled": self.coupled}
+            layer = LSTM(first.inputs, first.hidden, **options)
         layer.load_state_dict(
             {
                 f"{name}_l{k}{suffix}": array
@@ -252,23 +317,10 @@ class RecurrentNode:
         """The layers that compute the node: one, or one for each direction if they differ."""
         if len(set(self.functions)) == 1:
             return (self.layer([weights]),)
-        one_way = [
-            Weights((arrays,), weights.inputs, weights.hidden, weights.dtype)
-            for arrays in weights.arrays
-        ]
-        found = []
-        for function, each in zip(self.functions, one_way, strict=True):
-            layer = RNN(
-                each.inputs,
-                each.hidden,
-                nonlinearity=function,
-                bias=each.bias,
-                batch_first=False,
-                dtype=each.dtype,
-            )
-            layer.load_state_dict({f"{name}_l0": a for name, a in each.arrays[0].items()})
-            found.append(layer)
-        return tuple(found)
+        return tuple(
+            self.layer([replace(weights, arrays=(arrays,))], direction=d)
+            for d, arrays in enumerate(weights.arrays)
+        )
 
     def run(
         self,
@@ -351,18 +403,34 @@ class RecurrentNode:
         return x, found
 
 
+_NUMBERS = ("activation_alpha", "activation_beta")
+
+
+def _as_meant(number: float) -> float:
+    """A float32 of a file: the shortest number that reads as it."""
+    return float(str(np.float32(number)))
+
+
+def functions_as_attributes(layer: Recurrent, cell: Cell) -> dict[str, Any]:
+    """The attributes that say the functions of a layer; none where they are those by default."""
+    options = layer._options()
+    functions = [parts_of(options[name]) for name in cell.functions]
+    if functions == [parts_of(name) for name in cell.functions.values()]:
+        return {}
+    functions *= 2 if layer.bidirectional else 1
+    found: dict[str, Any] = {"activations": [NAMES[name] for name, _ in functions]}
+    for place, attribute in enumerate(_NUMBERS):
+        numbers = [each[place] for _, each in functions if len(each) > place]
+        if numbers:
+            found[attribute] = numbers
+    return found
+
+
 def _refuse_attributes(node: Node) -> None:
-    """Refuses by name what the cells cannot compute."""
-    for name, value in node.attributes.items():
-        operators, only = ATTRIBUTES.get(name, ((), ...))
-        if node.operator not in operators:
+    """Refuses by name what the operator does not have."""
+    for name in node.attributes:
+        if node.operator not in ATTRIBUTES.get(name, ()):
             raise ModelFileError(f"{node}: {shown(name)}: expected no such attribute, got one")
-        if only is not ... and value != only:
-            expected = "none" if only is None or only == () else only
-            raise ModelFileError(
-                f"{node}: {name}: expected {expected} (others are not supported yet), "
-                f"got {shown(value)}"
-            )
 
 
 def _turned(x: Array, lengths: Array | None) -> Array:

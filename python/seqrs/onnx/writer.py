@@ -14,7 +14,7 @@ from ..options import shown
 from ..recurrent import Recurrent
 from .graph import Array
 from .package import onnx_package
-from .recurrent import COMPUTED
+from .recurrent import COMPUTED, COUPLED, Cell, functions_as_attributes
 from .wire import LARGEST_FILE
 
 __all__ = ["Writer"]
@@ -38,6 +38,11 @@ _OPTIONS = {
     "dropout",
     "forget_bias",
     "peepholes",
+    "coupled",
+    "gate_activation",
+    "candidate_activation",
+    "output_activation",
+    "clip",
     "batch_first",
     "seed",
 }
@@ -203,7 +208,7 @@ class Writer:
         self._order(time_first=True)
         number = self.recurrent_count
         self.recurrent_count += 1
-        cell = COMPUTED[_RECURRENT[layer.kind]]
+        cell = _cell(layer)
         letters = "hc" if layer.kind == "lstm" else "h"
         arrays = layer.state_dict()
         if self.streaming:
@@ -272,25 +277,27 @@ class Writer:
             )
 
     def _attributes(self, layer: Recurrent) -> dict[str, Any]:
-        directions = 2 if layer.bidirectional else 1
         found: dict[str, Any] = {"hidden_size": layer.hidden_size}
         if layer.bidirectional:
             found["direction"] = "bidirectional"
         if layer.kind == "gru":
             found["linear_before_reset"] = int(layer._options()["reset_after"])
-        if layer.kind == "rnn" and layer._options()["nonlinearity"] == "relu":
-            found["activations"] = ["Relu"] * directions
-        return found
+        if layer._options().get("coupled"):
+            found["input_forget"] = 1
+        if layer._options()["clip"] is not None:
+            found["clip"] = layer._options()["clip"]
+        return found | functions_as_attributes(layer, _cell(layer))
 
     def _weights(self, layer: Recurrent, arrays: dict[str, Array], k: int, name: str) -> list[str]:
         """W, R and B of one layer, in the order of ONNX."""
-        gates = COMPUTED[_RECURRENT[layer.kind]].gates
-        places = [gates.index(gate) for gate in range(len(gates))]
+        cell = _cell(layer)
 
         def ordered(parameter: str, suffix: str) -> Array:
-            array = arrays[f"{parameter}_l{k}{suffix}"]
-            parts = np.split(array, len(gates))
-            return np.concatenate([parts[place] for place in places])
+            parts = np.split(arrays[f"{parameter}_l{k}{suffix}"], len(cell.gates))
+            by_gate = dict(zip(cell.gates, parts, strict=True))
+            # The forget gate of an LSTM that has none is there and without effect.
+            nothing = np.zeros_like(parts[0])
+            return np.concatenate([by_gate.get(gate, nothing) for gate in range(cell.count)])
 
         suffixes = ("", "_reverse") if layer.bidirectional else ("",)
         named = {
@@ -312,10 +319,15 @@ class Writer:
 
     def _peepholes(self, layer: Recurrent, arrays: dict[str, Array], k: int, name: str) -> str:
         """P of one layer, in the order of ONNX."""
-        names = COMPUTED[_RECURRENT[layer.kind]].peepholes
+        nothing = np.zeros(layer.hidden_size)
         suffixes = ("", "_reverse") if layer.bidirectional else ("",)
         parts = [
-            np.concatenate([arrays[f"{each}_l{k}{suffix}"] for each in names])
+            np.concatenate(
+                [
+                    arrays[f"{each}_l{k}{suffix}"] if each else nothing
+                    for each in _cell(layer).peepholes
+                ]
+            )
             for suffix in suffixes
         ]
         return self._constant(np.stack(parts), self.dtype, f"{name}_P")
@@ -458,6 +470,12 @@ _LAYERS: dict[str, Callable[[Writer, Layer], None]] = {
     "mean_pool": Writer._mean_pool,
     "max_pool": Writer._max_pool,
 }
+
+
+def _cell(layer: Recurrent) -> Cell:
+    """What of its operator a layer has."""
+    coupled = layer._options().get("coupled", False)
+    return COUPLED if coupled else COMPUTED[_RECURRENT[layer.kind]]
 
 
 def _width(layers: Sequence[Layer]) -> int | None:
