@@ -14,6 +14,7 @@ import seqrs
 import tolerances
 from cases import CELLS, Array, Given, make, parts
 from seqrs.interop import keras_layers
+from seqrs.interop.keras_weights import FUNCTIONS
 from tolerances import assert_close, assert_same_bits
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
@@ -92,6 +93,29 @@ def test_layers_at_random(name: str, number: int) -> None:
             slot, letter = divmod(n, len(ours))
             if expected.any():
                 assert_close(ours[letter][slot], expected, tolerances.PACKAGE_TO_KERAS, what)
+
+
+@pytest.mark.parametrize("name", ["simple-rnn", "lstm", "gru-reset-after", "gru-reset-before"])
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_functions(name: str, function: str) -> None:
+    """Each as `activation`, and in the gates; verified, and with the weights back in Keras."""
+    cls, options = CLASSES[name]
+    bounded = function in ("tanh", "sigmoid", "hard_sigmoid", "softsign")
+    forms: list[dict[str, Any]] = [{"activation": function}]
+    if cls != "SimpleRNN":
+        forms += [{"recurrent_activation": function}]
+        forms += [{"recurrent_activation": function, "activation": "softsign"}] if bounded else []
+    for form in forms:
+        theirs = built(getattr(layers, cls)(5, **options, **form, return_sequences=True))
+        # Gates without a bound grow at each step.
+        theirs.set_weights([np.asarray(w) / 4 for w in theirs.get_weights()])
+        found: Any = seqrs.from_keras(theirs)
+        x = np.random.default_rng(1).normal(size=(3, 6, 3)).astype(np.float32)
+        assert_close(found(x)[0], output_of(theirs, x)[0], tolerances.PACKAGE_TO_KERAS, f"{form}")
+        for got, expected in zip(seqrs.to_keras_weights(found), theirs.get_weights(), strict=True):
+            assert_same_bits(got, np.asarray(expected))
+        words = {"reset_after": options.get("reset_after", True)} if cls == "GRU" else {}
+        assert seqrs.from_keras_weights(theirs.get_weights(), cls, **form, **words) == found
 
 
 def model_of_ids() -> list[Any]:
@@ -376,18 +400,23 @@ REFUSED: dict[str, tuple[type[Exception], str, Any]] = {
     "two-kinds": (ValueError, "expected LSTM as its layer, got GRU", lambda: built(two_kinds())),
     "activation": (
         ValueError,
-        "activation: expected 'tanh', got 'relu'",
-        lambda: built(layers.LSTM(2, activation="relu")),
+        "activation: expected 'tanh' or 'relu' or .*, got 'gelu'",
+        lambda: built(layers.LSTM(2, activation="gelu")),
+    ),
+    "activation-that-is-a-layer": (
+        ValueError,
+        "activation: expected 'tanh' or 'relu' or .*, got {",
+        lambda: built(layers.LSTM(2, activation=layers.LeakyReLU(0.3))),
     ),
     "activation-of-ones-own": (
         ValueError,
-        "activation: expected 'tanh', got",
+        "activation: expected 'tanh' or .*, got",
         lambda: built(layers.GRU(2, activation=half)),
     ),
     "recurrent-activation": (
         ValueError,
-        "recurrent_activation: expected 'sigmoid', got 'hard_sigmoid'",
-        lambda: built(layers.GRU(2, recurrent_activation="hard_sigmoid")),
+        "recurrent_activation: expected 'tanh' or .*, got 'silu'",
+        lambda: built(layers.GRU(2, recurrent_activation="silu")),
     ),
     "recurrent-dropout": (
         ValueError,

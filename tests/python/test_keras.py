@@ -47,7 +47,7 @@ class Golden:
 
 
 def test_there_are_golden_files() -> None:
-    assert len(FILES) == 42
+    assert len(FILES) == 52
 
 
 class TestGolden:
@@ -82,6 +82,32 @@ class TestGolden:
         after = {"last": ["Last"], "backwards": ["Last", "Linear"]}
         after |= {"sum": ["Linear"], "ave": ["Last", "Linear"]}
         assert found == [kind, *after.get(name.rpartition("-")[2], [])]
+
+    @pytest.mark.parametrize(
+        ("name", "functions"),
+        [
+            ("simple-rnn-leaky_relu", {"nonlinearity": ("leaky_relu", 0.2)}),
+            ("simple-rnn-linear", {"nonlinearity": "affine"}),
+            (
+                "lstm-functions",
+                {
+                    "gate_activation": ("hard_sigmoid", 1 / 6, 0.5),
+                    "candidate_activation": "softsign",
+                    "output_activation": "softsign",
+                },
+            ),
+            (
+                "gru-reset-after-functions",
+                {
+                    "gate_activation": ("hard_sigmoid", 1 / 6, 0.5),
+                    "candidate_activation": "softsign",
+                },
+            ),
+        ],
+    )
+    def test_functions(self, name: str, functions: dict[str, Any]) -> None:
+        (layer,) = convert(Golden(name).chain).layers
+        assert {option: getattr(layer, option) for option in functions} == functions
 
     @pytest.mark.parametrize("name", ["gru-reset-after", "gru-reset-before"])
     def test_the_form_of_a_gru_is_carried(self, name: str) -> None:
@@ -206,6 +232,16 @@ class TestWeights:
             seqrs.to_keras_weights(seqrs.LSTM(3, 4, proj_size=2))
         with pytest.raises(ValueError, match=r"peepholes: expected .* got True"):
             seqrs.to_keras_weights(seqrs.LSTM(3, 4, peepholes=True))
+        for options, message in (
+            ({"coupled": True}, "coupled: expected False, as Keras has no counterpart, got True"),
+            ({"clip": 1.5}, "clip: expected None, .* got 1.5"),
+            ({"gate_activation": "hard_sigmoid"}, r"gate_activation: expected .*\('hard_sigm.*'$"),
+            ({"candidate_activation": "softsign"}, "output_activation: expected 'softsign', that"),
+        ):
+            with pytest.raises(ValueError, match=message):
+                seqrs.to_keras_weights(seqrs.LSTM(3, 4, **options))  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match=r"nonlinearity: .* for others, got 'leaky_relu'"):
+            seqrs.to_keras_weights(seqrs.RNN(3, 4, nonlinearity="leaky_relu"))
         with pytest.raises(TypeError, match="layer: expected a layer or a Sequential, got 3"):
             seqrs.to_keras_weights(3)  # type: ignore[arg-type]
 
@@ -240,10 +276,14 @@ REFUSED: list[tuple[type[Exception], str, list[Any], str, dict[str, Any]]] = [
     (TypeError, "reset_after: expected True or False for a GRU without bias",
      arrays((2, 9), (3, 9)), "GRU", {}),
     (TypeError, "reset_after: expected it for a GRU alone", LSTM, "LSTM", {"reset_after": True}),
-    (TypeError, "activation: expected it for a SimpleRNN alone", LSTM, "LSTM",
+    (TypeError, "activation: expected it for recurrent kinds alone", arrays((2, 3)), "Dense",
      {"activation": "tanh"}),
+    (TypeError, "recurrent_activation: expected it for an LSTM or GRU alone",
+     arrays((2, 3), (3, 3)), "SimpleRNN", {"recurrent_activation": "tanh"}),
     (ValueError, "activation: expected 'tanh' or 'relu'", arrays((2, 3), (3, 3)), "SimpleRNN",
      {"activation": "selu"}),
+    (ValueError, "recurrent_activation: expected 'tanh' or", LSTM, "LSTM",
+     {"recurrent_activation": "affine"}),
     (TypeError, "epsilon: expected it for a LayerNormalization alone", LSTM, "LSTM",
      {"epsilon": 1e-3}),
     (TypeError, "num_layers: expected it for recurrent kinds", arrays((2, 3)), "Dense",
@@ -277,11 +317,12 @@ def test_weights_that_do_not_fit(
 
 #: Golden file, options that are changed, what the refusal says.
 OPTIONS: list[tuple[str, dict[str, Any], str]] = [
-    ("lstm", {"activation": "relu"}, "lstm: activation: expected 'tanh', got 'relu'"),
-    ("lstm", {"activation": {"class_name": "function"}}, "activation: expected 'tanh', got {"),
-    ("lstm", {"recurrent_activation": "hard_sigmoid"}, "recurrent_activation: expected 'sigmoid'"),
-    ("gru-reset-after", {"recurrent_activation": "tanh"}, "recurrent_activation: expected"),
-    ("simple-rnn", {"activation": "selu"}, "activation: expected 'tanh' or 'relu', got 'selu'"),
+    ("lstm", {"activation": "gelu"}, "lstm: activation: expected 'tanh' or .*, got 'gelu'"),
+    ("lstm", {"activation": {"class_name": "function"}}, "activation: expected 'tanh' or .* got {"),
+    ("lstm", {"recurrent_activation": "silu"}, "recurrent_activation: expected 'tanh' or .*'silu'"),
+    ("gru-reset-after", {"recurrent_activation": "softmax"}, "recurrent_activation: expected"),
+    ("simple-rnn", {"activation": "selu"}, "activation: expected 'tanh' or .*, got 'selu'"),
+    ("lstm-sum", {"backward_layer__recurrent_activation": "tanh"}, "recurrent_activation: expec"),
     ("lstm", {"stateful": True}, "lstm: stateful: expected False .*, got True"),
     ("lstm", {"dropout": 0.5}, "lstm: dropout: expected 0.0 .*for_inference=True.*, got 0.5"),
     ("lstm", {"recurrent_dropout": 0.5}, "lstm: recurrent_dropout: expected 0.0 .*, got 0.5"),

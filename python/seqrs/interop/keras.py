@@ -24,8 +24,10 @@ def from_keras(
         model = seqrs.from_keras(keras_model)
         y, state = model(x)                                     # x (B, T, F), or ids (B, T)
 
-        Keras                                      here
-        SimpleRNN (tanh, relu), LSTM, GRU          RNN, LSTM, GRU of the same form (`reset_after`)
+        SimpleRNN, LSTM, GRU                       RNN, LSTM, GRU of the same form (`reset_after`)
+        their activation, recurrent_activation:    the functions of the cells; "linear" is "affine"
+        tanh, relu, sigmoid, hard_sigmoid, linear,
+        leaky_relu, elu, softsign, softplus
         return_sequences=False                     Last after it
         go_backwards=True, return_sequences=False  both directions, Last, and a Linear that takes
                                                    the backward one; the forward one has weights 0

@@ -15,7 +15,7 @@ import numpy as np
 from ..layers import Activation, Dropout, Last, Layer, Linear
 from ..options import real, shown
 from ..recurrent import Recurrent
-from .keras_weights import from_keras_weights
+from .keras_weights import FUNCTIONS, from_keras_weights
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -165,7 +165,7 @@ def _bidirectional(layer: KerasLayer, for_inference: bool) -> list[Layer]:
         )
     _check(forward, "go_backwards", False)
     _check(backward, "go_backwards", True)
-    for option in ("units", "activation", "use_bias", "reset_after"):
+    for option in ("units", "activation", "recurrent_activation", "use_bias", "reset_after"):
         if option in forward.config:
             _check(backward, option, forward.config[option], "as the forward layer has")
     weights: dict[str, tuple[float, float] | None] = {
@@ -199,23 +199,21 @@ def _cell(layer: KerasLayer, weights: list[Array], *, bidirectional: bool = Fals
     options: dict[str, Any] = {"bidirectional": bidirectional}
     if layer.class_name == "GRU":
         options["reset_after"] = layer.config["reset_after"]
-    if layer.class_name == "SimpleRNN":
-        options["activation"] = layer.config["activation"]
+    for name in ("activation", "recurrent_activation"):
+        if name in layer.config:
+            options[name] = layer.config[name]
     return from_keras_weights(weights, layer.class_name, **options)
 
 
 def _check_recurrent(layer: KerasLayer, for_inference: bool) -> None:
     """Refuses what no layer here computes. `unroll` is how, not what, and is no matter."""
     _check_dtype(layer)
-    activations = ("tanh", "relu") if layer.class_name == "SimpleRNN" else ("tanh",)
-    if layer.config["activation"] not in activations:
-        raise _refused(
-            layer,
-            f"activation: expected {' or '.join(map(repr, activations))}, "
-            f"got {shown(layer.config['activation'])}",
-        )
-    if layer.class_name != "SimpleRNN":
-        _check(layer, "recurrent_activation", "sigmoid")
+    for name in ("activation", "recurrent_activation"):
+        # A function of the user's is no string, and may be no key either.
+        got = layer.config.get(name, "sigmoid")
+        if not isinstance(got, str) or got not in FUNCTIONS:
+            expected = " or ".join(map(repr, FUNCTIONS))
+            raise _refused(layer, f"{name}: expected {expected}, got {shown(got)}")
     _check(layer, "stateful", False, "as a state here is given with each call: y, state = m(x, s)")
     for option in ("dropout", "recurrent_dropout"):
         if not for_inference:

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import DTypeError, ShapeError
+from ..functions import Function
 from ..layers import Embedding, Layer, LayerNorm, Linear
 from ..models import Sequential
 from ..options import choice, dtype_name, flag, integer, real, shown
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
     Array = npt.NDArray[Any]
 
-__all__ = ["from_keras_weights", "to_keras_weights"]
+__all__ = ["FUNCTIONS", "from_keras_weights", "to_keras_weights"]
 
 #: The classes of Keras whose weights a layer here takes.
 _COUNTERPARTS: dict[str, type[Layer]] = {
@@ -52,9 +53,27 @@ _COUNTERPARTS: dict[str, type[Layer]] = {
     "Dense": Linear,
     "LayerNormalization": LayerNorm,
 }
+#: What Keras's `activation` is here.
+_ACTIVATION: dict[type[Layer], tuple[str, ...]] = {
+    RNN: ("nonlinearity",),
+    LSTM: ("candidate_activation", "output_activation"),
+    GRU: ("candidate_activation",),
+}
 #: They go by the words of model files too.
 _KINDS = _COUNTERPARTS | {cls.kind: cls for cls in _COUNTERPARTS.values()}
 _GATES: dict[type[Layer], int] = {RNN: 1, LSTM: 4, GRU: 3}
+#: Keras's functions by name, as far as a cell here has them.
+FUNCTIONS: dict[str, Function] = {
+    "tanh": "tanh",
+    "relu": "relu",
+    "sigmoid": "sigmoid",
+    "hard_sigmoid": ("hard_sigmoid", 1 / 6, 0.5),
+    "linear": "affine",
+    "leaky_relu": ("leaky_relu", 0.2),
+    "elu": "elu",
+    "softsign": "softsign",
+    "softplus": "softplus",
+}
 _CELLS: dict[type[Layer], type[RNN | LSTM | GRU]] = {RNN: RNN, LSTM: LSTM, GRU: GRU}
 
 
@@ -66,6 +85,7 @@ def from_keras_weights(
     bidirectional: bool = False,
     reset_after: bool | None = None,
     activation: str | None = None,
+    recurrent_activation: str | None = None,
     epsilon: float | None = None,
     dtype: npt.DTypeLike | None = None,
 ) -> Layer:
@@ -89,7 +109,10 @@ def from_keras_weights(
             outputs are concatenated.
         reset_after: the form of a GRU. Its bias tells, (2, 3H) or (3H); it has to be said where
             there is no bias, and is checked where there is.
-        activation: "tanh", which None means, or "relu", of a SimpleRNN.
+        activation: of a recurrent kind, Keras's word for a function that a cell here has: "tanh",
+            which None means, "relu", "sigmoid", "hard_sigmoid", "linear", "leaky_relu", "elu",
+            "softsign" or "softplus". Of an LSTM it is that of the candidate and of the cell state.
+        recurrent_activation: that of the gates of an LSTM or GRU; None means "sigmoid".
         epsilon: of a LayerNormalization; None means 1e-3, as in Keras.
         dtype: "float32" or "float64"; None means float64 if an array is, else float32.
 
@@ -108,7 +131,8 @@ def from_keras_weights(
     layers = integer("num_layers", num_layers)
     both = flag("bidirectional", bidirectional)
     _only("reset_after", reset_after, cls, GRU, "a GRU")
-    _only("activation", activation, cls, RNN, "a SimpleRNN")
+    _only("activation", activation, cls, Recurrent, "recurrent kinds")
+    _only("recurrent_activation", recurrent_activation, cls, (LSTM, GRU), "an LSTM or GRU")
     _only("epsilon", epsilon, cls, LayerNorm, "a LayerNormalization")
     _only("num_layers", None if layers == 1 else layers, cls, Recurrent, "recurrent kinds")
     _only("bidirectional", both or None, cls, Recurrent, "recurrent kinds")
@@ -120,7 +144,11 @@ def from_keras_weights(
         return _layer_norm(arrays, 1e-3 if epsilon is None else epsilon, chosen)
     options: dict[str, Any] = {"num_layers": layers, "bidirectional": both}
     if activation is not None:
-        options["nonlinearity"] = choice("activation", activation, ("tanh", "relu"))
+        function = FUNCTIONS[choice("activation", activation, tuple(FUNCTIONS))]
+        options |= dict.fromkeys(_ACTIVATION[cls], function)
+    if recurrent_activation is not None:
+        word = choice("recurrent_activation", recurrent_activation, tuple(FUNCTIONS))
+        options["gate_activation"] = FUNCTIONS[word]
     if reset_after is not None:
         options["reset_after"] = flag("reset_after", reset_after)
     return _recurrent(_CELLS[cls], arrays, options, chosen)
@@ -139,14 +167,19 @@ def to_keras_weights(layer: Layer | Sequential) -> list[npt.NDArray[np.floating[
     added into Keras's one. Back by `from_keras_weights` all else has the same bits. An
     Embedding's `padding_idx` and what acts in training alone (dropout) are no weights; the options
     of the Keras layer have to be the same ones: `reset_after` of a GRU (False is the default here,
-    True there), the activation of a SimpleRNN, `epsilon` of a LayerNormalization.
+    True there), `activation` and `recurrent_activation`, `epsilon` of a LayerNormalization. A
+    function here is Keras's of the same name, but for "affine", which is "linear" there, and for
+    those whose numbers differ by default: Keras's "leaky_relu" is ("leaky_relu", 0.2) here, and
+    its "hard_sigmoid" ("hard_sigmoid", 1 / 6, 0.5).
 
     Args:
         layer: RNN, LSTM, GRU, Embedding, Linear, LayerNorm, any layer without parameters, or a
             Sequential of these.
 
     Raises:
-        ValueError: an option has no counterpart in Keras (`proj_size` of an LSTM); names it.
+        ValueError: an option has no counterpart in Keras (`proj_size`, `peepholes` or `coupled` of
+            an LSTM, `clip`, a function that Keras has no name for, two functions in an LSTM for
+            the candidate and the cell state); names it.
         TypeError: it is no layer.
     """
     if isinstance(layer, Sequential):
@@ -291,6 +324,7 @@ def _layer_norm(arrays: list[Array], epsilon: float, dtype: str) -> Layer:
 
 def _recurrent_weights(layer: Recurrent, own: dict[str, Any]) -> Iterator[Array]:
     _refuse_what_keras_lacks(layer)
+    _refuse_two_activations(layer)
     for k in range(layer.num_layers):
         for suffix in (f"_l{k}", f"_l{k}_reverse")[: 2 if layer.bidirectional else 1]:
             arrays = [own[f"weight_ih{suffix}"].T, own[f"weight_hh{suffix}"].T]
@@ -314,22 +348,39 @@ def _base(layer: Recurrent) -> type[RNN | LSTM | GRU]:
 #: Options that say nothing of what the layer computes with its weights, or that Keras has too.
 _CARRIED = {
     *("kind", "input_size", "hidden_size", "num_layers", "bias", "bidirectional", "dropout"),
-    *("batch_first", "seed", "nonlinearity", "forget_bias", "reset_after"),
+    *("batch_first", "seed", "forget_bias", "reset_after"),
 }
+#: Those that say a function.
+_OF_FUNCTIONS = ("nonlinearity", "gate_activation", "candidate_activation", "output_activation")
 
 
 def _refuse_what_keras_lacks(layer: Recurrent) -> None:
-    """Any other option has to be what it is by default.
+    """Functions have to be Keras's, and any other option what it is by default.
 
     Raises:
         ValueError: one is not.
     """
     plain = _base(layer)(1, 1)._options()
-    for name, value in layer._options().items():
-        if name not in _CARRIED and value != plain.get(name):
+    options = layer._options()
+    for name, value in options.items():
+        if name in _OF_FUNCTIONS:
+            if value not in FUNCTIONS.values():
+                expected = " or ".join(map(repr, FUNCTIONS.values()))
+                raise ValueError(
+                    f"{name}: expected {expected}, as Keras has no name for others, got {value!r}"
+                )
+        elif name not in _CARRIED and value != plain.get(name):
             raise ValueError(
                 f"{name}: expected {plain.get(name)!r}, as Keras has no counterpart, got {value!r}"
             )
+
+
+def _refuse_two_activations(layer: Recurrent) -> None:
+    if isinstance(layer, LSTM) and layer.output_activation != layer.candidate_activation:
+        raise ValueError(
+            f"output_activation: expected {layer.candidate_activation!r}, that of the candidate, "
+            f"as Keras has one for both, got {layer.output_activation!r}"
+        )
 
 
 def _real_arrays(weights: object) -> list[Array]:
@@ -354,7 +405,13 @@ def _expect_number(arrays: list[Array], names: tuple[str, ...], at_least: int) -
         raise ShapeError(f"weights: expected {needed}{more}, got {len(arrays)} arrays")
 
 
-def _only(name: str, value: object, cls: type[Layer], owner: type[Layer], words: str) -> None:
+def _only(
+    name: str,
+    value: object,
+    cls: type[Layer],
+    owner: type[Layer] | tuple[type[Layer], ...],
+    words: str,
+) -> None:
     """An option that some kinds alone have is left out for the others."""
     if value is not None and not issubclass(cls, owner):
         raise TypeError(f"{name}: expected it for {words} alone, got it for {cls.kind!r}")

@@ -100,6 +100,18 @@ def configurations() -> Iterator[tuple[str, keras.Layer]]:
         ),
     )
 
+    # The functions of cells. Those above were drawn before them.
+    for function in FUNCTIONS:
+        yield f"simple-rnn-{function}", layers.SimpleRNN(UNITS, activation=function, **whole)
+    for name, cls, options in cells():
+        if cls is not layers.SimpleRNN:
+            gates = {"recurrent_activation": "hard_sigmoid", "activation": "softsign"}
+            yield f"{name}-functions", cls(UNITS, **options, **gates, **whole)
+
+
+#: The functions that a cell may have, besides tanh and relu.
+FUNCTIONS = ("sigmoid", "hard_sigmoid", "linear", "leaky_relu", "elu", "softsign", "softplus")
+
 
 def golden(seed: int, layer_or_model: keras.Layer) -> Arrays:
     random = np.random.default_rng(seed)
