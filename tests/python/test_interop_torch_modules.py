@@ -355,6 +355,27 @@ class TestRefused:
         with pytest.raises(ValueError, match=r"layers\[1\]: .*reset_after"):
             seqrs.to_torch(model)
 
+    def test_cells_that_pytorch_lacks(self) -> None:
+        refused: list[tuple[Any, str]] = [
+            (seqrs.LSTM(3, 4, peepholes=True), "layer: peepholes: expected False, .* got True"),
+            (seqrs.LSTM(3, 4, coupled=True), "layer: coupled: expected False, .* got True"),
+            (seqrs.LSTM(3, 4, clip=2.0), r"layer: clip: expected None, .* got 2\.0"),
+            (
+                seqrs.LSTM(3, 4, gate_activation="elu"),
+                "gate_activation: expected 'sigmoid', .*'elu'",
+            ),
+            (seqrs.LSTM(3, 4, output_activation="relu"), "output_activation: expected 'tanh'"),
+            (
+                seqrs.GRU(3, 4, reset_after=True, candidate_activation=("elu", 0.5)),
+                r"candidate_activation: expected 'tanh', as PyTorch .* got \('elu', 0\.5\)",
+            ),
+            (seqrs.RNN(3, 4, nonlinearity="softsign"), "nonlinearity: expected 'tanh' or 'relu'"),
+            (seqrs.RNN(3, 4, clip=1.0), r"layer: clip: expected None, .* got 1\.0"),
+        ]
+        for layer, message in refused:
+            with pytest.raises(ValueError, match=message):
+                seqrs.to_torch(layer)
+
     @pytest.mark.parametrize("layer", [seqrs.Last(), seqrs.MeanPool(), seqrs.MaxPool()], ids=repr)
     def test_layers_that_pytorch_lacks(self, layer: Any) -> None:
         with pytest.raises(TypeError, match=re.escape(repr(layer))):
@@ -365,10 +386,14 @@ class TestRefused:
             seqrs.to_torch(3)  # type: ignore[arg-type]
 
     def test_an_option_that_pytorch_lacks(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        options = seqrs.LSTM(3, 4)._options() | {"clip": 3.0, "smoothing": None}
-        monkeypatch.setattr(seqrs.LSTM, "_options", lambda self: options)
-        with pytest.raises(ValueError, match=r"clip: .* got 3\.0"):
-            seqrs.to_torch(seqrs.LSTM(3, 4))
+        layer = seqrs.LSTM(3, 4)
+        plain = layer._options()
+        more = {"gain": 3.0, "smoothing": None}
+        monkeypatch.setattr(
+            seqrs.LSTM, "_options", lambda self: plain | more if self is layer else plain
+        )
+        with pytest.raises(ValueError, match=r"gain: expected None, .* got 3\.0"):
+            seqrs.to_torch(layer)
 
 
 # --- in their place

@@ -711,6 +711,14 @@ _CARRIED_BY_RECURRENT = {
 }
 
 
+def _plain_options(layer: Layer) -> dict[str, Any]:
+    """The options of a recurrent layer as they are by default."""
+    if not isinstance(layer, Recurrent):
+        return {}
+    plain = next(cls for cls in (RNN, LSTM, GRU) if isinstance(layer, cls))
+    return plain(1, 1)._options()
+
+
 def _module(torch: Any, layer: Layer, where: str, batch_first: bool) -> Any:
     """The module of one layer, which stands at `where`."""
     nn = torch.nn
@@ -722,9 +730,18 @@ def _module(torch: Any, layer: Layer, where: str, batch_first: bool) -> Any:
     carried = _CARRIED[layer.kind] | {"kind", "seed"}
     if isinstance(layer, Recurrent):
         carried |= _CARRIED_BY_RECURRENT
+    plain = _plain_options(layer)
     for name, value in layer._options().items():
-        if name not in carried and value:
-            raise ValueError(f"{where}: {name}: expected nothing that PyTorch lacks, got {value!r}")
+        if name not in carried and value != plain.get(name):
+            raise ValueError(
+                f"{where}: {name}: expected {plain.get(name)!r}, as PyTorch has no other, "
+                f"got {value!r}"
+            )
+    if isinstance(layer, RNN) and layer.nonlinearity not in ("tanh", "relu"):
+        raise ValueError(
+            f"{where}: nonlinearity: expected 'tanh' or 'relu', as PyTorch has no other, "
+            f"got {layer.nonlinearity!r}"
+        )
     # A module on the device meta draws nothing, so that PyTorch's generator stays as it is.
     made: dict[str, Any] = {"dtype": getattr(torch, layer.dtype), "device": "meta"}
     if isinstance(layer, Recurrent):
