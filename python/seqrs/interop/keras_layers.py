@@ -190,9 +190,8 @@ def _bidirectional(layer: KerasLayer, for_inference: bool) -> list[Layer]:
 def _merge(units: int, forward: float, backward: float, dtype: str) -> Layer:
     """The sum of both directions' outputs, each times a number: exact for 0, 1/2 and 1."""
     one = np.eye(units)
-    layer = Linear(2 * units, units, bias=False, dtype=dtype)
-    layer.load_state_dict({"weight": np.concatenate([forward * one, backward * one], axis=1)})
-    return layer
+    mapping = {"weight": np.concatenate([forward * one, backward * one], axis=1)}
+    return Linear._with_parameters(mapping, 2 * units, units, bias=False, dtype=dtype)
 
 
 def _cell(layer: KerasLayer, weights: list[Array], *, bidirectional: bool = False) -> Layer:

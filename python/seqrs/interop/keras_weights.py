@@ -243,9 +243,7 @@ def _recurrent(
                 # The reset-before GRU has one bias.
                 if cls is not GRU:
                     mapping[f"bias_hh{suffix}"] = np.zeros_like(array)
-    found = cls(inputs, units, dtype=dtype, **options)
-    found.load_state_dict(mapping)
-    return found
+    return cls._with_parameters(mapping, inputs, units, dtype=dtype, **options)
 
 
 def _sizes(cls: type[Layer], kernel: Array, recurrent: Array) -> tuple[int, int]:
@@ -293,9 +291,7 @@ def _embedding(arrays: list[Array], dtype: str) -> Layer:
     (table,) = arrays
     if table.ndim != 2:
         raise ShapeError(f"embeddings: expected a matrix, got shape {table.shape}")
-    layer = Embedding(table.shape[0], table.shape[1], dtype=dtype)
-    layer.load_state_dict({"weight": table})
-    return layer
+    return Embedding._with_parameters({"weight": table}, *table.shape, dtype=dtype)
 
 
 def _linear(arrays: list[Array], dtype: str) -> Layer:
@@ -306,9 +302,8 @@ def _linear(arrays: list[Array], dtype: str) -> Layer:
     for array in bias:
         _expect("bias", array, (kernel.shape[1],))
     inputs, outputs = kernel.shape
-    layer = Linear(inputs, outputs, bias=bool(bias), dtype=dtype)
-    layer.load_state_dict(dict(zip(("weight", "bias"), (kernel.T, *bias), strict=False)))
-    return layer
+    mapping = dict(zip(("weight", "bias"), (kernel.T, *bias), strict=False))
+    return Linear._with_parameters(mapping, inputs, outputs, bias=bool(bias), dtype=dtype)
 
 
 def _layer_norm(arrays: list[Array], epsilon: float, dtype: str) -> Layer:
@@ -317,9 +312,8 @@ def _layer_norm(arrays: list[Array], epsilon: float, dtype: str) -> Layer:
     if gamma.ndim != 1:
         raise ShapeError(f"gamma: expected a vector, got shape {gamma.shape}")
     _expect("beta", beta, gamma.shape)
-    layer = LayerNorm(gamma.size, eps=real("epsilon", epsilon, above=0.0), dtype=dtype)
-    layer.load_state_dict({"weight": gamma, "bias": beta})
-    return layer
+    mapping, eps = {"weight": gamma, "bias": beta}, real("epsilon", epsilon, above=0.0)
+    return LayerNorm._with_parameters(mapping, gamma.size, eps=eps, dtype=dtype)
 
 
 def _recurrent_weights(layer: Recurrent, own: dict[str, Any]) -> Iterator[Array]:

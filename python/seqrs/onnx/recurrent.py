@@ -295,23 +295,19 @@ class RecurrentNode:
             "clip": self.clip,
             **dict(zip(self.cell.functions, self.functions[direction], strict=True)),
         }
-        layer: Recurrent
-        if self.node.operator == "RNN":
-            layer = RNN(first.inputs, first.hidden, **options)
-        elif self.node.operator == "GRU":
-            layer = GRU(first.inputs, first.hidden, reset_after=self.reset_after, **options)
-        else:
+        cls: type[Recurrent] = RNN
+        if self.node.operator == "GRU":
+            cls, options["reset_after"] = GRU, self.reset_after
+        elif self.node.operator == "LSTM":
+            cls = LSTM
             options |= {"peepholes": first.peepholes, "coupled": self.coupled}
-            layer = LSTM(first.inputs, first.hidden, **options)
-        layer.load_state_dict(
-            {
-                f"{name}_l{k}{suffix}": array
-                for k, weights in enumerate(stack)
-                for suffix, arrays in zip(("", "_reverse"), weights.arrays, strict=False)
-                for name, array in arrays.items()
-            }
-        )
-        return layer
+        mapping = {
+            f"{name}_l{k}{suffix}": array
+            for k, weights in enumerate(stack)
+            for suffix, arrays in zip(("", "_reverse"), weights.arrays, strict=False)
+            for name, array in arrays.items()
+        }
+        return cls._with_parameters(mapping, first.inputs, first.hidden, **options)
 
     def layers(self, weights: Weights) -> tuple[Recurrent, ...]:
         """The layers that compute the node: one, or one for each direction if they differ."""
