@@ -14,6 +14,7 @@ pub mod cell;
 pub mod error;
 pub mod interrupt;
 pub mod lanes;
+pub mod layer_norm;
 pub mod memory;
 pub mod naive;
 pub mod real;

@@ -9,12 +9,13 @@ use std::marker::PhantomData;
 use crate::Error;
 use crate::backend::{Backend, Backward, Forward, State, StateMasks};
 use crate::cell::{Bundle, Cell, MAX_BUNDLE};
+use crate::layer_norm;
 use crate::memory::zeros;
 use crate::real::Real;
 use crate::rows::Rows;
 use crate::spec::Shape;
 use crate::steps::{Direction, Steps};
-use crate::tape::DirectionTape;
+use crate::tape::{DirectionTape, Normed};
 use crate::with_cell;
 
 /// A device that computes with one number of type `T` at a time.
@@ -42,6 +43,33 @@ impl<T: Real> Weights<T> {
     /// The bias of column `n`, zero without one.
     fn bias(&self, range: &Option<std::ops::Range<usize>>, n: usize) -> T {
         range.as_ref().map_or(T::zero(), |range| self.part(range)[n])
+    }
+}
+
+impl<T: Real> Weights<T> {
+    /// The gates of all units: sums that start from their biases or, with a norm, from 0, are
+    /// normalised, and get the biases then.
+    fn gates(
+        &self,
+        sum: impl Fn(usize, T) -> T,
+        bias: &Option<std::ops::Range<usize>>,
+        norm: Option<&std::ops::Range<usize>>,
+        keep: &mut Option<&mut Normed<Vec<T>>>,
+        item: usize,
+    ) -> Vec<T> {
+        let columns = 0..self.shape.gate_columns();
+        let Some(gamma) = norm else {
+            return columns.map(|n| sum(n, self.bias(bias, n))).collect();
+        };
+        let mut gates: Vec<T> = columns.clone().map(|n| sum(n, T::zero())).collect();
+        let inverse = layer_norm::normalise(&mut gates);
+        if let Some(keep) = keep {
+            keep.hat[item * columns.end..][..columns.end].copy_from_slice(&gates);
+            keep.inverse[item] = inverse;
+        }
+        let bias = bias.as_ref().map(|bias| self.part(bias));
+        layer_norm::scale_and_shift(&mut gates, self.part(gamma), bias);
+        gates
     }
 }
 
@@ -182,16 +210,30 @@ fn forward_direction<C: Cell, T: Real>(
             let before = h.to_vec();
             let mask = |j: usize| recurrent(masks, b * state + j);
             let seen: Vec<T> = (0..state).map(|j| times(before[j], mask(j))).collect();
-            let gx = |gate: usize, j: usize| {
-                let n = gate * hidden + j;
-                let row = &w_ih[n * input..][..input];
-                chain(w.bias(&w.shape.bias_ih, n), row.iter().copied().zip(x.iter().copied()))
+            let norms = w.shape.norms.as_ref();
+            let kept = run.tape.get_mut(d).and_then(|tape| tape.norms.as_mut());
+            let (mut keep_ih, mut keep_hh) = match kept {
+                None => (None, None),
+                Some(kept) => (Some(&mut kept.ih), Some(&mut kept.hh)),
             };
-            let gh = |gate: usize, j: usize, operand: &[T]| {
-                let n = gate * hidden + j;
-                let row = &w_hh[n * state..][..state];
-                chain(w.bias(&w.shape.bias_hh, n), row.iter().copied().zip(operand.iter().copied()))
+            // The gates of all units, from x ...
+            let gx = {
+                let sum = |n: usize, bias| {
+                    let row = &w_ih[n * input..][..input];
+                    chain(bias, row.iter().copied().zip(x.iter().copied()))
+                };
+                w.gates(sum, &w.shape.bias_ih, norms.map(|norms| &norms.ih), &mut keep_ih, item)
             };
+            // ... and from what a product reads of the state.
+            let mut gates_from = |operand: &[T]| {
+                let sum = |n: usize, bias| {
+                    let row = &w_hh[n * state..][..state];
+                    chain(bias, row.iter().copied().zip(operand.iter().copied()))
+                };
+                w.gates(sum, &w.shape.bias_hh, norms.map(|norms| &norms.hh), &mut keep_hh, item)
+            };
+            let gx = |gate: usize, j: usize| gx[gate * hidden + j];
+            let early = gates_from(&seen);
             let s = |j: usize, c: &[T]| -> C::State<T> {
                 bundle(|field| match field {
                     0 => before.get(j).copied().unwrap_or(T::zero()),
@@ -204,7 +246,7 @@ fn forward_direction<C: Cell, T: Real>(
                 for j in 0..hidden {
                     let gates_x = bundle(|gate| gx(gate, j));
                     let gates_h = bundle(|gate| match gate < C::FIRST_GATES {
-                        true => gh(gate, j, &seen),
+                        true => early[gate * hidden + j],
                         false => T::zero(),
                     });
                     let (value, open) = cell.open::<T>(gates_x, gates_h, s(j, c));
@@ -212,18 +254,22 @@ fn forward_direction<C: Cell, T: Real>(
                     opened.push(open);
                 }
             }
+            let late = if C::TWO_PRODUCTS { gates_from(&operand) } else { Vec::new() };
             let mut m = vec![T::zero(); hidden];
+            let (mut steps_saved, mut stepped_c) = (Vec::new(), Vec::new());
             for j in 0..hidden {
                 let gates_x = bundle(|gate| gx(gate, j));
                 let gates_h = bundle(|gate| match gate < C::FIRST_GATES {
-                    true => gh(gate, j, &seen),
-                    false => gh(gate, j, &operand),
+                    true => early[gate * hidden + j],
+                    false => late[gate * hidden + j],
                 });
                 let open = opened.get(j).copied().unwrap_or(C::Opened::filled(T::zero()));
                 let (s_new, saved) =
                     cell.forward::<T>(gates_x, gates_h, s(j, c), open, w.per_unit::<C>(j));
                 let s_new = s_new.to_array(T::zero());
                 m[j] = s_new[0];
+                steps_saved.push(saved);
+                stepped_c.push(s_new[1]);
                 let mut mixed_c = s_new[1];
                 if C::STATES > 1 {
                     let c = &mut c[b * hidden + j];
@@ -244,6 +290,20 @@ fn forward_direction<C: Cell, T: Real>(
                     if let Some(stepped) = &mut tape.stepped_c {
                         stepped[item * hidden + j] = s_new[1];
                     }
+                }
+            }
+            if let Some([gamma, beta]) = norms.and_then(|norms| norms.c.as_ref()) {
+                let inverse = layer_norm::normalise(&mut stepped_c);
+                let kept = run.tape.get_mut(d).and_then(|tape| tape.norms.as_mut());
+                if let Some(keep) = kept.and_then(|kept| kept.c.as_mut()) {
+                    keep.hat[item * hidden..][..hidden].copy_from_slice(&stepped_c);
+                    keep.inverse[item] = inverse;
+                }
+                let (gamma, beta) = (w.part(gamma), w.part(beta));
+                layer_norm::scale_and_shift(&mut stepped_c, gamma, Some(beta));
+                for (j, (&c, saved)) in stepped_c.iter().zip(steps_saved).enumerate() {
+                    let shown = bundle(|field| if field == 0 { T::zero() } else { c });
+                    m[j] = cell.unprojected::<T>(saved, shown);
                 }
             }
             match &w.shape.weight_hr {
@@ -315,6 +375,19 @@ fn backward_direction<C: Cell, T: Real>(
     let mut d_gh = vec![T::zero(); items * columns];
     let mut d_p = vec![T::zero(); items * C::PER_UNIT * hidden];
     let mut d_out = vec![T::zero(); items * state]; // gradient of h, before the projection
+    let norms = w.shape.norms.as_ref().zip(tape.norms.as_ref());
+    // With norms: the gradients of the gates after them, and those of the norms' own parameters.
+    let mut d_after = vec![[T::zero(); 2]; if norms.is_some() { items * columns } else { 0 }];
+    let mut d_norm = d_after.clone();
+    let mut d_norm_c = vec![[T::zero(); 2]; if norms.is_some() { items * hidden } else { 0 }];
+    // The c that h shows, after the norm.
+    let shown_c = |item: usize| -> Option<Vec<T>> {
+        let (ranges, kept) = norms?;
+        let ([gamma, beta], kept) = (ranges.c.as_ref()?, kept.c.as_ref()?);
+        let mut c = kept.hat[item * hidden..][..hidden].to_vec();
+        layer_norm::scale_and_shift(&mut c, w.part(gamma), Some(w.part(beta)));
+        Some(c)
+    };
     // What the recurrent products saw of the operand at (row, j).
     let seen = |b: usize, j: usize, operand: T| times(operand, recurrent(masks, b * state + j));
     let mut row_of = vec![0; items];
@@ -349,6 +422,27 @@ fn backward_direction<C: Cell, T: Real>(
                     .collect(),
             };
             let mut direct = vec![T::zero(); hidden]; // what reaches h' without a product
+            let shown = shown_c(item);
+            let mut through_norm = vec![T::zero(); hidden]; // what reaches c through it
+            let mut of_shown = vec![C::Gates::filled(T::zero()); hidden];
+            if let Some(shown) = &shown {
+                let (ranges, kept) = norms.expect("there is a norm");
+                let [gamma, _] = ranges.c.as_ref().expect("of c");
+                let kept = kept.c.as_ref().expect("of c");
+                for j in 0..hidden {
+                    let c = bundle(|field| if field == 0 { T::zero() } else { shown[j] });
+                    let (gates, d_c) = cell.unprojected_back::<T>(saved(item, j), c, d_m[j]);
+                    (of_shown[j], through_norm[j]) = (gates, d_c);
+                    d_norm_c[item * hidden + j][1] = d_c;
+                }
+                let mut d_gamma = vec![T::zero(); hidden];
+                let hat = &kept.hat[item * hidden..][..hidden];
+                let (inverse, gamma) = (kept.inverse[item], w.part(gamma));
+                layer_norm::backward(&mut through_norm, hat, inverse, gamma, &mut d_gamma);
+                for j in 0..hidden {
+                    d_norm_c[item * hidden + j][0] = d_gamma[j];
+                }
+            }
             for j in 0..hidden {
                 let h_new = |j: usize| match &tape.stepped_h {
                     Some(stepped) => stepped[item * state + j],
@@ -358,21 +452,26 @@ fn backward_direction<C: Cell, T: Real>(
                 let s_new: C::State<T> = bundle(|field| match field {
                     0 if j < state => h_new(j),
                     0 => T::zero(),
-                    _ => cells.map_or(T::zero(), |c| c[item * hidden + j]),
+                    _ => match &shown {
+                        Some(shown) => shown[j],
+                        None => cells.map_or(T::zero(), |c| c[item * hidden + j]),
+                    },
                 });
                 let d_c = run.d_state.c.as_ref().map_or(T::zero(), |c| c[(slot + b) * hidden + j]);
                 let kept_c = kept_c(masks, item * hidden + j, zoneout_c);
                 let d_s: C::State<T> = bundle(|field| match field {
+                    0 if shown.is_some() => T::zero(),
                     0 => d_m[j],
-                    _ if zoneout_c > 0.0 => (T::one() - kept_c) * d_c,
-                    _ => d_c,
+                    _ if zoneout_c > 0.0 => (T::one() - kept_c) * d_c + through_norm[j],
+                    _ => d_c + through_norm[j],
                 });
                 let p = w.per_unit::<C>(j);
                 let d = cell.backward::<T>(saved(item, j), s(item, j), s_new, p, d_s);
                 let (gx, gh) = (d.d_gx.to_array(T::zero()), d.d_gh.to_array(T::zero()));
+                let more = of_shown[j].to_array(T::zero());
                 for gate in 0..C::GATES {
-                    d_gx[item * columns + gate * hidden + j] = gx[gate];
-                    d_gh[item * columns + gate * hidden + j] = gh[gate];
+                    d_gx[item * columns + gate * hidden + j] = gx[gate] + more[gate];
+                    d_gh[item * columns + gate * hidden + j] = gh[gate] + more[gate];
                 }
                 let of_unit = d.d_p.to_array(T::zero());
                 for (field, value) in of_unit.into_iter().enumerate().take(C::PER_UNIT) {
@@ -407,6 +506,22 @@ fn backward_direction<C: Cell, T: Real>(
                     direct[j] = direct[j] + d_h;
                 }
             }
+            if let Some((ranges, kept)) = norms {
+                let sides = [(&mut d_gx, &ranges.ih, &kept.ih), (&mut d_gh, &ranges.hh, &kept.hh)];
+                for (side, (d, gamma, kept)) in sides.into_iter().enumerate() {
+                    let d = &mut d[item * columns..][..columns];
+                    let mut d_gamma = vec![T::zero(); columns];
+                    for (n, &d) in d.iter().enumerate() {
+                        d_after[item * columns + n][side] = d;
+                    }
+                    let hat = &kept.hat[item * columns..][..columns];
+                    let gamma = w.part(gamma);
+                    layer_norm::backward(d, hat, kept.inverse[item], gamma, &mut d_gamma);
+                    for (n, &d_gamma) in d_gamma.iter().enumerate() {
+                        d_norm[item * columns + n][side] = d_gamma;
+                    }
+                }
+            }
             let gates = &d_gh[item * columns..][..columns];
             for j in 0..state {
                 let mut start = if state == hidden { direct[j] } else { T::zero() };
@@ -439,10 +554,26 @@ fn backward_direction<C: Cell, T: Real>(
                 };
                 *at = gh.mul_add(operand, *at);
             }
-            for (bias, g) in [(&w.shape.bias_ih, gx), (&w.shape.bias_hh, gh)] {
+            let [bx, bh] = d_after.get(item * columns + n).copied().unwrap_or([gx, gh]);
+            for (bias, g) in [(&w.shape.bias_ih, bx), (&w.shape.bias_hh, bh)] {
                 if let Some(bias) = bias {
                     let at = &mut d_parameters[bias.start + n];
                     *at = *at + g;
+                }
+            }
+            if let Some(norms) = &w.shape.norms {
+                let d = d_norm[item * columns + n];
+                for (range, d) in [&norms.ih, &norms.hh].into_iter().zip(d) {
+                    let at = &mut d_parameters[range.start + n];
+                    *at = *at + d;
+                }
+            }
+        }
+        if let Some(ranges) = w.shape.norms.as_ref().and_then(|norms| norms.c.as_ref()) {
+            for j in 0..hidden {
+                for (range, d) in ranges.iter().zip(d_norm_c[item * hidden + j]) {
+                    let at = &mut d_parameters[range.start + j];
+                    *at = *at + d;
                 }
             }
         }
@@ -451,10 +582,14 @@ fn backward_direction<C: Cell, T: Real>(
             *at = *at + d;
         }
         if let Some(range) = &w.shape.weight_hr {
+            let shown = shown_c(item);
             for p in 0..state {
                 for j in 0..hidden {
                     let cells = tape.stepped_c.as_ref().or(tape.c.as_ref());
-                    let c = cells.map_or(T::zero(), |c| c[item * hidden + j]);
+                    let c = match &shown {
+                        Some(shown) => shown[j],
+                        None => cells.map_or(T::zero(), |c| c[item * hidden + j]),
+                    };
                     let s_new = bundle(|field| if field == 0 { T::zero() } else { c });
                     let m = cell.unprojected::<T>(saved(item, j), s_new);
                     let at = &mut d_parameters[range.start + p * hidden + j];

@@ -50,6 +50,8 @@ pub struct Options {
     pub zoneout: f64,
     /// The same of the cell state of an LSTM.
     pub zoneout_cell: f64,
+    /// Whether gates and cell state are normalised ([`crate::layer_norm`]).
+    pub layer_norm: bool,
 }
 
 impl Options {
@@ -67,6 +69,7 @@ impl Options {
             recurrent_dropout: 0.0,
             zoneout: 0.0,
             zoneout_cell: 0.0,
+            layer_norm: false,
         }
     }
 }
@@ -84,6 +87,10 @@ pub enum Role {
     BiasHh,
     /// (P, H): the projection.
     WeightHr,
+    /// (G H) or (H): what a normalised row is multiplied with.
+    Norm,
+    /// (H): what is added to it.
+    NormBias,
     /// (H): what each unit has for itself, such as a peephole.
     PerUnit,
 }
@@ -135,8 +142,21 @@ pub struct Shape {
     pub bias_hh: Option<Range<usize>>,
     /// `weight_hr`, (P, H).
     pub weight_hr: Option<Range<usize>>,
+    /// What the normalised rows are multiplied with and, for c, what is added.
+    pub norms: Option<Norms>,
     /// What each unit has for itself, a run of H for each of [`CellKind::per_unit`].
     pub per_unit: Range<usize>,
+}
+
+/// The parameters of the normalisations of a cell.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Norms {
+    /// `norm_ih`, (G H): of x W_ih^T.
+    pub ih: Range<usize>,
+    /// `norm_hh`, (G H): of h' W_hh^T.
+    pub hh: Range<usize>,
+    /// `norm_c` and `norm_bias_c`, (H) each: of the cell state of an LSTM.
+    pub c: Option<[Range<usize>; 2]>,
 }
 
 impl Shape {
@@ -168,7 +188,16 @@ impl Spec {
     /// # Errors
     /// [`Error::Option`] names the first option that does not, [`Error::Shape`] sizes
     /// whose parameters no memory could hold.
-    pub fn new(options: Options) -> Result<Self, Error> {
+    pub fn new(mut options: Options) -> Result<Self, Error> {
+        if options.layer_norm {
+            if !options.cell.may_be_normalised() {
+                let expected =
+                    "an LSTM without peepholes, or a GRU with reset_after, for layer_norm";
+                return Err(Error::option("layer_norm", expected, "another cell"));
+            }
+            // Between a product and its cell there is a norm.
+            options.cell = options.cell.unfused();
+        }
         for (name, size) in [
             ("input_size", options.input_size),
             ("hidden_size", options.hidden_size),
@@ -229,7 +258,7 @@ impl Spec {
         let o = &self.options;
         let widest = (o.input_size as u128).max(o.hidden_size as u128 * 2);
         (o.hidden_size as u128)
-            .checked_mul(widest + o.hidden_size as u128 * 2 + 3)?
+            .checked_mul(widest + o.hidden_size as u128 * 2 + 7)?
             .checked_mul(8 * 4 * 2)?
             .checked_mul(o.num_layers as u128)
     }
@@ -315,6 +344,11 @@ impl Spec {
             bias_ih: o.bias.then(|| take(columns)),
             bias_hh: (o.bias && o.cell.has_recurrent_bias()).then(|| take(columns)),
             weight_hr: (o.proj_size > 0).then(|| take(o.proj_size * o.hidden_size)),
+            norms: o.layer_norm.then(|| Norms {
+                ih: take(columns),
+                hh: take(columns),
+                c: (o.cell.states() > 1).then(|| [take(o.hidden_size), take(o.hidden_size)]),
+            }),
             per_unit: take(o.cell.per_unit().len() * o.hidden_size),
         }
     }
@@ -358,6 +392,14 @@ impl Spec {
                 }
                 if let Some(range) = &shape.weight_hr {
                     add("weight_hr", Role::WeightHr, range, &[shape.state, shape.hidden]);
+                }
+                if let Some(norms) = &shape.norms {
+                    add("norm_ih", Role::Norm, &norms.ih, &[columns]);
+                    add("norm_hh", Role::Norm, &norms.hh, &[columns]);
+                    if let Some([scale, bias]) = &norms.c {
+                        add("norm_c", Role::Norm, scale, &[shape.hidden]);
+                        add("norm_bias_c", Role::NormBias, bias, &[shape.hidden]);
+                    }
                 }
                 for (k, name) in shape.cell.per_unit().iter().enumerate() {
                     let from = shape.per_unit.start + k * shape.hidden;

@@ -56,6 +56,46 @@ pub struct DirectionTape<Scratch> {
     pub stepped_h: Option<Scratch>,
     /// For each item the cell state that the step gave, likewise.
     pub stepped_c: Option<Scratch>,
+    /// What the normalisations of a cell keep.
+    pub norms: Option<Norms<Scratch>>,
+}
+
+/// The normalised rows of each item.
+#[derive(Debug)]
+pub struct Norms<Scratch> {
+    /// Of x W_ih^T, (G H).
+    pub ih: Normed<Scratch>,
+    /// Of h' W_hh^T, (G H).
+    pub hh: Normed<Scratch>,
+    /// Of the cell state, (H), for a cell that has one.
+    pub c: Option<Normed<Scratch>>,
+}
+
+/// What one normalisation keeps of each item.
+#[derive(Debug)]
+pub struct Normed<Scratch> {
+    /// The normalised row.
+    pub hat: Scratch,
+    /// 1 / sqrt(variance + epsilon).
+    pub inverse: Scratch,
+}
+
+impl<Scratch> Norms<Scratch> {
+    fn blank<B: Backend<Scratch = Scratch>>(
+        backend: &B,
+        shape: &Shape,
+        items: usize,
+    ) -> Result<Self, Error> {
+        let normed = |width: usize| {
+            let (hat, inverse) = (backend.blank(items * width)?, backend.blank(items)?);
+            Ok::<_, Error>(Normed { hat, inverse })
+        };
+        Ok(Self {
+            ih: normed(shape.gate_columns())?,
+            hh: normed(shape.gate_columns())?,
+            c: (shape.cell.states() > 1).then(|| normed(shape.hidden)).transpose()?,
+        })
+    }
 }
 
 impl<Scratch> DirectionTape<Scratch> {
@@ -83,6 +123,9 @@ impl<Scratch> DirectionTape<Scratch> {
                 .transpose()?,
             stepped_c: (shape.zoneout_c > 0.0)
                 .then(|| backend.blank(items * shape.hidden))
+                .transpose()?,
+            norms: (shape.norms.as_ref())
+                .map(|_| Norms::blank(backend, shape, items))
                 .transpose()?,
         })
     }

@@ -19,6 +19,7 @@
 //! N D 3 H   what each step adds to the gradients of peepholes
 //! N D (H+P) around a projection
 //! N D P     what the products saw of h, with recurrent dropout
+//! N D (5 G H + 2 H)  what norms leave: the second part of the gates, and what biases and norms add up
 //! ```
 //! They are written once and read twice; from fresh pages that took up to a third of a step
 //! of training, so the buffers stay for the next (`seqrs_core::memory`).
@@ -28,6 +29,8 @@ use std::ptr::null_mut;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use seqrs_core::backend::Backward;
+use seqrs_core::cell::Counts;
+use seqrs_core::layer_norm;
 use seqrs_core::memory::{Lent, room, zeros};
 use seqrs_core::rows::Rows;
 use seqrs_core::spec::Shape;
@@ -43,6 +46,7 @@ use crate::forward::{
 use crate::kernels::{Back, Kernels};
 use crate::lanes::Element;
 use crate::level::Level;
+use crate::norms::{Norms, Shown};
 use crate::outer::{Outer, Term};
 use crate::product::{Product, Start};
 use crate::state_masks::{Masks, add as add_to, multiply, scale};
@@ -77,6 +81,9 @@ struct Gradients<T: Element> {
     d_out: Option<Lent<T>>,
     /// (items, state size), what the first product saw of h, where that is not h.
     seen: Option<Lent<T>>,
+    /// (items, 4 G H + 2 H), what each item adds to the gradients of biases and norms, where there
+    /// are norms ([`OfNorms`]).
+    of_norms: Option<Lent<T>>,
 }
 
 /// One direction of the layer, as its workers see it.
@@ -101,11 +108,18 @@ struct Job<'a, T: Element> {
     unprojected: Shared<T>,
     d_out: Shared<T>,
     seen: Shared<T>,
+    of_norms: Shared<T>,
     masks: Masks<'a, T>,
+    norms: Option<Norms<'a, T>>,
     stop: &'a AtomicBool,
 }
 
 impl<T: Element> Job<'_, T> {
+    /// Whether h shows a cell state after its norm.
+    fn shows(&self) -> bool {
+        self.norms.as_ref().is_some_and(|norms| norms.c.is_some())
+    }
+
     /// What the step gave as h at `item`, before zoneout.
     fn stepped_h(&self, item: usize) -> *const T {
         match &self.tape.stepped_h {
@@ -146,6 +160,9 @@ pub(crate) fn backward<T: Element>(
     let counts = cell.counts();
     let columns = counts.gates * hidden;
     let of_units = counts.per_unit * hidden;
+    // Their norms make the gradients of the two sums differ.
+    let one_gate_gradient = counts.one_gate_gradient && run.shape.norms.is_none();
+    let of_norms = OfNorms { columns, hidden };
     let stop = AtomicBool::new(false);
 
     let mut backs = Vec::with_capacity(directions);
@@ -158,7 +175,7 @@ pub(crate) fn backward<T: Element>(
         gradients.push(Gradients {
             previous: run.steps.previous(Direction::BOTH[d])?,
             d_gx: Lent::new("gradients of the gates", items * columns)?,
-            d_gh: optional(!counts.one_gate_gradient, items * columns)?,
+            d_gh: optional(!one_gate_gradient, items * columns)?,
             operand: optional(counts.two_products(), items * hidden)?,
             d_per_unit: optional(counts.per_unit > 0, items * of_units)?,
             unprojected: optional(weight_hr.is_some(), items * hidden)?,
@@ -167,6 +184,7 @@ pub(crate) fn backward<T: Element>(
                 run.masks.get(d).is_some_and(|masks| masks.recurrent.is_some()),
                 items * state,
             )?,
+            of_norms: optional(run.shape.norms.is_some(), items * of_norms.len())?,
         });
     }
 
@@ -201,7 +219,9 @@ pub(crate) fn backward<T: Element>(
                 unprojected: Shared::of(&mut gradients.unprojected),
                 d_out: Shared::of(&mut gradients.d_out),
                 seen: Shared::of(&mut gradients.seen),
+                of_norms: Shared::of(&mut gradients.of_norms),
                 masks: Masks::new(run.shape, run.masks.get(d)),
+                norms: Norms::new(&run.weights[d], None),
                 stop: &stop,
             }
         })
@@ -209,7 +229,8 @@ pub(crate) fn backward<T: Element>(
 
     // 1. back through time
     let threads = threads(cpu, run.shape, run.steps);
-    let parts = if jobs[0].masks.are_none() { backs[0].first.count() } else { 1 };
+    let alone = !jobs[0].masks.are_none() || jobs[0].norms.is_some();
+    let parts = if alone { 1 } else { backs[0].first.count() };
     let (ranges, crew) = shares::<T>(threads, parts, run.shape, run.steps);
     let ranges = split_rows(run.steps, ranges);
     let pairs = jobs.iter().flat_map(|job| ranges.iter().map(move |range| (job, range)));
@@ -298,7 +319,11 @@ pub(crate) fn backward<T: Element>(
         let m = move |item: usize| m.at(item * hidden).cast_const();
         let d_out = move |item: usize| d_out.at(item * state).cast_const();
 
-        let start = |range: &Option<Range<usize>>| range.as_ref().map(|range| range.start);
+        // Biases come after the norms.
+        let start = |range: &Option<Range<usize>>| match shape.norms {
+            None => range.as_ref().map(|range| range.start),
+            Some(_) => None,
+        };
         let of_x = Factor {
             x: &x,
             depth: shape.input,
@@ -310,7 +335,7 @@ pub(crate) fn backward<T: Element>(
         let first = counts.first_gates * hidden;
         let stages: [(Range<usize>, Factor<'_, T>); 2] =
             [(0..first, of_h(&before)), (first..columns, of_h(&operand))];
-        if counts.one_gate_gradient {
+        if one_gate_gradient {
             for (gates, of_h) in stages {
                 add(cpu, worth, items, &d_gx, gates, &[of_x, of_h], d_parameters)?;
             }
@@ -327,8 +352,40 @@ pub(crate) fn backward<T: Element>(
         // Summed as a bias is: there is no operand.
         let alone = Factor { x: &d_per_unit, depth: 0, d_w: 0, d_b: Some(shape.per_unit.start) };
         add(cpu, worth, items, &d_per_unit, 0..of_units, &[alone], d_parameters)?;
+        for (from, range) in of_norms.parts(shape) {
+            let rows = job.of_norms;
+            let d = move |item: usize| rows.at(item * of_norms.len() + from).cast_const();
+            let alone = Factor { x: &d, depth: 0, d_w: 0, d_b: Some(range.start) };
+            add(cpu, worth, items, &d, 0..range.len(), &[alone], d_parameters)?;
+        }
     }
     Ok(())
+}
+
+/// A row of what an item adds to the gradients of biases and norms: G H for each of `bias_ih`,
+/// `bias_hh`, `norm_ih` and `norm_hh`, H for each of `norm_c` and `norm_bias_c`.
+#[derive(Clone, Copy)]
+struct OfNorms {
+    columns: usize,
+    hidden: usize,
+}
+
+impl OfNorms {
+    fn len(self) -> usize {
+        4 * self.columns + 2 * self.hidden
+    }
+
+    /// Where in the row what belongs to which parameters is.
+    fn parts(self, shape: &Shape) -> Vec<(usize, Range<usize>)> {
+        let Some(norms) = &shape.norms else { return Vec::new() };
+        let gates = [&shape.bias_ih, &shape.bias_hh].map(Clone::clone);
+        let gates =
+            gates.into_iter().chain([&norms.ih, &norms.hh].map(|range| Some(range.clone())));
+        let gates = gates.enumerate().map(|(k, range)| (k * self.columns, range));
+        let c = norms.c.iter().flatten().cloned().enumerate();
+        let c = c.map(|(k, range)| (4 * self.columns + k * self.hidden, Some(range)));
+        gates.chain(c).filter_map(|(from, range)| Some((from, range?))).collect()
+    }
 }
 
 /// What a product multiplied its weights with, and where the gradients of these and of the
@@ -441,6 +498,11 @@ struct Room<T> {
     /// What goes past the step to the states before it, with zoneout.
     past_h: Option<Vec<T>>,
     past_c: Option<Vec<T>>,
+    /// The cell state that h shows, where that is normalised, and then its gradient; what h adds to
+    /// the gradients of the gates, and its gradient.
+    shown: Option<Vec<T>>,
+    of_shown: Option<Vec<T>>,
+    d_shown: Option<Vec<T>>,
 }
 
 impl<T: Element> Room<T> {
@@ -455,6 +517,9 @@ impl<T: Element> Room<T> {
             d_seen: optional(job.masks.recurrent.is_some(), state)?,
             past_h: optional(job.masks.h.is_something(), state)?,
             past_c: optional(job.masks.c.is_something(), hidden)?,
+            shown: optional(job.shows(), 2 * hidden)?,
+            of_shown: optional(job.shows(), job.shape.gate_columns())?,
+            d_shown: optional(job.shows(), hidden)?,
         })
     }
 
@@ -465,6 +530,9 @@ impl<T: Element> Room<T> {
             d_seen: Shared::of(&mut self.d_seen),
             past_h: Shared::of(&mut self.past_h),
             past_c: Shared::of(&mut self.past_c),
+            shown: Shared::of(&mut self.shown),
+            of_shown: Shared::of(&mut self.of_shown),
+            d_shown: Shared::of(&mut self.d_shown),
         }
     }
 }
@@ -476,6 +544,9 @@ struct Bench<T> {
     d_seen: Shared<T>,
     past_h: Shared<T>,
     past_c: Shared<T>,
+    shown: Shared<T>,
+    of_shown: Shared<T>,
+    d_shown: Shared<T>,
 }
 
 /// Takes the rows of `range` back through all steps: one member of a crew does its share of
@@ -600,7 +671,7 @@ unsafe fn rows_backward<T: Element>(
         let mut units = mine;
         if let Some(projection) = &job.back.projection {
             x.clear();
-            x.extend(items.map(|item| job.d_out.at(item * state).cast_const()));
+            x.extend(items.clone().map(|item| job.d_out.at(item * state).cast_const()));
             y.clear();
             y.extend(live.iter().map(|row| row.d_h));
             let Some(share) = member.meet() else { return Ok(()) };
@@ -610,6 +681,8 @@ unsafe fn rows_backward<T: Element>(
             // SAFETY: d_out is complete; this member's columns of the crew's d_m.
             unsafe { Product { x: &x, weights: projection, panels, start, y: &y }.run(job.level) };
         }
+        // SAFETY: a worker that is alone with its rows, where there are norms.
+        unsafe { show_back(cell, job, bench, items.clone(), &mut live) };
         // SAFETY: the rows lie in buffers of the crew, or in its rows of the job's, and these
         // units of them are this member's.
         unsafe { cell.step_back(Back { rows: &live, hidden, units }, job.level) };
@@ -636,6 +709,8 @@ unsafe fn rows_backward<T: Element>(
                 cell.close(Back { rows: &live, hidden, units }, job.level);
             }
         }
+        // SAFETY: a worker that is alone with its rows, where there are norms.
+        unsafe { norms_back(&counts, job, bench, items, &live) };
         if !job.masks.are_none() {
             for &b in rows_here {
                 let (b, row) = (b as usize, b as usize - range.start);
@@ -703,6 +778,101 @@ unsafe fn through_product<T: Element>(
             let d_seen = numbers_mut(d_seen, state);
             scale(d_seen, &mask[b as usize * state..][..state]);
             add_to(numbers_mut(d_h, state), d_seen);
+        }
+    }
+}
+
+/// The gradient of h goes through the norm of c, where there is one: to the gates that show it, and
+/// to that of c.
+///
+/// # Safety
+/// As [`StepBack::run`](crate::step_back::StepBack::run), of a worker that is alone.
+unsafe fn show_back<T: Element>(
+    cell: &dyn Kernels<T>,
+    job: &Job<'_, T>,
+    bench: &Bench<T>,
+    items: Range<usize>,
+    live: &mut [BackRow<T>],
+) {
+    let (Some(norm), Some(kept)) = (
+        job.norms.as_ref().and_then(|norms| norms.c.as_ref()),
+        job.tape.norms.as_ref().and_then(|norms| norms.c.as_ref()),
+    ) else {
+        return;
+    };
+    let hidden = job.shape.hidden;
+    let hat = |item: usize| &kept.hat[item * hidden..][..hidden];
+    let mut rows = Vec::with_capacity(live.len());
+    for (k, (item, row)) in items.clone().zip(&mut *live).enumerate() {
+        let (shown, d_c) = (bench.shown.at(2 * k * hidden), bench.shown.at((2 * k + 1) * hidden));
+        let (d_h, d_gates) =
+            (bench.d_shown.at(k * hidden), bench.of_shown.at(k * job.shape.gate_columns()));
+        // SAFETY: by the caller; the bench has a run for each row.
+        unsafe {
+            let to = numbers_mut(shown, hidden);
+            to.copy_from_slice(hat(item));
+            layer_norm::scale_and_shift(to, norm.gamma, norm.beta);
+            numbers_mut(d_c, hidden).copy_from_slice(to);
+            let of_h = numbers_mut(row.d_h, hidden);
+            let d_h = numbers_mut(d_h, hidden);
+            d_h.copy_from_slice(of_h);
+            if !row.d_y.is_null() {
+                add_to(d_h, numbers(row.d_y, hidden));
+            }
+            of_h.fill(T::default());
+        }
+        row.d_y = std::ptr::null();
+        row.c_new = shown;
+        rows.push(Shown { saved: row.saved, c: d_c, h: d_h, d_gates });
+    }
+    // SAFETY: by the caller.
+    unsafe { cell.show_back(&rows, hidden, job.level) };
+    let of_norms = OfNorms { columns: job.shape.gate_columns(), hidden };
+    for ((item, row), shown) in items.zip(live).zip(rows) {
+        let at = item * of_norms.len() + 4 * of_norms.columns;
+        // SAFETY: by the caller; the item is this row's.
+        unsafe {
+            let d_c = numbers_mut(shown.c, hidden);
+            let d_gamma = numbers_mut(job.of_norms.at(at), hidden);
+            numbers_mut(job.of_norms.at(at + hidden), hidden).copy_from_slice(d_c);
+            layer_norm::backward(d_c, hat(item), kept.inverse[item], norm.gamma, d_gamma);
+            add_to(numbers_mut(row.d_c, hidden), d_c);
+        }
+    }
+}
+
+/// The gradients of the gates go through the norms of their two sums, where there are some.
+///
+/// # Safety
+/// As [`StepBack::run`](crate::step_back::StepBack::run), of a worker that is alone.
+unsafe fn norms_back<T: Element>(
+    counts: &Counts,
+    job: &Job<'_, T>,
+    bench: &Bench<T>,
+    items: Range<usize>,
+    live: &[BackRow<T>],
+) {
+    let (Some(norms), Some(kept)) = (&job.norms, &job.tape.norms) else { return };
+    let columns = job.shape.gate_columns();
+    let of_norms = OfNorms { columns, hidden: job.shape.hidden };
+    for (k, (item, row)) in items.zip(live).enumerate() {
+        // SAFETY: by the caller; the item is this row's.
+        unsafe {
+            let (d_gx, d_gh) = (numbers_mut(row.d_gx, columns), numbers_mut(row.d_gh, columns));
+            if job.shows() {
+                add_to(d_gx, numbers(bench.of_shown.at(k * columns), columns));
+            }
+            if counts.one_gate_gradient {
+                d_gh.copy_from_slice(d_gx);
+            }
+            let sides = [(d_gx, norms.ih, &kept.ih), (d_gh, norms.hh, &kept.hh)];
+            for (side, (d, norm, kept)) in sides.into_iter().enumerate() {
+                let at = |part: usize| job.of_norms.at(item * of_norms.len() + part * columns);
+                numbers_mut(at(side), columns).copy_from_slice(d);
+                let d_gamma = numbers_mut(at(2 + side), columns);
+                let hat = &kept.hat[item * columns..][..columns];
+                layer_norm::backward(d, hat, kept.inverse[item], norm.gamma, d_gamma);
+            }
         }
     }
 }

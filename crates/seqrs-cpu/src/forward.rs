@@ -43,6 +43,7 @@
 //! rows (H + opened H)         between two products;  rows H before a projection
 //! rows G H                    sums of a cell that is not fused
 //! rows P                      h as recurrent dropout shows it;  rows H for zoneout of c
+//! rows (1 + saved) H          c as a norm shows it
 //! ```
 
 use std::ops::{DerefMut, Range};
@@ -63,6 +64,7 @@ use crate::crew::{self, Crew, Member};
 use crate::kernels::{Kernels, Pass};
 use crate::lanes::Element;
 use crate::level::Level;
+use crate::norms::{Norms, Shown};
 use crate::pack::Panels;
 use crate::product::{Product, Slice, Start};
 use crate::state_masks::{Masks, multiply, scale};
@@ -165,13 +167,21 @@ struct Job<'a, T> {
     stepped_h: Shared<T>,
     stepped_c: Shared<T>,
     masks: Masks<'a, T>,
+    norms: Option<Norms<'a, T>>,
     stop: &'a AtomicBool,
 }
 
-impl<T> Job<'_, T> {
+impl<T: Element> Job<'_, T> {
     /// Whether y is not written by the steps themselves.
     fn copies_y(&self) -> bool {
-        self.shape.weight_hr.is_some() || self.masks.h.is_something()
+        let normalised = self.norms.as_ref().is_some_and(|norms| norms.c.is_some());
+        self.shape.weight_hr.is_some() || self.masks.h.is_something() || normalised
+    }
+
+    /// Whether something is done to whole rows between products and cell, so that no crew can
+    /// share their units.
+    fn has_passes_over_rows(&self) -> bool {
+        !self.masks.are_none() || self.norms.is_some()
     }
 }
 
@@ -269,7 +279,9 @@ where
     let jobs: Few<Job<'_, T>> = (0..directions)
         .map(|d| {
             let slot = (run.slot + d) * batch;
-            let [saved, cells, stepped_h, stepped_c] = match tape.next() {
+            let mut tape = tape.next();
+            let norms = Norms::new(&run.weights[d], tape.as_deref_mut());
+            let [saved, cells, stepped_h, stepped_c] = match tape {
                 None => [Shared(std::ptr::null_mut()); 4],
                 Some(tape) => [
                     Shared(tape.saved.as_mut_ptr()),
@@ -295,12 +307,16 @@ where
                 stepped_h,
                 stepped_c,
                 masks: Masks::new(run.shape, run.masks.get(d)),
+                norms,
                 stop: &stop,
             }
         })
         .collect();
     let threads = threads(cpu, run.shape, run.steps);
-    let most = if jobs[0].masks.are_none() { run.weights[0].first.count() } else { 1 };
+    let most = match jobs[0].has_passes_over_rows() {
+        true => 1,
+        false => run.weights[0].first.count(),
+    };
     let (parts, crew) = shares::<T>(threads, most, run.shape, run.steps);
     let ranges = split_rows(run.steps, parts);
     let pairs = jobs.iter().flat_map(|job| ranges.iter().map(move |range| (job, range)));
@@ -344,6 +360,8 @@ struct Room<T: Element> {
     unprojected: Option<Lent<T>>,
     seen: Option<Lent<T>>,
     old_c: Option<Lent<T>>,
+    shown: Option<Lent<T>>,
+    saved: Option<Lent<T>>,
 }
 
 impl<T: Element> Room<T> {
@@ -352,6 +370,7 @@ impl<T: Element> Room<T> {
         let time = job.steps.time();
         let columns = counts.gates * hidden;
         let two_products = counts.two_products();
+        let shows = job.norms.as_ref().is_some_and(|norms| norms.c.is_some());
         let opened = counts.opened * hidden;
         let beside = counts.fused
             && rows == 1
@@ -381,6 +400,8 @@ impl<T: Element> Room<T> {
             unprojected: optional(weight_hr.is_some(), rows * hidden)?,
             seen: optional(job.masks.recurrent.is_some(), rows * state)?,
             old_c: optional(job.masks.c.is_something(), rows * hidden)?,
+            shown: optional(shows, rows * hidden)?,
+            saved: optional(shows && job.saved.0.is_null(), rows * counts.saved * hidden)?,
         })
     }
 
@@ -396,6 +417,8 @@ impl<T: Element> Room<T> {
             unprojected: Shared::of(&mut self.unprojected),
             seen: Shared::of(&mut self.seen),
             old_c: Shared::of(&mut self.old_c),
+            shown: Shared::of(&mut self.shown),
+            saved: Shared::of(&mut self.saved),
         }
     }
 }
@@ -420,11 +443,16 @@ struct Bench<T> {
     seen: Shared<T>,
     /// The cell state before the step, for zoneout.
     old_c: Shared<T>,
+    /// The cell state that h shows, where that is normalised, and at inference what the cell saves
+    /// to show it.
+    shown: Shared<T>,
+    saved: Shared<T>,
 }
 
 /// Steps whose gates from the input are computed together.
 struct Run<T> {
     steps: Range<usize>,
+    items: Rows<usize>,
     inputs: Rows<*const T>,
     gates: Rows<*mut T>,
 }
@@ -434,6 +462,7 @@ impl<T: Element> Run<T> {
     fn new(items: usize) -> Result<Self, Error> {
         Ok(Self {
             steps: 0..0,
+            items: rows_of("items of a run", items)?,
             inputs: rows_of("items of a run", items)?,
             gates: rows_of("items of a run", items)?,
         })
@@ -447,6 +476,7 @@ impl<T: Element> Run<T> {
         steps: Range<usize>,
         gx: Shared<T>,
     ) {
+        self.items.clear();
         self.inputs.clear();
         self.gates.clear();
         let columns = job.shape.gate_columns();
@@ -455,6 +485,7 @@ impl<T: Element> Run<T> {
             let (items, rows) = job.steps.at_rows(t, range);
             for (item, &b) in items.zip(rows) {
                 let x = job.x_place.offset(item, t, b as usize);
+                self.items.push(item);
                 self.inputs.push(job.x[x..x + job.shape.input].as_ptr());
                 self.gates.push(gx.at(self.gates.len() * columns));
             }
@@ -469,6 +500,18 @@ impl<T: Element> Run<T> {
         let start = Start::Bias;
         // SAFETY: by the caller.
         unsafe { Product { x, weights: &job.weights.input, panels, start, y }.run(job.level) };
+    }
+
+    /// Normalises the gates, where that is asked for.
+    ///
+    /// # Safety
+    /// As [`Run::product`], of a worker that is alone.
+    unsafe fn normalise(&self, job: &Job<'_, T>) {
+        let Some(norms) = &job.norms else { return };
+        for (&item, &gates) in self.items.iter().zip(&self.gates) {
+            // SAFETY: by the caller.
+            unsafe { norms.ih.apply(item, numbers_mut(gates, job.shape.gate_columns())) };
+        }
     }
 
     /// The `k`-th of `of` slices of that product.
@@ -502,8 +545,8 @@ unsafe fn rows_forward<T: Element>(
     let columns = counts.gates * hidden;
     let (rows, time) = (range.len(), job.steps.time());
     let opened_len = counts.opened * hidden;
-    let Bench { chunk, beside, places, gx, gh, operand, opened, unprojected: m, seen, old_c } =
-        *bench;
+    let Bench { chunk, beside, places, gx, gh, operand, opened, .. } = *bench;
+    let Bench { unprojected: m, seen, old_c, shown, saved, .. } = *bench;
     let weights = job.weights;
     let per_unit = weights.per_unit().as_ptr();
     // With which of its places each row's next step begins.
@@ -528,7 +571,10 @@ unsafe fn rows_forward<T: Element>(
     run.begin(job, range, 0..first.min(time), gx);
     let Some(share) = member.meet() else { return Ok(()) };
     // SAFETY: each x was sliced; each gx is a run of the buffer of its own.
-    unsafe { run.product(job, share.range(weights.input.count())) };
+    unsafe {
+        run.product(job, share.range(weights.input.count()));
+        run.normalise(job);
+    }
     let mut other = false;
     while !run.steps.is_empty() {
         if member.leads() {
@@ -568,6 +614,10 @@ unsafe fn rows_forward<T: Element>(
                     unsafe { std::ptr::copy_nonoverlapping(c, old_c.at(row * hidden), hidden) };
                 }
                 let cells = if job.masks.c.is_something() { job.stepped_c } else { job.cells };
+                let (saved, cells) = match saved.0.is_null() {
+                    true => (job.saved.at(item * counts.saved * hidden), cells.at(item * hidden)),
+                    false => (saved.at(row * counts.saved * hidden), shown.at(row * hidden)),
+                };
                 live.push(Row {
                     gx: run.gates[from],
                     gh: gh.at(row * columns),
@@ -579,8 +629,9 @@ unsafe fn rows_forward<T: Element>(
                     operand: operand.at(row * hidden),
                     opened: opened.at(row * opened_len),
                     y: if job.copies_y() { std::ptr::null_mut() } else { y },
-                    saved: job.saved.at(item * counts.saved * hidden),
-                    cells: cells.at(item * hidden),
+                    item,
+                    saved,
+                    cells,
                 });
                 turn[row] = 1 - turn[row];
                 from += 1;
@@ -607,6 +658,7 @@ unsafe fn rows_forward<T: Element>(
                 if done.is_none() {
                     return Ok(());
                 }
+                show(cell, job, &live, shown);
             }
             downwards = !downwards;
             let (items, rows_here) = job.steps.at_rows(t, range);
@@ -654,7 +706,10 @@ unsafe fn rows_forward<T: Element>(
         if !beside && !next.steps.is_empty() {
             let Some(share) = member.meet() else { return Ok(()) };
             // SAFETY: as above; all steps that read this buffer are done.
-            unsafe { next.product(job, share.range(weights.input.count())) };
+            unsafe {
+                next.product(job, share.range(weights.input.count()));
+                next.normalise(job);
+            }
         }
         std::mem::swap(&mut run, &mut next);
     }
@@ -669,6 +724,35 @@ unsafe fn rows_forward<T: Element>(
         unsafe { std::ptr::copy_nonoverlapping(from, job.h.at(b * state), state) };
     }
     Ok(())
+}
+
+/// Makes h of the cell state after its norm, where there is one.
+///
+/// # Safety
+/// As [`Step::run`], of a worker that is alone; `shown` has a run of H for each row.
+unsafe fn show<T: Element>(
+    cell: &dyn Kernels<T>,
+    job: &Job<'_, T>,
+    live: &[Row<T>],
+    shown: Shared<T>,
+) {
+    let Some(norm) = job.norms.as_ref().and_then(|norms| norms.c.as_ref()) else { return };
+    let hidden = job.shape.hidden;
+    let mut rows = Vec::with_capacity(live.len());
+    for (k, row) in live.iter().enumerate() {
+        let to = shown.at(k * hidden);
+        // SAFETY: by the caller.
+        unsafe {
+            let c = numbers(row.c, hidden);
+            let to = numbers_mut(to, hidden);
+            to.copy_from_slice(c);
+            norm.apply(row.item, to);
+        }
+        let d_gates = std::ptr::null_mut();
+        rows.push(Shown { saved: row.saved, c: to, h: row.h_new, d_gates });
+    }
+    // SAFETY: by the caller.
+    unsafe { cell.show(&rows, hidden, job.level) };
 }
 
 /// Recurrent dropout of the operands of the second product.
@@ -768,7 +852,14 @@ unsafe fn pass<T: Element>(
     let from = pass.gates(&counts).start * hidden;
     let y: Rows<*mut T> = rows.iter().map(|row| row.gh.wrapping_add(from)).collect();
     // SAFETY: by the caller; each row has room for the sums of all gates.
-    unsafe { Product { x: &x, weights, panels, start: Start::Bias, y: &y }.run(job.level) };
+    unsafe {
+        Product { x: &x, weights, panels, start: Start::Bias, y: &y }.run(job.level);
+        if let Some(norms) = &job.norms {
+            for row in rows {
+                norms.hh.apply(row.item, numbers_mut(row.gh, job.shape.gate_columns()));
+            }
+        }
+    }
     let groups = member.meet()?.range(hidden.div_ceil(GROUP));
     let units = groups.start * GROUP..(groups.end * GROUP).min(hidden);
     // SAFETY: by the caller; all sums are there.

@@ -10,6 +10,7 @@ use seqrs_core::cell::{Cell, Counts};
 
 use crate::lanes::Element;
 use crate::level::Level;
+use crate::norms::{Show, ShowBack, Shown};
 use crate::step::{Finish, Open, Pointwise, Row, Step};
 use crate::step_back::{BackRow, Close, StepBack};
 
@@ -66,6 +67,18 @@ pub(crate) trait Kernels<T: Element>: Sync {
     /// As [`Pointwise::run`].
     unsafe fn pointwise(&self, pass: Pass, pointwise: Pointwise<'_, T>, level: Level);
 
+    /// h from the c that it shows, of a cell that is normalised.
+    ///
+    /// # Safety
+    /// As [`Show::run`].
+    unsafe fn show(&self, rows: &[Shown<T>], hidden: usize, level: Level);
+
+    /// The way back of that.
+    ///
+    /// # Safety
+    /// As [`ShowBack::run`].
+    unsafe fn show_back(&self, rows: &[Shown<T>], hidden: usize, level: Level);
+
     /// A step back, down to the gradients of the gates.
     ///
     /// # Safety
@@ -112,6 +125,20 @@ impl<T: Element, C: Cell> Kernels<T> for C {
                     }
                 }
             }
+        }
+    }
+
+    unsafe fn show(&self, rows: &[Shown<T>], hidden: usize, level: Level) {
+        if C::MAY_BE_NORMALISED {
+            // SAFETY: by the caller.
+            unsafe { Show { rows, hidden, cell: *self }.run(level) }
+        }
+    }
+
+    unsafe fn show_back(&self, rows: &[Shown<T>], hidden: usize, level: Level) {
+        if C::MAY_BE_NORMALISED {
+            // SAFETY: by the caller.
+            unsafe { ShowBack { rows, hidden, cell: *self }.run(level) }
         }
     }
 

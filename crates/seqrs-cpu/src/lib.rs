@@ -19,6 +19,7 @@ mod crew;
 mod forward;
 mod kernel;
 mod kernels;
+mod norms;
 mod outer;
 mod pack;
 mod pause;

@@ -67,6 +67,8 @@ pub(crate) struct Row<T> {
     pub(crate) opened: *mut T,
     /// Output, a copy of h_new; null if it is written elsewhere.
     pub(crate) y: *mut T,
+    /// Which (step, row) pair it is.
+    pub(crate) item: usize,
     /// Where the tape keeps the cell's saved values and its new c; null at inference.
     pub(crate) saved: *mut T,
     pub(crate) cells: *mut T,

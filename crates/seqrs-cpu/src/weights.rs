@@ -44,8 +44,11 @@ impl<T: Element> Weights<T> {
         let Shape { input, hidden, state, .. } = *shape;
         let Counts { gates, first_gates, fused, .. } = shape.cell.counts();
         let late = gates - first_gates;
-        let bias =
-            |range: &Option<std::ops::Range<usize>>| range.clone().map(|range| &numbers[range]);
+        // What is normalised gets its bias afterwards.
+        let bias = |range: &Option<std::ops::Range<usize>>| match shape.norms {
+            None => range.clone().map(|range| &numbers[range]),
+            Some(_) => None,
+        };
         let recurrent = |gates: std::ops::Range<usize>| {
             let from = shape.weight_hh.start + gates.start * hidden * state;
             let source = Source {
@@ -85,6 +88,16 @@ impl<T: Element> Weights<T> {
     /// What each unit has for itself: runs of H.
     pub(crate) fn per_unit(&self) -> &[T] {
         &self.numbers[self.shape.per_unit.clone()]
+    }
+
+    /// What a direction of the layer is.
+    pub(crate) fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    /// Some of its parameters.
+    pub(crate) fn part(&self, range: &std::ops::Range<usize>) -> &[T] {
+        &self.numbers[range.clone()]
     }
 
     /// The matrices for the way back.

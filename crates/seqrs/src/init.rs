@@ -43,7 +43,7 @@ fn fill<T: Number>(numbers: &mut [T], mut draw: impl FnMut() -> f64) -> Result<(
 
 /// The parameters of a recurrent layer: for each gate `weight_ih` Glorot uniform (fan in I,
 /// fan out H) and `weight_hh` orthogonal (Saxe et al. 2014), `weight_hr` Glorot uniform,
-/// biases 0, but `forget_bias` in the forget gate's part of an LSTM's `bias_ih` (minus it in the
+/// norms 1, biases 0, but `forget_bias` in the forget gate's part of an LSTM's `bias_ih` (minus it in the
 /// input gate's, where f = 1 - i). What each unit has
 /// for itself, the peepholes of an LSTM, is Glorot uniform with both fans H, as Keras draws them
 /// (PeepholeLSTMCell); PyTorch has none.
@@ -80,7 +80,8 @@ pub(crate) fn recurrent<T: Number>(
                     numbers[from..from + hidden].fill(T::from_f64(sign * forget_bias));
                 }
             }
-            Role::BiasHh => {}
+            Role::Norm => numbers[range].fill(T::from_f64(1.0)),
+            Role::BiasHh | Role::NormBias => {}
         }
     }
     orthogonal_blocks(orthogonal, &mut numbers)?;

@@ -133,7 +133,11 @@ fn recurrent_numbers<T: Number>(tape: &Tape<Lent<T>>) -> usize {
         let directions = layer.directions.iter().map(|direction| {
             let states = direction.h0.len() + len(&direction.c0) + len(&direction.c);
             let stepped = len(&direction.stepped_h) + len(&direction.stepped_c);
-            states + stepped + direction.saved.len()
+            let norms = direction.norms.as_ref().map_or(0, |norms| {
+                let gates = [&norms.ih, &norms.hh].into_iter().chain(&norms.c);
+                gates.map(|norm| norm.hat.len() + norm.inverse.len()).sum()
+            });
+            states + stepped + norms + direction.saved.len()
         });
         let masks = layer
             .masks

@@ -177,6 +177,30 @@ impl CellKind {
         }
     }
 
+    /// The same cell, not fused with its products.
+    #[must_use]
+    pub fn unfused(self) -> Self {
+        let equations = match self {
+            Self::RnnTanh | Self::RnnRelu => Equations::Rnn,
+            Self::Lstm => Equations::Lstm,
+            Self::LstmPeephole => Equations::LstmPeephole,
+            Self::LstmCoupled => Equations::LstmCoupled,
+            Self::LstmCoupledPeephole => Equations::LstmCoupledPeephole,
+            Self::GruResetBefore => Equations::GruResetBefore,
+            Self::GruResetAfter => Equations::GruResetAfter,
+            Self::Chosen(equations, _) => equations,
+        };
+        Self::Chosen(equations, self.functions())
+    }
+
+    /// Its equations, if they may be normalised: those of an LSTM without peepholes, and of a GRU
+    /// whose reset gate acts after the product.
+    pub fn may_be_normalised(self) -> bool {
+        let Self::Chosen(equations, _) = self.unfused() else { return false };
+        use Equations::{GruResetAfter, Lstm, LstmCoupled};
+        matches!(equations, Lstm | LstmCoupled | GruResetAfter)
+    }
+
     /// The functions in it.
     pub fn functions(self) -> Chosen {
         match self {

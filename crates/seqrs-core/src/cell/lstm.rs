@@ -104,4 +104,12 @@ impl<F: Functions> Cell for Lstm<F> {
     fn unprojected<V: Lanes>(self, saved: Gates<V>, s_new: Hc<V>) -> V {
         self.0.gate_again(saved.o).value * self.0.output(s_new.c)
     }
+
+    #[inline(always)]
+    fn unprojected_back<V: Lanes>(self, saved: Gates<V>, s_new: Hc<V>, d_h: V) -> (Gates<V>, V) {
+        let o = self.0.gate_again(saved.o);
+        let t = self.0.output_sloped(s_new.c);
+        let zero = V::zero();
+        (Gates { i: zero, f: zero, g: zero, o: d_h * t.value * o.slope }, d_h * o.value * t.slope)
+    }
 }

@@ -112,6 +112,10 @@ pub trait Cell: Copy + Send + Sync + 'static {
     /// size of a tile.
     const FUSED: bool;
 
+    /// Whether a norm may come between c and h: there is a c, no gate sees it, and the cell is not
+    /// fused.
+    const MAY_BE_NORMALISED: bool = Self::STATES > 1 && Self::PER_UNIT == 0 && !Self::FUSED;
+
     /// First stage of a cell with two products: from the first gates to the operand of
     /// the second product. The later fields of `gh` are zero.
     fn open<V: Lanes>(
@@ -154,6 +158,18 @@ pub trait Cell: Copy + Send + Sync + 'static {
     fn unprojected<V: Lanes>(self, saved: Self::Saved<V>, s_new: Self::State<V>) -> V {
         let _ = saved;
         s_new.get(0)
+    }
+
+    /// The way back of [`Cell::unprojected`]: what the gradient of that h adds to those of the gates
+    /// and, given apart, of the c in `s_new`. Only cells with a c have it.
+    fn unprojected_back<V: Lanes>(
+        self,
+        saved: Self::Saved<V>,
+        s_new: Self::State<V>,
+        d_h: V,
+    ) -> (Self::Gates<V>, V) {
+        let _ = (saved, s_new, d_h);
+        (Self::Gates::filled(V::zero()), V::zero())
     }
 
     /// The operand of the second product, from what was saved.

@@ -17,5 +17,8 @@ pub(super) fn check(stack: &Spec) -> Result<(), Error> {
             return Err(Error::option(name, expected, share));
         }
     }
-    Ok(())
+    match options.layer_norm {
+        true => Err(Error::option("layer_norm", "false on a GPU, where cells have no norms", true)),
+        false => Ok(()),
+    }
 }

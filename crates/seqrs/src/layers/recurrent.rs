@@ -140,6 +140,11 @@ pub struct Lstm {
     /// The sums of gates and candidate are cut to [-clip, clip] before their functions.
     #[serde(default, skip_serializing_if = "is_default")]
     pub clip: Option<f64>,
+    /// Whether x W_ih^T, h' W_hh^T and, of an LSTM, the c that h shows are normalised (Ba et al.
+    /// 2016, as haste has it): `norm_ih`, `norm_hh` (G H), `norm_c`, `norm_bias_c` (H). Not with
+    /// peepholes.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub layer_norm: bool,
     /// Initial value of the forget gate's part of `bias_ih`; with coupled gates that of the input
     /// gate is minus it, which is the same.
     pub forget_bias: f64,
@@ -179,6 +184,10 @@ pub struct Gru {
     /// The sums of gates and candidate are cut to [-clip, clip] before their functions.
     #[serde(default, skip_serializing_if = "is_default")]
     pub clip: Option<f64>,
+    /// Whether x W_ih^T and h' W_hh^T are normalised (Ba et al. 2016, as haste has it): `norm_ih`,
+    /// `norm_hh` (G H). With `reset_after` only.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub layer_norm: bool,
     /// Whether there are biases.
     pub bias: bool,
     /// Whether each layer also has a direction from the last step to the first.
@@ -327,8 +336,11 @@ builder!(Lstm {
     output_activation: Function::TANH,
     clip: None,
     zoneout_cell: 0.0,
+    layer_norm: false,
     forget_bias: 1.0
 } {
+    #[doc = "Whether x W_ih^T, h' W_hh^T and the c that h shows are normalised (Ba et al. 2016)."]
+    layer_norm: bool;
     #[doc = "Share of c that stays as it was before a step, as `zoneout` is of h."]
     zoneout_cell: f64;
     #[doc = "Size P of the projected hidden state (Sak et al. 2014), or 0 for none."]
@@ -352,8 +364,11 @@ builder!(Gru {
     reset_after: false,
     gate_activation: Function::SIGMOID,
     candidate_activation: Function::TANH,
-    clip: None
+    clip: None,
+    layer_norm: false
 } {
+    #[doc = "Whether x W_ih^T and h' W_hh^T are normalised (Ba et al. 2016)."]
+    layer_norm: bool;
     #[doc = "Whether the reset gate acts after the product with the hidden state (PyTorch, cuDNN)."]
     reset_after: bool;
     #[doc = "The function of the gates, in place of the sigmoid."]
@@ -388,10 +403,11 @@ impl Described {
                 Options {
                     proj_size: lstm.proj_size,
                     zoneout_cell: lstm.zoneout_cell,
+                    layer_norm: lstm.layer_norm,
                     ..lstm.options(cell)
                 }
             }
-            Self::Gru(gru) => gru.options(cell),
+            Self::Gru(gru) => Options { layer_norm: gru.layer_norm, ..gru.options(cell) },
         })
     }
 

@@ -312,6 +312,18 @@ fn gradients_through_masks_of_states_are_those_of_differences() {
 }
 
 #[test]
+fn gradients_of_normalised_cells_are_those_of_differences() {
+    let lstm = Lstm::new(3, 3).layer_norm(true);
+    check_gradients(&[LayerSpec::Lstm(lstm.clone().layers(2).bidirectional(true))], None);
+    check_gradients(&[LayerSpec::Lstm(lstm.clone().bias(false).coupled(true))], None);
+    let masked = lstm.proj_size(2).zoneout(0.3).zoneout_cell(0.2).recurrent_dropout(0.3);
+    check_gradients(&[LayerSpec::Lstm(masked)], Some(4));
+    let gru = Gru::new(3, 3).reset_after(true).layer_norm(true);
+    check_gradients(&[LayerSpec::Gru(gru.clone().bidirectional(true))], None);
+    check_gradients(&[LayerSpec::Gru(gru.zoneout(0.3).clip(0.7).bias(false))], Some(4));
+}
+
+#[test]
 fn gradients_of_whole_models_are_those_of_differences() {
     let classifier = [
         LayerSpec::Embedding(Embedding::new(6, 3).padding_idx(0)),
