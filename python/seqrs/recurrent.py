@@ -20,6 +20,11 @@ A tape holds, for N live steps of all rows together (B*T where all are live), in
 layer's dtype (4 or 8 bytes each; `tape.nbytes` is that many bytes):
 
     N (I + L D (A H + P)) + B L D S                       and N 2 D P (L - 1) more with dropout
+                                                          N L D (2 G H + 2)  with layer_norm,
+                                                          N L D (H + 1)      and that for an LSTM
+                                                          N L D P, N L D H   with zoneout of h, of c
+                                                          the same again, and B L D P, for what
+                                                          training draws of zoneout, of h'
 
 P is the size of h: H, or an LSTM's `proj_size`. A H numbers are kept besides h at each step: A is 0
 for an RNN of "tanh" or "relu" and 1 for any other or one with `clip`, 5 for an LSTM, 4 for one with
@@ -64,6 +69,8 @@ class Recurrent(Layer):
     bias = Option[bool]("Whether gates have biases.")
     bidirectional = Option[bool]("Whether each layer also reads from the last step to the first.")
     dropout = Option[float]("Share of the outputs between two layers that training drops.")
+    recurrent_dropout = Option[float]("Share of h' that training hides from recurrent products.")
+    zoneout = Option[float]("Share of h that stays as it was before a step.")
     batch_first = Option[bool]("Whether x is (B, T, I) rather than (T, B, I).")
     seed = Option[int]("The seed of the initial weights and of dropout.")
 
@@ -79,8 +86,12 @@ class Recurrent(Layer):
 
 #: For each kind of layer the options that are left out where they are these.
 _UNSAID: dict[str, dict[str, Any]] = {
-    "rnn": {"clip": None},
+    "rnn": {"clip": None, "recurrent_dropout": 0.0, "zoneout": 0.0},
     "lstm": {
+        "recurrent_dropout": 0.0,
+        "zoneout": 0.0,
+        "zoneout_cell": 0.0,
+        "layer_norm": False,
         "peepholes": False,
         "coupled": False,
         "gate_activation": "sigmoid",
@@ -88,7 +99,14 @@ _UNSAID: dict[str, dict[str, Any]] = {
         "output_activation": "tanh",
         "clip": None,
     },
-    "gru": {"gate_activation": "sigmoid", "candidate_activation": "tanh", "clip": None},
+    "gru": {
+        "recurrent_dropout": 0.0,
+        "zoneout": 0.0,
+        "layer_norm": False,
+        "gate_activation": "sigmoid",
+        "candidate_activation": "tanh",
+        "clip": None,
+    },
 }
 
 
@@ -103,6 +121,8 @@ def _shared(
     bias: bool,
     bidirectional: bool,
     dropout: float,
+    recurrent_dropout: float,
+    zoneout: float,
     batch_first: bool,
     seed: int,
 ) -> dict[str, Any]:
@@ -113,6 +133,8 @@ def _shared(
         "bias": flag("bias", bias),
         "bidirectional": flag("bidirectional", bidirectional),
         "dropout": real("dropout", dropout, 0.0, 1.0),
+        "recurrent_dropout": real("recurrent_dropout", recurrent_dropout, 0.0, 1.0),
+        "zoneout": real("zoneout", zoneout, 0.0, 1.0),
         "batch_first": flag("batch_first", batch_first),
         "seed": checked_seed(seed),
     }
@@ -136,6 +158,11 @@ class RNN(Recurrent):
         bias: whether b_ih and b_hh are there.
         bidirectional: whether each layer also reads from the last live step to the first.
         dropout: in [0, 1), applied in training to the outputs of each layer but the last.
+        recurrent_dropout: in [0, 1), the share of h' that the recurrent products of training do not
+            see: the same units at all steps of a sequence, the others scaled by 1 / (1 - it) (Gal &
+            Ghahramani 2016).
+        zoneout: in [0, 1), the share of h that stays as it was before a step (Krueger et al. 2017):
+            each unit by chance in training, z h' + (1 - z) h otherwise.
         batch_first: whether x is (B, T, I) rather than (T, B, I).
         dtype: "float32" or "float64".
         seed: of the initial weights and of dropout.
@@ -156,6 +183,8 @@ class RNN(Recurrent):
         "bias",
         "bidirectional",
         "dropout",
+        "recurrent_dropout",
+        "zoneout",
         "batch_first",
         "dtype",
         "seed",
@@ -176,12 +205,23 @@ class RNN(Recurrent):
         bias: bool = True,
         bidirectional: bool = False,
         dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        zoneout: float = 0.0,
         batch_first: bool = True,
         dtype: npt.DTypeLike = "float32",
         seed: int = 0,
     ) -> None:
         options = _shared(
-            input_size, hidden_size, num_layers, bias, bidirectional, dropout, batch_first, seed
+            input_size,
+            hidden_size,
+            num_layers,
+            bias,
+            bidirectional,
+            dropout,
+            recurrent_dropout,
+            zoneout,
+            batch_first,
+            seed,
         )
         options["nonlinearity"] = function("nonlinearity", nonlinearity)
         options["clip"] = _clip(clip)
@@ -200,6 +240,7 @@ class LSTM(Recurrent):
                   + w_ci * c', w_cf * c', w_co * c            with peepholes, in i, f, o
 
         c  = (1 - i) * c' + i * c~                            coupled, without f
+        s, c~ of  norm(W_ih x) + b_ih + norm(W_hh h') + b_hh,  h = o * tanh(norm(c))    layer_norm
 
     A prime marks the previous step, s is the sigmoid, and the gates are the rows of each parameter
     in PyTorch's order i f g o, where g stands for c~, and i g o if they are coupled. Other
@@ -212,6 +253,12 @@ class LSTM(Recurrent):
         bias: whether b_ih and b_hh are there.
         bidirectional: whether each layer also reads from the last live step to the first.
         dropout: in [0, 1), applied in training to the outputs of each layer but the last.
+        recurrent_dropout: in [0, 1), the share of h' that the recurrent products of training do not
+            see: the same units at all steps of a sequence, the others scaled by 1 / (1 - it) (Gal &
+            Ghahramani 2016).
+        zoneout: in [0, 1), the share of h that stays as it was before a step (Krueger et al. 2017):
+            each unit by chance in training, z h' + (1 - z) h otherwise.
+        zoneout_cell: the same of c.
         proj_size: P in [0, H); above 0, h is W_hr (o * tanh(c)) of P units (Sak et al. 2014),
             and y has D*P features.
         peepholes: whether the gates see the cell state too (Gers & Schmidhuber 2000), each unit its
@@ -225,6 +272,10 @@ class LSTM(Recurrent):
         output_activation: that of c, on its way into h.
         clip: what the sums of gates and c~ are cut to before their functions, [-clip, clip], with
             biases and peepholes in them; None for no bound. c is not cut.
+        layer_norm: whether W_ih x, W_hh h' and the c that h shows are normalised (Ba et al. 2016,
+            as haste has it): `norm_ih_l{k}` and `norm_hh_l{k}` (4H) are what the first two are
+            multiplied with, over the gates of all units together and before their biases,
+            `norm_c_l{k}` and `norm_bias_c_l{k}` (H) belong to the third. Not with peepholes.
         forget_bias: the initial value of the forget gate's part of b_ih. If coupled, that of the
             input gate is minus it, which starts f at the same.
         batch_first: whether x is (B, T, I) rather than (T, B, I).
@@ -245,6 +296,9 @@ class LSTM(Recurrent):
         "bias",
         "bidirectional",
         "dropout",
+        "recurrent_dropout",
+        "zoneout",
+        "zoneout_cell",
         "proj_size",
         "peepholes",
         "coupled",
@@ -252,6 +306,7 @@ class LSTM(Recurrent):
         "candidate_activation",
         "output_activation",
         "clip",
+        "layer_norm",
         "forget_bias",
         "batch_first",
         "dtype",
@@ -266,6 +321,8 @@ class LSTM(Recurrent):
     gate_activation = Option[Function]("The function of the gates.")
     candidate_activation = Option[Function]("The function of the candidate.")
     output_activation = Option[Function]("The function of the cell state, on its way into h.")
+    zoneout_cell = Option[float]("Share of c that stays as it was before a step.")
+    layer_norm = Option[bool]("Whether gates and the c that h shows are normalised.")
     clip = Option["float | None"]("The bound of the sums of gates and candidate, or None.")
 
     def __init__(
@@ -277,6 +334,9 @@ class LSTM(Recurrent):
         bias: bool = True,
         bidirectional: bool = False,
         dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        zoneout: float = 0.0,
+        zoneout_cell: float = 0.0,
         proj_size: int = 0,
         peepholes: bool = False,
         coupled: bool = False,
@@ -284,13 +344,23 @@ class LSTM(Recurrent):
         candidate_activation: Function = "tanh",
         output_activation: Function = "tanh",
         clip: float | None = None,
+        layer_norm: bool = False,
         forget_bias: float = 1.0,
         batch_first: bool = True,
         dtype: npt.DTypeLike = "float32",
         seed: int = 0,
     ) -> None:
         options = _shared(
-            input_size, hidden_size, num_layers, bias, bidirectional, dropout, batch_first, seed
+            input_size,
+            hidden_size,
+            num_layers,
+            bias,
+            bidirectional,
+            dropout,
+            recurrent_dropout,
+            zoneout,
+            batch_first,
+            seed,
         )
         options["proj_size"] = integer("proj_size", proj_size, 0)
         options["peepholes"] = flag("peepholes", peepholes)
@@ -299,6 +369,8 @@ class LSTM(Recurrent):
         options["candidate_activation"] = function("candidate_activation", candidate_activation)
         options["output_activation"] = function("output_activation", output_activation)
         options["clip"] = _clip(clip)
+        options["zoneout_cell"] = real("zoneout_cell", zoneout_cell, 0.0, 1.0)
+        options["layer_norm"] = flag("layer_norm", layer_norm)
         options["forget_bias"] = real("forget_bias", forget_bias)
         self._build(options, dtype_name(dtype))
 
@@ -330,9 +402,17 @@ class GRU(Recurrent):
         candidate_activation: that of c~.
         clip: what the sums of gates and c~ are cut to before their functions, [-clip, clip]; None
             for no bound. That of c~ is cut as a whole, after the reset gate.
+        layer_norm: whether W_ih x and W_hh h' are normalised (Ba et al. 2016, as haste has it),
+            over the gates of all units together and before their biases: `norm_ih_l{k}` and
+            `norm_hh_l{k}` (3H) are what they are multiplied with. With `reset_after` only.
         bias: whether gates have biases.
         bidirectional: whether each layer also reads from the last live step to the first.
         dropout: in [0, 1), applied in training to the outputs of each layer but the last.
+        recurrent_dropout: in [0, 1), the share of h' that the recurrent products of training do not
+            see: the same units at all steps of a sequence, the others scaled by 1 / (1 - it) (Gal &
+            Ghahramani 2016).
+        zoneout: in [0, 1), the share of h that stays as it was before a step (Krueger et al. 2017):
+            each unit by chance in training, z h' + (1 - z) h otherwise.
         batch_first: whether x is (B, T, I) rather than (T, B, I).
         dtype: "float32" or "float64".
         seed: of the initial weights and of dropout.
@@ -352,9 +432,12 @@ class GRU(Recurrent):
         "gate_activation",
         "candidate_activation",
         "clip",
+        "layer_norm",
         "bias",
         "bidirectional",
         "dropout",
+        "recurrent_dropout",
+        "zoneout",
         "batch_first",
         "dtype",
         "seed",
@@ -364,6 +447,7 @@ class GRU(Recurrent):
     reset_after = Option[bool]("Whether the reset gate acts after the product.")
     gate_activation = Option[Function]("The function of the gates.")
     candidate_activation = Option[Function]("The function of the candidate.")
+    layer_norm = Option[bool]("Whether gates are normalised.")
     clip = Option["float | None"]("The bound of the sums of gates and candidate, or None.")
 
     def __init__(
@@ -376,18 +460,31 @@ class GRU(Recurrent):
         gate_activation: Function = "sigmoid",
         candidate_activation: Function = "tanh",
         clip: float | None = None,
+        layer_norm: bool = False,
         bias: bool = True,
         bidirectional: bool = False,
         dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        zoneout: float = 0.0,
         batch_first: bool = True,
         dtype: npt.DTypeLike = "float32",
         seed: int = 0,
     ) -> None:
         options = _shared(
-            input_size, hidden_size, num_layers, bias, bidirectional, dropout, batch_first, seed
+            input_size,
+            hidden_size,
+            num_layers,
+            bias,
+            bidirectional,
+            dropout,
+            recurrent_dropout,
+            zoneout,
+            batch_first,
+            seed,
         )
         options["reset_after"] = flag("reset_after", reset_after)
         options["gate_activation"] = function("gate_activation", gate_activation)
         options["candidate_activation"] = function("candidate_activation", candidate_activation)
         options["clip"] = _clip(clip)
+        options["layer_norm"] = flag("layer_norm", layer_norm)
         self._build(options, dtype_name(dtype))

@@ -16,6 +16,9 @@ The first has one bias per gate, hence no `bias_hh`. The second is PyTorch's and
 sits inside the reset, so both biases are needed. They are different functions: no weights turn one
 into the other.
 
+With layer normalisation (Ba et al. 2016, as haste has it), which the second form may have, the two
+products are normalised before their biases (`sequence.py`).
+
 Other functions may stand for s and tanh (`functions.py`): they are `gate` and `candidate` in the
 code. What they are applied to are the `sums`.
 """
@@ -43,22 +46,31 @@ class GRU(Layer):
         gate_activation: Any = "sigmoid",
         candidate_activation: Any = "tanh",
         clip: float | None = None,
+        layer_norm: bool = False,
         bias: bool = True,
         bidirectional: bool = False,
         dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        zoneout: float = 0.0,
         batch_first: bool = True,
         dtype: str = "float32",
         seed: int = 0,
     ) -> None:
         form = ResetAfter if reset_after else ResetBefore
+        cell = form(Function(gate_activation, clip), Function(candidate_activation, clip))
+        if layer_norm and not reset_after:
+            raise ValueError("layer_norm: expected False without reset_after, got True")
+        cell.normalised = bool(layer_norm)
         super().__init__(
-            form(Function(gate_activation, clip), Function(candidate_activation, clip)),
+            cell,
             input_size,
             hidden_size,
             num_layers,
             bias=bias,
             bidirectional=bidirectional,
             dropout=dropout,
+            recurrent_dropout=recurrent_dropout,
+            zoneout=zoneout,
             batch_first=batch_first,
             dtype=dtype,
             seed=seed,

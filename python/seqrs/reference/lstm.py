@@ -22,6 +22,11 @@ what enters is what goes,
 
     c = (1 - i) * c' + i * c~
 
+With layer normalisation (Ba et al. 2016, as haste has it) h shows a normalised c, and c itself goes
+on as it is:
+
+    h = o * tanh(norm_c * norm(c) + norm_bias_c)
+
 Other functions may stand for s, for the tanh of c~ and for that of c (`functions.py`): they are
 `gate`, `candidate` and `output` in the code. What gate and candidate are applied to are the `sums`.
 
@@ -39,6 +44,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .functions import Function
+from .layer_norm import layer_norm, layer_norm_backward
 from .sequence import Array, Cell, Layer
 
 
@@ -57,6 +63,9 @@ class LSTM(Layer):
         bias: bool = True,
         bidirectional: bool = False,
         dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        zoneout: float = 0.0,
+        zoneout_cell: float = 0.0,
         proj_size: int = 0,
         peepholes: bool = False,
         coupled: bool = False,
@@ -64,6 +73,7 @@ class LSTM(Layer):
         candidate_activation: Any = "tanh",
         output_activation: Any = "tanh",
         clip: float | None = None,
+        layer_norm: bool = False,
         forget_bias: float = 1.0,
         batch_first: bool = True,
         dtype: str = "float32",
@@ -75,18 +85,24 @@ class LSTM(Layer):
             (True, False): CoupledCell,
             (True, True): CoupledPeepholeCell,
         }
+        cell: Cell[Any, Any, Any] = cells[bool(coupled), bool(peepholes)](
+            Function(gate_activation, clip),
+            Function(candidate_activation, clip),
+            Function(output_activation),
+        )
+        if layer_norm and peepholes:
+            raise ValueError("layer_norm: expected False with peepholes, got True")
         super().__init__(
-            cells[bool(coupled), bool(peepholes)](
-                Function(gate_activation, clip),
-                Function(candidate_activation, clip),
-                Function(output_activation),
-            ),
+            NormalisedCell(cell) if layer_norm else cell,
             input_size,
             hidden_size,
             num_layers,
             bias=bias,
             bidirectional=bidirectional,
             dropout=dropout,
+            recurrent_dropout=recurrent_dropout,
+            zoneout=zoneout,
+            zoneout_cell=zoneout_cell,
             proj_size=proj_size,
             batch_first=batch_first,
             dtype=dtype,
@@ -262,3 +278,36 @@ class CoupledPeepholeCell(ThreeFunctions, Cell[CoupledGates, State, CoupledSaved
         d_p = (d_a_i * s.c, d_a_o * s_new.c)
         d_c_prev = d_c * (1 - i) + d_a_i * w_ci
         return d_g, d_g, State(h=np.zeros_like(s.h), c=d_c_prev), d_p
+
+
+class NormalisedCell(Cell[Any, State, Any]):
+    """Another cell around which all is normalised: its products, and the c that its h shows."""
+
+    state = State
+    per_unit = ("norm_c", "norm_bias_c")
+    normalised = True
+
+    def __init__(self, cell: Any) -> None:
+        self.cell = cell
+        self.gates = cell.gates
+
+    def forward(self, gx: Any, gh: Any, s: State, p: tuple[Array, ...]) -> tuple[State, Any]:
+        norm_c, norm_bias_c = p
+        s_new, saved = self.cell.forward(gx, gh, s, ())
+        scaled, kept = layer_norm(s_new.c, norm_c)
+        shown = scaled + norm_bias_c
+        return State(h=saved.o * self.cell.output(shown), c=s_new.c), (saved, shown, kept)
+
+    def backward(
+        self, saved: Any, s: State, s_new: State, p: tuple[Array, ...], d_s: State
+    ) -> tuple[Any, Any, State, tuple[Array, ...]]:
+        norm_c, _ = p
+        inner, shown, kept = saved
+        # h = o * tanh(shown): to o, and through the norm to c.
+        d_o = d_s.h * self.cell.output(shown) * self.cell.gate.slope(inner.sums.o)
+        d_shown = d_s.h * inner.o * self.cell.output.slope(shown)
+        d_c, d_norm_c = layer_norm_backward(kept, norm_c, d_shown)
+        none = np.zeros_like(d_o)
+        d_g, _, d_before, _ = self.cell.backward(inner, s, s_new, (), State(none, d_s.c + d_c))
+        d_g = d_g._replace(o=d_o)
+        return d_g, d_g, d_before, (d_norm_c, d_shown)

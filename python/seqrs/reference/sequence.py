@@ -10,6 +10,14 @@ One step of one direction:
     (h, c), saved = cell.forward(gx, gh, (h', c'), p)     p: what each unit has for itself
     h = W_hr h                                only with a projection
 
+With layer normalisation (Ba et al. 2016, as haste has it) the two products are normalised before
+their biases: gx = norm(W_ih x) + b_ih, gh = norm(W_hh h') + b_hh.
+
+Two more things may be done to states, around the cell. Recurrent dropout (Gal & Ghahramani 2016):
+all recurrent products read m * h' for h', m the same at all steps of a row. Zoneout (Krueger et al.
+2017): of h and c a part stays as it was before the step, h = k * h' + (1 - k) * h; in training k is
+1 or 0 by chance, else their mean.
+
 The way back is back-propagation through time over all steps: with L = sum over t of L<t>,
 
     dL/dW_aa = sum over t and k <= t of
@@ -36,6 +44,8 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from .layer_norm import layer_norm, layer_norm_backward
+
 Array = npt.NDArray[np.float64]
 Live = npt.NDArray[np.bool_]
 
@@ -56,6 +66,7 @@ class Cell(Generic[GatesT, StateT, SavedT]):
     state: type[StateT]  # a named tuple with h, which is the output too
     biases: tuple[str, ...] = ("bias_ih", "bias_hh")
     per_unit: tuple[str, ...] = ()
+    normalised: bool = False  # whether the products are normalised
     late: int = 0
 
     def forward(
@@ -87,6 +98,14 @@ class Gradients(NamedTuple):
     params: dict[str, Array]
 
 
+class StateMasks(NamedTuple):
+    """What training draws for the states of one direction of a layer; None: nothing."""
+
+    recurrent: Array | None = None  # (B, P), 0 and 1 / (1 - recurrent_dropout)
+    kept_h: Array | None = None  # (T, B, P), 1 where h stays as it was, else 0
+    kept_c: Array | None = None  # (T, B, H)
+
+
 class Tape(NamedTuple):
     """What `forward` keeps for `backward`."""
 
@@ -113,6 +132,9 @@ class Layer:
         dtype: str,
         seed: int,
         proj_size: int = 0,
+        recurrent_dropout: float = 0.0,
+        zoneout: float = 0.0,
+        zoneout_cell: float = 0.0,
     ) -> None:
         self.cell = cell
         self.input_size = _integer("input_size", input_size, at_least=1)
@@ -125,8 +147,17 @@ class Layer:
         self.dropout = float(dropout)
         if self.proj_size >= self.hidden_size:
             raise ValueError(f"proj_size: expected [0, {self.hidden_size}), got {self.proj_size}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout: expected [0, 1), got {dropout}")
+        self.recurrent_dropout = float(recurrent_dropout)
+        #: Of each field of the state, the share that stays as it was.
+        self.zoneout = {"h": float(zoneout), "c": float(zoneout_cell)}
+        for name, share in (
+            ("dropout", self.dropout),
+            ("recurrent_dropout", self.recurrent_dropout),
+            ("zoneout", self.zoneout["h"]),
+            ("zoneout_cell", self.zoneout["c"]),
+        ):
+            if not 0 <= share < 1:
+                raise ValueError(f"{name}: expected [0, 1), got {share}")
         if np.dtype(dtype) not in (np.float32, np.float64):
             raise TypeError(f"dtype: expected float32 or float64, got {dtype!r}")
         self._directions = ("", "_reverse") if self.bidirectional else ("",)
@@ -198,11 +229,13 @@ class Layer:
         training: bool = True,
         *,
         dropout_masks: Sequence[npt.ArrayLike] | None = None,
+        state_masks: Sequence[StateMasks] | None = None,
     ) -> tuple[Array, Any, Tape]:
         """y, the final state, and the tape.
 
         `dropout_masks`, one for each gap between two layers, shape of the lower one's output,
-        holds the factors 0 and 1 / (1 - dropout); left out, training draws them.
+        holds the factors 0 and 1 / (1 - dropout); left out, training draws them. `state_masks`, one
+        for each layer and direction, are what recurrent dropout and zoneout do; likewise.
         """
         x = self._swapped(_real("x", x))
         if x.ndim != 3 or x.shape[2] != self.input_size:
@@ -210,6 +243,7 @@ class Layer:
         live = self._live(lengths, mask, *x.shape[:2])
         factors = self._dropout_factors(dropout_masks, training, live)
         s = self._state("state", state, live.shape[1])
+        masks = self._state_masks(state_masks, training, live)
 
         steps: list[list[Step]] = []
         for k in range(self.num_layers):
@@ -217,7 +251,14 @@ class Layer:
             for suffix in self._directions:
                 d = len(steps)
                 y_d, s_d, steps_d = forward_direction(
-                    self.cell, self._weights(k, suffix), x, _at(s, d), live, bool(suffix)
+                    self.cell,
+                    self._weights(k, suffix),
+                    x,
+                    _at(s, d),
+                    live,
+                    bool(suffix),
+                    masks[d],
+                    self.zoneout,
                 )
                 y.append(y_d)
                 steps.append(steps_d)
@@ -298,7 +339,12 @@ class Layer:
                     params[f"{name}_{end}"] = np.zeros(gates * hidden)
                 if self.proj_size:
                     params[f"weight_hr_{end}"] = _glorot(self._random, self.proj_size, hidden)
+                for name in ("norm_ih", "norm_hh") if self.cell.normalised else ():
+                    params[f"{name}_{end}"] = np.ones(gates * hidden)
                 for name in self.cell.per_unit:
+                    if name.startswith("norm"):
+                        params[f"{name}_{end}"] = np.full(hidden, float(name == "norm_c"))
+                        continue
                     bound = np.sqrt(6 / (hidden + hidden))
                     params[f"{name}_{end}"] = self._random.uniform(-bound, bound, hidden)
         return params
@@ -387,6 +433,34 @@ class Layer:
         keep = 1 - self.dropout
         return [(self._random.random(shape) < keep) / keep for _ in range(gaps)]
 
+    def _state_masks(
+        self, given: Sequence[StateMasks] | None, training: bool, live: Live
+    ) -> list[StateMasks]:
+        """What is drawn for each layer and direction."""
+        if given is not None:
+            if not training:
+                raise ValueError("state_masks: expected None unless training, got masks")
+            if len(given) != self._depth:
+                raise ValueError(f"state_masks: expected {self._depth}, got {len(given)}")
+            return list(given)
+        if not training:
+            return [StateMasks()] * self._depth
+
+        def chance(share: float, shape: tuple[int, ...]) -> Array | None:
+            return np.where(self._random.random(shape) < share, 1.0, 0.0) if share else None
+
+        masks = []
+        for _ in range(self._depth):
+            hidden = chance(self.recurrent_dropout, (live.shape[1], self._h_size))
+            masks.append(
+                StateMasks(
+                    None if hidden is None else (1 - hidden) / (1 - self.recurrent_dropout),
+                    chance(self.zoneout["h"], (*live.shape, self._h_size)),
+                    chance(self.zoneout["c"], (*live.shape, self.hidden_size)),
+                )
+            )
+        return masks
+
 
 class Step(NamedTuple):
     """What one step keeps for its backward: of its live rows alone."""
@@ -398,6 +472,10 @@ class Step(NamedTuple):
     q: Array | None  # what the late gates multiplied
     saved: Any
     s_new: Any  # as the cell gave it: before a projection
+    norm_x: Any  # what normalisation keeps of the gates from x, and from h
+    norm_h: Any
+    m: Array | float  # what the recurrent products read is h' times this
+    kept: dict[str, Array | float]  # of each field of the state, the share that stayed
 
 
 def forward_direction(
@@ -407,13 +485,21 @@ def forward_direction(
     s: Any,
     live: Live,
     reverse: bool,
+    masks: StateMasks,
+    zoneout: dict[str, float],
 ) -> tuple[Array, Any, list[Step]]:
     """One direction of one layer over all steps: y, the final state, and the steps as taken."""
     y = np.zeros((*live.shape, s.h.shape[1]))
     steps = []
     for t in reversed(range(len(x))) if reverse else range(len(x)):
         rows = live[t]
-        s_t, step = forward_step(cell, w, t, rows, x[t, rows], _at(s, rows))
+        m = 1.0 if masks.recurrent is None else masks.recurrent[rows]
+        drawn = {"h": masks.kept_h, "c": masks.kept_c}
+        kept: dict[str, Array | float] = {
+            field: zoneout[field] if (k := drawn[field]) is None else k[t, rows]
+            for field in cell.state._fields
+        }
+        s_t, step = forward_step(cell, w, t, rows, x[t, rows], _at(s, rows), m, kept)
         _put(s, rows, s_t)
         y[t, rows] = s_t.h
         steps.append(step)
@@ -446,20 +532,31 @@ def backward_direction(
 
 
 def forward_step(
-    cell: Cell[Any, Any, Any], w: dict[str, Array], t: int, rows: Live, x: Array, s: Any
+    cell: Cell[Any, Any, Any],
+    w: dict[str, Array],
+    t: int,
+    rows: Live,
+    x: Array,
+    s: Any,
+    m: Array | float,
+    kept: dict[str, Array | float],
 ) -> tuple[Any, Step]:
     """One step of the live rows: the new state, and the step for the tape."""
-    gx = x @ w["weight_ih"].T + w.get("bias_ih", 0.0)
-    gh = s.h @ w["weight_hh"].T + w.get("bias_hh", 0.0)
+    gx, norm_x = _normalised(x @ w["weight_ih"].T, w.get("norm_ih"))
+    gh, norm_h = _normalised((m * s.h) @ w["weight_hh"].T, w.get("norm_hh"))
+    gx, gh = gx + w.get("bias_ih", 0.0), gh + w.get("bias_hh", 0.0)
     q = None
     if cell.late:
         late = _late(cell, w)
-        q = cell.between(_split(cell, gx), _split(cell, gh), s)
+        q = m * cell.between(_split(cell, gx), _split(cell, gh), s)
         gh[:, late:] = q @ w["weight_hh"][late:].T
     s_new, saved = cell.forward(_split(cell, gx), _split(cell, gh), s, _per_unit(cell, w))
-    step = Step(t, rows, x, s, q, saved, s_new)
+    step = Step(t, rows, x, s, q, saved, s_new, norm_x, norm_h, m, kept)
     if "weight_hr" in w:
         s_new = s_new._replace(h=s_new.h @ w["weight_hr"].T)
+    for name, k in kept.items():
+        if not isinstance(k, float) or k > 0:
+            s_new = s_new._replace(**{name: k * getattr(s, name) + (1 - k) * getattr(s_new, name)})
     return s_new, step
 
 
@@ -467,6 +564,12 @@ def backward_step(
     cell: Cell[Any, Any, Any], w: dict[str, Array], step: Step, d_s: Any, d_w: dict[str, Array]
 ) -> tuple[Array, Any]:
     """d_x and d_s' of one step; adds its part of the parameters' gradients to d_w."""
+    m = step.m
+    past = {}  # what goes to s' without the step
+    for name, k in step.kept.items():
+        if not isinstance(k, float) or k > 0:
+            past[name] = k * getattr(d_s, name)
+            d_s = d_s._replace(**{name: (1 - k) * getattr(d_s, name)})
     if "weight_hr" in w:
         d_w["weight_hr"] += d_s.h.T @ step.s_new.h
         d_s = d_s._replace(h=d_s.h @ w["weight_hr"])
@@ -480,20 +583,32 @@ def backward_step(
     late = _late(cell, w)
     if step.q is not None:
         d_w["weight_hh"][late:] += d_gh[:, late:].T @ step.q
-        d_q = d_gh[:, late:] @ w["weight_hh"][late:]
+        d_q = m * (d_gh[:, late:] @ w["weight_hh"][late:])
         gates_q, d_s_q = cell.backward_between(step.saved, step.s, d_q)
         d_gx += np.concatenate(gates_q, axis=1)
         d_gh += np.concatenate(gates_q, axis=1)
         d_s_prev = type(d_s)(*(a + b for a, b in zip(d_s_prev, d_s_q, strict=True)))
 
-    d_w["weight_ih"] += d_gx.T @ step.x
-    d_w["weight_hh"][:late] += d_gh[:, :late].T @ step.s.h
     if "bias_ih" in w:
         d_w["bias_ih"] += d_gx.sum(axis=0)
     if "bias_hh" in w:
         d_w["bias_hh"] += d_gh.sum(axis=0)
-    d_h = d_s_prev.h + d_gh[:, :late] @ w["weight_hh"][:late]
-    return d_gx @ w["weight_ih"], d_s_prev._replace(h=d_h)
+    if cell.normalised:
+        d_gx, d_norm_ih = layer_norm_backward(step.norm_x, w["norm_ih"], d_gx)
+        d_gh, d_norm_hh = layer_norm_backward(step.norm_h, w["norm_hh"], d_gh)
+        d_w["norm_ih"] += d_norm_ih.sum(axis=0)
+        d_w["norm_hh"] += d_norm_hh.sum(axis=0)
+    d_w["weight_ih"] += d_gx.T @ step.x
+    d_w["weight_hh"][:late] += d_gh[:, :late].T @ (m * step.s.h)
+    d_h = d_s_prev.h + m * (d_gh[:, :late] @ w["weight_hh"][:late])
+    d_s_prev = d_s_prev._replace(h=d_h)
+    for name, d in past.items():
+        d_s_prev = d_s_prev._replace(**{name: getattr(d_s_prev, name) + d})
+    return d_gx @ w["weight_ih"], d_s_prev
+
+
+def _normalised(a: Array, gamma: Array | None) -> tuple[Array, Any]:
+    return (a, None) if gamma is None else layer_norm(a, gamma)
 
 
 def _late(cell: Cell[Any, Any, Any], w: dict[str, Array]) -> int:
