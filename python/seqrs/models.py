@@ -389,7 +389,7 @@ def _brief(layer: Layer) -> str:
     sizes = [name for name in layer.shown if type(options.get(name)) is int and name != "seed"]
     words = [str(options[name]) for name in sizes if name != "proj_size"]
     words += [f"proj_size={options['proj_size']}"] if options.get("proj_size") else []
-    flags = ("bidirectional", "reset_after", "peepholes", "coupled")
+    flags = ("bidirectional", "reset_after", "peepholes", "coupled", "layer_norm")
     words += [name for name in flags if options.get(name) is True]
     words += [str(options["function"])] if "function" in options else []
     words += [f"p={options['p']:g}"] if "p" in options else []

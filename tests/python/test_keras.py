@@ -284,6 +284,8 @@ REFUSED: list[tuple[type[Exception], str, list[Any], str, dict[str, Any]]] = [
      {"activation": "selu"}),
     (ValueError, "recurrent_activation: expected 'tanh' or", LSTM, "LSTM",
      {"recurrent_activation": "affine"}),
+    (TypeError, "recurrent_dropout: expected it for a SimpleRNN alone", LSTM, "LSTM",
+     {"recurrent_dropout": 0.5}),
     (TypeError, "epsilon: expected it for a LayerNormalization alone", LSTM, "LSTM",
      {"epsilon": 1e-3}),
     (TypeError, "num_layers: expected it for recurrent kinds", arrays((2, 3)), "Dense",

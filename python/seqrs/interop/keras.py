@@ -61,7 +61,8 @@ def from_keras(
             there is a recurrent layer. (On a GPU that rounds products to TF32, Keras itself may be
             off by more than is allowed: verify on the CPU.)
         for_inference: whether to leave out what Keras does in training alone and no layer here
-            does: `dropout` and `recurrent_dropout` of recurrent layers, `noise_shape` of Dropout,
+            does: `dropout` of recurrent layers, `recurrent_dropout` of LSTM and GRU (of a SimpleRNN
+            it is the one of RNN), `noise_shape` of Dropout,
             SpatialDropout1D, GaussianNoise and its like. They are refused otherwise.
 
     Returns:

@@ -201,6 +201,8 @@ def _cell(layer: KerasLayer, weights: list[Array], *, bidirectional: bool = Fals
     for name in ("activation", "recurrent_activation"):
         if name in layer.config:
             options[name] = layer.config[name]
+    if layer.class_name == "SimpleRNN":
+        options["recurrent_dropout"] = layer.config["recurrent_dropout"]
     return from_keras_weights(weights, layer.class_name, **options)
 
 
@@ -214,15 +216,14 @@ def _check_recurrent(layer: KerasLayer, for_inference: bool) -> None:
             expected = " or ".join(map(repr, FUNCTIONS))
             raise _refused(layer, f"{name}: expected {expected}, got {shown(got)}")
     _check(layer, "stateful", False, "as a state here is given with each call: y, state = m(x, s)")
-    for option in ("dropout", "recurrent_dropout"):
+    reasons = {"dropout": "as no layer here drops the same inputs at all steps"}
+    if layer.class_name != "SimpleRNN":
+        reasons["recurrent_dropout"] = (
+            "as Keras drops units for each gate, and a layer here for all gates together"
+        )
+    for option, reason in reasons.items():
         if not for_inference:
-            _check(
-                layer,
-                option,
-                0.0,
-                "as no layer here drops the same units at all steps (for_inference=True leaves "
-                "it out)",
-            )
+            _check(layer, option, 0.0, f"{reason} (for_inference=True leaves it out)")
 
 
 def _dense(layer: KerasLayer, for_inference: bool) -> list[Layer]:

@@ -86,6 +86,7 @@ def from_keras_weights(
     reset_after: bool | None = None,
     activation: str | None = None,
     recurrent_activation: str | None = None,
+    recurrent_dropout: float | None = None,
     epsilon: float | None = None,
     dtype: npt.DTypeLike | None = None,
 ) -> Layer:
@@ -113,6 +114,8 @@ def from_keras_weights(
             which None means, "relu", "sigmoid", "hard_sigmoid", "linear", "leaky_relu", "elu",
             "softsign" or "softplus". Of an LSTM it is that of the candidate and of the cell state.
         recurrent_activation: that of the gates of an LSTM or GRU; None means "sigmoid".
+        recurrent_dropout: of a SimpleRNN, what training drops of the state; None means 0. (That of
+            Keras's LSTM and GRU differs from the one here: it drops other units for each gate.)
         epsilon: of a LayerNormalization; None means 1e-3, as in Keras.
         dtype: "float32" or "float64"; None means float64 if an array is, else float32.
 
@@ -133,6 +136,7 @@ def from_keras_weights(
     _only("reset_after", reset_after, cls, GRU, "a GRU")
     _only("activation", activation, cls, Recurrent, "recurrent kinds")
     _only("recurrent_activation", recurrent_activation, cls, (LSTM, GRU), "an LSTM or GRU")
+    _only("recurrent_dropout", recurrent_dropout, cls, RNN, "a SimpleRNN")
     _only("epsilon", epsilon, cls, LayerNorm, "a LayerNormalization")
     _only("num_layers", None if layers == 1 else layers, cls, Recurrent, "recurrent kinds")
     _only("bidirectional", both or None, cls, Recurrent, "recurrent kinds")
@@ -151,6 +155,8 @@ def from_keras_weights(
         options["gate_activation"] = FUNCTIONS[word]
     if reset_after is not None:
         options["reset_after"] = flag("reset_after", reset_after)
+    if recurrent_dropout is not None:
+        options["recurrent_dropout"] = recurrent_dropout
     return _recurrent(_CELLS[cls], arrays, options, chosen)
 
 
@@ -342,7 +348,7 @@ def _base(layer: Recurrent) -> type[RNN | LSTM | GRU]:
 #: Options that say nothing of what the layer computes with its weights, or that Keras has too.
 _CARRIED = {
     *("kind", "input_size", "hidden_size", "num_layers", "bias", "bidirectional", "dropout"),
-    *("batch_first", "seed", "forget_bias", "reset_after"),
+    *("recurrent_dropout", "batch_first", "seed", "forget_bias", "reset_after"),
 }
 #: Those that say a function.
 _OF_FUNCTIONS = ("nonlinearity", "gate_activation", "candidate_activation", "output_activation")

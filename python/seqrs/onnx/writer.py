@@ -36,6 +36,7 @@ _OPTIONS = {
     "bias",
     "bidirectional",
     "dropout",
+    "recurrent_dropout",
     "forget_bias",
     "peepholes",
     "coupled",
