@@ -575,6 +575,7 @@ unsafe fn rows_forward<T: Element>(
         run.product(job, share.range(weights.input.count()));
         run.normalise(job);
     }
+    let copies_y = job.copies_y();
     let mut other = false;
     while !run.steps.is_empty() {
         if member.leads() {
@@ -628,7 +629,7 @@ unsafe fn rows_forward<T: Element>(
                     c,
                     operand: operand.at(row * hidden),
                     opened: opened.at(row * opened_len),
-                    y: if job.copies_y() { std::ptr::null_mut() } else { y },
+                    y: if copies_y { std::ptr::null_mut() } else { y },
                     item,
                     saved,
                     cells,
@@ -681,6 +682,9 @@ unsafe fn rows_forward<T: Element>(
                     Product { x: &x, weights: projection, panels, start, y: &h }.run(job.level);
                 }
             }
+            if !copies_y && job.masks.are_none() {
+                continue;
+            }
             for (item, &b) in items.zip(rows_here) {
                 let (b, row) = (b as usize, b as usize - range.start);
                 let place = |turn: usize| places.at((turn * rows + row) * state);
@@ -690,7 +694,7 @@ unsafe fn rows_forward<T: Element>(
                     let old = place(1 - turn[row]).cast_const();
                     keep_some_of_h(job, item, old, place(turn[row]));
                 }
-                if job.copies_y() {
+                if copies_y {
                     let y = job.y.at(job.y_place.offset(item, t, b));
                     // SAFETY: this member's columns of the output of the crew's row.
                     unsafe {
