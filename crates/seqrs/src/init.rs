@@ -249,10 +249,16 @@ mod tests {
 
     #[test]
     fn gates_of_a_recurrent_layer_start_as_documented() {
-        let mut options = Options::new(CellKind::LstmPeephole, 30, 40);
-        (options.num_layers, options.bidirectional, options.proj_size) = (2, true, 10);
-        let spec = Spec::new(options).unwrap();
-        let numbers = recurrent::<f64>(&spec, 5, 1.5).unwrap();
+        for cell in [CellKind::LstmPeephole, CellKind::LstmCoupled] {
+            let mut options = Options::new(cell, 30, 40);
+            (options.num_layers, options.bidirectional, options.proj_size) = (2, true, 10);
+            options.layer_norm = cell.may_be_normalised();
+            starts_as_documented(&Spec::new(options).unwrap());
+        }
+    }
+
+    fn starts_as_documented(spec: &Spec) {
+        let numbers = recurrent::<f64>(spec, 5, 1.5).unwrap();
         for parameter in spec.parameters() {
             let part = &numbers[parameter.range.clone()];
             let largest = part.iter().fold(0.0, |m: f64, x| m.max(x.abs()));
@@ -270,10 +276,15 @@ mod tests {
                     assert!((square - 10.0).abs() < 1e-10);
                 }),
                 Role::BiasIh => {
-                    assert!(part[..40].iter().chain(&part[80..]).all(|&x| x == 0.0));
-                    assert!(part[40..80].iter().all(|&x| x == 1.5));
+                    // The forget gate's, or minus it the input gate's that is coupled with it.
+                    let (from, start) =
+                        if spec.cell().gates() == 4 { (40, 1.5) } else { (0, -1.5) };
+                    let others = part[..from].iter().chain(&part[from + 40..]);
+                    assert!(others.into_iter().all(|&x| x == 0.0));
+                    assert!(part[from..from + 40].iter().all(|&x| x == start));
                 }
-                Role::BiasHh => assert_eq!(largest, 0.0),
+                Role::Norm => assert!(part.iter().all(|&x| x == 1.0)),
+                Role::BiasHh | Role::NormBias => assert_eq!(largest, 0.0),
                 Role::PerUnit => {
                     let a = (6.0 / 80_f64).sqrt();
                     assert!(largest < a && largest > 0.8 * a);
