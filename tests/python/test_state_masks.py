@@ -168,7 +168,7 @@ class TestInference:
 class TestRecurrentDropout:
     def test_hides_the_same_units_at_all_steps(self) -> None:
         """An RNN that adds up shows them: h = x + m*h'."""
-        p, hidden = 0.4, 200
+        p, hidden = 0.5, 200  # so that all numbers here are exact
         layer = seqrs.RNN(
             hidden, hidden, nonlinearity=("affine", 1.0, 0.0), recurrent_dropout=p, dtype="float64"
         )

@@ -132,7 +132,6 @@ impl Case {
 
     /// Compares every gradient with central differences.
     fn check(mut self) {
-        const STEP: f64 = 1e-5;
         let mut state = self.state.clone();
         let steps = self.steps.clone();
         let tape =
@@ -152,7 +151,7 @@ impl Case {
                     self.model.layers[layer].numbers_mut()[k] = x;
                     self.loss(&d_y, &mut d_final)
                 };
-                *difference = (at(before + STEP) - at(before - STEP)) / (2.0 * STEP);
+                *difference = slope(|step| at(before + step));
                 self.model.layers[layer].numbers_mut()[k] = before;
             }
             if let Layer::Embedding(layer) = &self.model.layers[layer]
@@ -178,7 +177,7 @@ impl Case {
                     self.x = Data::Numbers(x, width);
                     self.loss(&d_y, &mut d_final)
                 };
-                differences.push((at(STEP) - at(-STEP)) / (2.0 * STEP));
+                differences.push(slope(&mut at));
             }
             self.x = Data::Numbers(x, width);
             close(&gradients.x.unwrap(), &differences, "x");
@@ -192,12 +191,21 @@ impl Case {
                 *numbers_of(&mut self.state).nth(k).unwrap() = x;
                 self.loss(&d_y, &mut d_final)
             };
-            differences.push((at(before + STEP) - at(before - STEP)) / (2.0 * STEP));
+            differences.push(slope(|step| at(before + step)));
             *numbers_of(&mut self.state).nth(k).unwrap() = before;
         }
         let d_state: Vec<f64> = numbers_of(&mut d_state).map(|d| *d).collect();
         close(&d_state, &differences, "state");
     }
+}
+
+const STEP: f64 = 1e-5;
+
+/// The derivative at 0 by differences over one and two steps, of which the terms of the third order
+/// cancel: norms of few units bend more than other functions.
+fn slope(mut at: impl FnMut(f64) -> f64) -> f64 {
+    let [one, two] = [STEP, 2.0 * STEP].map(|step| at(step) - at(-step));
+    (8.0 * one - two) / (12.0 * STEP)
 }
 
 /// No number is off by more than 1e-7 of the largest.
