@@ -6,7 +6,7 @@ use seqrs::gpu::{Gpu, GpuError, GpuModel};
 use seqrs::low_level::{Input, ModelGradients, ModelState, Place, Rows, RowsMut, Steps};
 use seqrs::{Error, Layer, Sequential};
 use seqrs_core::backend::State;
-use seqrs_core::sequence::{self, StackWeights};
+use seqrs_core::sequence::{self, Masks, StackWeights};
 use seqrs_core::spec::Spec;
 use seqrs_gpu::{Numbers, Recorder, Weights};
 
@@ -109,7 +109,7 @@ impl OnDevice {
             Rows { data: &*self.x, place },
             steps,
             &mut state,
-            None,
+            Masks::default(),
         )?;
         let d_x = sequence::backward(
             &self.recorder,

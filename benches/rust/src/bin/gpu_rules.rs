@@ -18,13 +18,15 @@ use seqrs_benches::numbers;
 use seqrs_core::backend::{Backend, State};
 use seqrs_core::cell::CellKind;
 use seqrs_core::rows::{Place, Rows};
+use seqrs_core::sequence::{self, Masks};
 use seqrs_core::spec::Options;
-use seqrs_core::{Error, Spec, Steps, sequence};
+use seqrs_core::{Error, Spec, Steps};
 use seqrs_gpu::device::Gpu;
 use seqrs_gpu::{Numbers, Recorder, Rules, Tile};
 
 struct Shape {
-    cell: CellKind,
+    /// With its name.
+    cell: (&'static str, CellKind),
     hidden: usize,
     batch: usize,
     time: usize,
@@ -32,15 +34,7 @@ struct Shape {
 
 impl Shape {
     fn name(&self) -> String {
-        let cell = match self.cell {
-            CellKind::RnnTanh => "rnn",
-            CellKind::RnnRelu => "rnn-relu",
-            CellKind::Lstm => "lstm",
-            CellKind::LstmPeephole => "lstm-peephole",
-            CellKind::GruResetBefore => "gru-before",
-            CellKind::GruResetAfter => "gru",
-        };
-        format!("{cell}/h{}/b{}", self.hidden, self.batch)
+        format!("{}/h{}/b{}", self.cell.0, self.hidden, self.batch)
     }
 }
 
@@ -58,7 +52,7 @@ struct Layer<'a> {
 impl<'a> Layer<'a> {
     fn new(gpu: &'a Gpu, shape: &Shape, rules: Rules) -> Result<Self, Error> {
         let recorder = gpu.recorder().with_rules(rules);
-        let spec = Spec::new(Options::new(shape.cell, shape.hidden, shape.hidden))?;
+        let spec = Spec::new(Options::new(shape.cell.1, shape.hidden, shape.hidden))?;
         let scale = 1.0 / (shape.hidden as f32).sqrt();
         let parameters: Vec<f32> = numbers(spec.len()).iter().map(|w| w * scale).collect();
         let weights = recorder.weights(&spec.shape(0), &recorder.numbers(&parameters))?;
@@ -92,7 +86,7 @@ impl<'a> Layer<'a> {
             rows(&*self.x),
             self.steps.clone(),
             &mut state,
-            None,
+            Masks::default(),
         )?;
         if !back {
             let wanted = if whole { tape.y() } else { &*state.h };
@@ -156,9 +150,14 @@ fn choices(batch: usize) -> Vec<(String, Rules)> {
 }
 
 fn shapes(trial: bool) -> Vec<Shape> {
-    let cells = [CellKind::Lstm, CellKind::GruResetAfter, CellKind::GruResetBefore];
+    let cells = [
+        ("lstm", CellKind::Lstm),
+        ("gru", CellKind::GruResetAfter),
+        ("gru-before", CellKind::GruResetBefore),
+        ("rnn", CellKind::RnnTanh),
+    ];
     let mut shapes = Vec::new();
-    for cell in cells.into_iter().chain([CellKind::RnnTanh]) {
+    for cell in cells {
         if trial {
             shapes.push(Shape { cell, hidden: 9, batch: 5, time: 3 });
             continue;

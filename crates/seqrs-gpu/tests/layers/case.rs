@@ -8,8 +8,9 @@ use seqrs_core::backend::{Backend, State};
 use seqrs_core::cell::CellKind;
 use seqrs_core::naive::Naive;
 use seqrs_core::rows::{Place, Rows, RowsMut};
+use seqrs_core::sequence::{self, Masks};
 use seqrs_core::spec::Options;
-use seqrs_core::{Error, Spec, Steps, sequence};
+use seqrs_core::{Error, Spec, Steps};
 use seqrs_gpu::device::Gpu;
 use seqrs_gpu::{Numbers, Recorder};
 
@@ -223,7 +224,15 @@ pub(crate) fn outcome<B: Backend>(
     let to = RowsMut { data: &mut *y, place };
     sequence::infer(backend, &spec, &weights, x, steps, &mut after, to)?;
     let mut recorded = state(100);
-    let tape = sequence::record(backend, &spec, &weights, x, steps.clone(), &mut recorded, None)?;
+    let tape = sequence::record(
+        backend,
+        &spec,
+        &weights,
+        x,
+        steps.clone(),
+        &mut recorded,
+        Masks::default(),
+    )?;
     let mut d_state = state(200);
     let mut d_parameters = backend.zeros(spec.len())?;
     let d_y = upload(&random_rows(5, case.rows(), time * width));

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use seqrs_core::backend::{Backend, State};
 use seqrs_core::cell::{Bound, CellKind, Chosen, Equations, Function, FunctionName, Functions};
 use seqrs_core::rows::{Place, Rows};
+use seqrs_core::sequence::{self, Masks};
 use seqrs_core::spec::Options;
-use seqrs_core::{Spec, Steps, sequence};
+use seqrs_core::{Spec, Steps};
 use seqrs_gpu::Weights;
 use seqrs_gpu::device::Gpu;
 
@@ -42,7 +43,8 @@ fn on_gpu(gpu: &Gpu, chosen: Chosen, sums: &[f32]) -> [Vec<f32>; 2] {
     let steps = Steps::dense(1, 1).unwrap();
     let x = Rows { data: &*upload(&recorder, &[1.0]), place: Place::batch_first(1, 1) };
     let mut state = State { h: zeros(), c: None };
-    let tape = sequence::record(&recorder, &spec, &weights, x, steps, &mut state, None).unwrap();
+    let tape = sequence::record(&recorder, &spec, &weights, x, steps, &mut state, Masks::default())
+        .unwrap();
     let d_y = Rows { data: &*ones, place: Place::batch_first(1, units) };
     let mut d_state = State { h: zeros(), c: None };
     let mut d_parameters = recorder.zeros(spec.len()).unwrap();
