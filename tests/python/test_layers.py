@@ -20,6 +20,7 @@ from adapter import PLACES
 from cases import (
     CELLS,
     DTYPES,
+    OWN,
     TO_REFERENCE,
     Array,
     assert_same,
@@ -595,6 +596,14 @@ class TestValueSemantics:
         assert repr(layer.gate_activation) == repr(shown)
         assert layer == seqrs.GRU(2, 3, gate_activation=shown)
         assert eval(repr(layer), vars(seqrs)) == layer
+
+    @pytest.mark.parametrize("cell", CELLS)
+    def test_options_are_those_that_were_given(self, cell: str) -> None:
+        kind, options = CELLS[cell]
+        layer = getattr(seqrs, kind)(2, 8, **options)
+        plain = getattr(seqrs, kind)(2, 8)
+        for name in OWN[kind]:
+            assert getattr(layer, name) == options.get(name, getattr(plain, name)), name
 
     @pytest.mark.parametrize("kind", [seqrs.RNN, seqrs.LSTM, seqrs.GRU])
     def test_a_file_says_nothing_of_what_is_as_by_default(self, kind: Any) -> None:

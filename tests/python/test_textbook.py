@@ -81,12 +81,15 @@ def gru(
 def lstm(
     xs: list[Array], h: Array, c: Array, W: dict[str, Array], b: dict[str, Array]
 ) -> tuple[list[Array], Array]:
-    """Gates f, i, o and candidate g, each of [h<t-1>, x<t>]; the hidden states and the last c."""
+    """Gates f, i, o and candidate g, each of [h<t-1>, x<t>]; the hidden states and the last c.
+
+    Without W["f"] the gates are coupled: f = 1 - i.
+    """
     states = []
     for x in xs:
         hx = np.concatenate([h, x])
-        f = sigma(W["f"] @ hx + b["f"])
         i = sigma(W["i"] @ hx + b["i"])
+        f = sigma(W["f"] @ hx + b["f"]) if "f" in W else 1 - i
         o = sigma(W["o"] @ hx + b["o"])
         g = np.tanh(W["g"] @ hx + b["g"])
         c = f * c + i * g
@@ -381,15 +384,16 @@ class TestGRU:
 
 
 class TestLSTM:
-    def test_states_and_gradients(self) -> None:
+    @pytest.mark.parametrize("gates", ["ifgo", "igo"], ids=["plain", "coupled"])
+    def test_states_and_gradients(self, gates: str) -> None:
         draw = Draw()
         h0, c0 = draw(ROWS, HIDDEN), draw(ROWS, HIDDEN)
         d_h, d_c = draw(ROWS, STEPS, HIDDEN), draw(ROWS, HIDDEN)
-        W = {k: draw(HIDDEN, HIDDEN + INPUTS) for k in "ifgo"}
-        b = {k: draw(HIDDEN) for k in "ifgo"}
-        layer = reference.LSTM(INPUTS, HIDDEN)
-        parameters = parameters_of_gates("ifgo", W, b)
-        layer.load_state_dict(parameters | {"bias_hh_l0": np.zeros(4 * HIDDEN)})
+        W = {k: draw(HIDDEN, HIDDEN + INPUTS) for k in gates}
+        b = {k: draw(HIDDEN) for k in gates}
+        layer = reference.LSTM(INPUTS, HIDDEN, coupled="f" not in gates)
+        parameters = parameters_of_gates(gates, W, b)
+        layer.load_state_dict(parameters | {"bias_hh_l0": np.zeros(len(gates) * HIDDEN)})
         h, (h_last, c_last), tape = layer.forward(draw.x, (h0[None], c0[None]), lengths=LENGTHS)
 
         def states() -> tuple[list[list[Array]], Array]:
@@ -406,7 +410,7 @@ class TestLSTM:
             return float((padded(sequences) * d_h).sum() + (lasts * d_c).sum())
 
         gradients = layer.backward(tape, d_h, (np.zeros_like(h_last), d_c[None]))
-        for name, got in gradients_of_gates("ifgo", gradients.params).items():
+        for name, got in gradients_of_gates(gates, gradients.params).items():
             varied = b[name.removeprefix("b_")] if name.startswith("b_") else W[name]
             assert_close(got, differences(loss, varied), TEXTBOOK_DIFFERENCES, name)
         d_h0, d_c0 = gradients.state
