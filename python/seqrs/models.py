@@ -383,6 +383,16 @@ def _state_size(layer: Layer) -> int:
     return slots * layer.hidden_size
 
 
+#: What the functions of cells are, and their bound, where nobody says.
+_FUNCTIONS: dict[str, Any] = {
+    "nonlinearity": "tanh",
+    "gate_activation": "sigmoid",
+    "candidate_activation": "tanh",
+    "output_activation": "tanh",
+    "clip": None,
+}
+
+
 def _brief(layer: Layer) -> str:
     """The options that are sizes or differ from most."""
     options = layer._options()
@@ -391,6 +401,11 @@ def _brief(layer: Layer) -> str:
     words += [f"proj_size={options['proj_size']}"] if options.get("proj_size") else []
     flags = ("bidirectional", "reset_after", "peepholes", "coupled", "layer_norm")
     words += [name for name in flags if options.get(name) is True]
+    words += [
+        f"{name}={options[name]!r}"
+        for name, usual in _FUNCTIONS.items()
+        if options.get(name, usual) != usual
+    ]
     words += [str(options["function"])] if "function" in options else []
     words += [f"p={options['p']:g}"] if "p" in options else []
     return f"{type(layer).__name__}({', '.join(words)})"

@@ -348,6 +348,20 @@ class TestRefused:
         with pytest.raises(seqrs.ModelFileError, match=r"attention: expected none .* got 3\.0"):
             seqrs.onnx.export(layer, tmp_path / "never.onnx")
 
+    @pytest.mark.parametrize(
+        ("layer", "message"),
+        [
+            (S.RNN(I, H, clip=1e-60, dtype="float64"), r"\(RNN\): clip: .* of float32, got 1e-60"),
+            (S.GRU(I, H, gate_activation=("elu", 1e60)), "activation_alpha: .*, got 1e"),
+            (S.GRU(I, H, gate_activation=("affine", 1.0, -1e60)), "activation_beta: .*, got -1e"),
+        ],
+    )
+    def test_numbers_that_a_file_cannot_have(
+        self, layer: Any, message: str, tmp_path: Path
+    ) -> None:
+        with pytest.raises(seqrs.ModelFileError, match=message):
+            seqrs.onnx.export(layer, tmp_path / "never.onnx")
+
     def test_layers_of_other_kinds(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         model = S.Sequential([S.LSTM(I, H), S.MeanPool()])
         monkeypatch.setattr(S.MeanPool, "kind", "median_pool")

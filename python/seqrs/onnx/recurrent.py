@@ -106,6 +106,9 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
 NAMES = {name: "".join(part.title() for part in name.split("_")) for name in FUNCTIONS}
 BY_NAME = {theirs.lower(): name for name, theirs in NAMES.items()}
 
+#: The attributes with the numbers of functions: alpha, beta.
+NUMBERS = ("activation_alpha", "activation_beta")
+
 DIRECTIONS = {"forward": 1, "reverse": 1, "bidirectional": 2}
 
 
@@ -184,42 +187,51 @@ class RecurrentNode:
 
     def _functions(self) -> tuple[tuple[Function, ...], ...]:
         """For each direction its functions, in the order of ONNX."""
-        node, defaults = self.node, tuple(self.cell.functions.values())
-        count = len(defaults) * self.directions
-        given = node.several("activations", str)
-        names = list(defaults) * self.directions
-        if given is not None:
-            if len(given) != count:
-                expected = f"{len(defaults)} for each of {self.directions} directions"
-                got = shown(list(given))
-                raise ModelFileError(f"{node}: activations: expected {expected}, got {got}")
-            for k, name in enumerate(given):
-                if name.lower() not in BY_NAME:
-                    expected = ", ".join(NAMES.values())
-                    raise ModelFileError(
-                        f"{node}: activations[{k}]: expected one of {expected}, got {shown(name)}"
-                    )
-                names[k] = BY_NAME[name.lower()]
+        names = self._names()
         # Each takes the next number, if it has such a one and there is one left.
-        lists = [list(node.several(name, float) or ()) for name in _NUMBERS]
+        lists = [self._finite(attribute) for attribute in NUMBERS]
         each = []
         for name in names:
-            numbers = list(FUNCTIONS[name])
-            for place in range(len(numbers)):
-                if lists[place]:
-                    numbers[place] = _as_meant(lists[place].pop(0))
-                    if not np.isfinite(numbers[place]):
-                        raise ModelFileError(
-                            f"{node}: {_NUMBERS[place]}: expected finite numbers, "
-                            f"got {numbers[place]}"
-                        )
+            defaults = FUNCTIONS[name]
+            numbers = [
+                lists[place].pop(0) if lists[place] else default
+                for place, default in enumerate(defaults)
+            ]
             each.append(shortest(name, tuple(numbers)))
-        for name, left in zip(_NUMBERS, lists, strict=True):
+        for attribute, left in zip(NUMBERS, lists, strict=True):
             if left:
                 expected = f"as many as {', '.join(NAMES[name] for name in names)} have"
-                raise ModelFileError(f"{node}: {name}: expected {expected}, got {len(left)} more")
-        size = len(defaults)
-        return tuple(tuple(each[k : k + size]) for k in range(0, count, size))
+                raise ModelFileError(
+                    f"{self.node}: {attribute}: expected {expected}, got {len(left)} more"
+                )
+        size = len(self.cell.functions)
+        return tuple(tuple(each[k : k + size]) for k in range(0, len(each), size))
+
+    def _names(self) -> list[str]:
+        """The functions of all directions, by the names of seqrs."""
+        defaults = list(self.cell.functions.values())
+        given = self.node.several("activations", str)
+        if given is None:
+            return defaults * self.directions
+        if len(given) != len(defaults) * self.directions:
+            expected = f"{len(defaults)} for each of {self.directions} directions"
+            got = shown(list(given))
+            raise ModelFileError(f"{self.node}: activations: expected {expected}, got {got}")
+        for k, name in enumerate(given):
+            if name.lower() not in BY_NAME:
+                expected = f"one of {', '.join(NAMES.values())}"
+                raise ModelFileError(
+                    f"{self.node}: activations[{k}]: expected {expected}, got {shown(name)}"
+                )
+        return [BY_NAME[name.lower()] for name in given]
+
+    def _finite(self, attribute: str) -> list[float]:
+        found = [_as_meant(number) for number in self.node.several(attribute, float) or ()]
+        for number in found:
+            if not np.isfinite(number):
+                expected = "finite numbers"
+                raise ModelFileError(f"{self.node}: {attribute}: expected {expected}, got {number}")
+        return found
 
     def weights(self, W: Array, R: Array, B: Array | None, P: Array | None = None) -> Weights:
         """The weights in the order of seqrs.
@@ -399,9 +411,6 @@ class RecurrentNode:
         return x, found
 
 
-_NUMBERS = ("activation_alpha", "activation_beta")
-
-
 def _as_meant(number: float) -> float:
     """A float32 of a file: the shortest number that reads as it."""
     return float(str(np.float32(number)))
@@ -415,7 +424,7 @@ def functions_as_attributes(layer: Recurrent, cell: Cell) -> dict[str, Any]:
         return {}
     functions *= 2 if layer.bidirectional else 1
     found: dict[str, Any] = {"activations": [NAMES[name] for name, _ in functions]}
-    for place, attribute in enumerate(_NUMBERS):
+    for place, attribute in enumerate(NUMBERS):
         numbers = [each[place] for _, each in functions if len(each) > place]
         if numbers:
             found[attribute] = numbers

@@ -14,7 +14,7 @@ from ..options import shown
 from ..recurrent import Recurrent
 from .graph import Array
 from .package import onnx_package
-from .recurrent import COMPUTED, COUPLED, Cell, functions_as_attributes
+from .recurrent import COMPUTED, COUPLED, NUMBERS, Cell, functions_as_attributes
 from .wire import LARGEST_FILE
 
 __all__ = ["Writer"]
@@ -287,7 +287,16 @@ class Writer:
             found["input_forget"] = 1
         if layer._options()["clip"] is not None:
             found["clip"] = layer._options()["clip"]
-        return found | functions_as_attributes(layer, _cell(layer))
+        found |= functions_as_attributes(layer, _cell(layer))
+        for name in ("clip", *NUMBERS):
+            for number in np.atleast_1d(found.get(name, [])):
+                # A bound of 0 is none that a node may have.
+                nothing = name == "clip" and np.float32(number) == 0
+                if nothing or abs(number) > np.finfo(np.float32).max:
+                    raise ModelFileError(
+                        f"{self.place}: {name}: expected a number of float32, got {number}"
+                    )
+        return found
 
     def _weights(self, layer: Recurrent, arrays: dict[str, Array], k: int, name: str) -> list[str]:
         """W, R and B of one layer, in the order of ONNX."""
