@@ -54,6 +54,13 @@ CELLS: dict[str, tuple[str, dict[str, Any]]] = {
     "gru-reset-before-chosen": ("GRU", OF_ALL_GATES),
     "gru-reset-after-chosen": ("GRU", OF_ALL_GATES | {"reset_after": True}),
 }
+#: Those whose work is done in different ways, for what takes long; what is chosen is all alike.
+WAYS = [
+    cell
+    for cell in CELLS
+    if not ("coupled" in cell or "chosen" in cell)
+    or cell in ("lstm-coupled-peephole-chosen", "gru-reset-before-chosen")
+]
 #: For each class the options that change what it computes.
 OWN: dict[str, tuple[str, ...]] = {
     "RNN": ("nonlinearity", "clip"),

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import seqrs
-from cases import CELLS, Array, Given, assert_same, everything, make, python
+from cases import WAYS, Array, Given, assert_same, everything, make, python
 
 #: Callers at once.
 CALLERS = 8
@@ -195,7 +195,7 @@ def given(layer: Any, k: int) -> tuple[Given, dict[str, Any]]:
 
 
 class TestManyCallers:
-    @pytest.mark.parametrize("cell", CELLS)
+    @pytest.mark.parametrize("cell", WAYS)
     def test_each_gets_the_bits_that_it_gets_alone(self, cell: str) -> None:
         """All begin before the weights are packed, and the number of threads changes meanwhile."""
         sizes = {"inputs": 32, "hidden": 256}
@@ -229,7 +229,7 @@ class TestManyCallers:
         assert all(found)
 
     @linux
-    @pytest.mark.parametrize("cell", CELLS)
+    @pytest.mark.parametrize("cell", WAYS)
     def test_threads_that_have_to_share_a_processor_give_the_same_bits(self, cell: str) -> None:
         """Where helpers come late, or are put aside in the middle of their part."""
         code = f"""

@@ -126,7 +126,7 @@ fn assert_close(got: &Value, expected: &Value, tolerance: f64, name: &str) {
 #[test]
 fn diagnose_finds_what_the_reference_finds() {
     let cases = cases();
-    assert_eq!(cases.len(), 4);
+    assert_eq!(cases.len(), 5);
     for case in cases {
         let name = case["name"].as_str().unwrap();
         assert_close(&found(&model(&case), &case), &case["found"], F64, name);
