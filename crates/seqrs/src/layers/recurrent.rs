@@ -476,7 +476,7 @@ pub(crate) fn parameters(stack: &Spec) -> Vec<NamedParameter> {
 /// A recurrent layer with its parameters.
 #[derive(Clone, Debug)]
 pub struct Recurrent<T: Number> {
-    described: Described,
+    described: Box<Described>,
     stack: Spec,
     pub(crate) parameters: Parameters<T, StackWeights<Cpu<T>>>,
 }
@@ -489,13 +489,13 @@ impl<T: Number> Recurrent<T> {
             Described::Rnn(_) | Described::Gru(_) => 0.0,
         };
         let numbers = init::recurrent(&stack, described.seed(), forget_bias)?;
-        Ok(Self { described, stack, parameters: Parameters::new(numbers) })
+        Ok(Self { described: Box::new(described), stack, parameters: Parameters::new(numbers) })
     }
 
     /// With numbers whose count was checked.
     pub(crate) fn with_numbers(described: Described, numbers: Vec<T>) -> Result<Self, Error> {
         let stack = described.stack()?;
-        Ok(Self { described, stack, parameters: Parameters::new(numbers) })
+        Ok(Self { described: Box::new(described), stack, parameters: Parameters::new(numbers) })
     }
 
     /// One layer of the stack, or one direction of it, as a layer of its own, which walks
@@ -504,7 +504,7 @@ impl<T: Number> Recurrent<T> {
     /// # Errors
     /// [`Error::OutOfMemory`].
     pub(crate) fn part(&self, layer: usize, direction: Option<usize>) -> Result<Self, Error> {
-        let mut described = self.described.clone();
+        let mut described = (*self.described).clone();
         let (input_size, num_layers, bidirectional) = match &mut described {
             Described::Rnn(o) => (&mut o.input_size, &mut o.num_layers, &mut o.bidirectional),
             Described::Lstm(o) => (&mut o.input_size, &mut o.num_layers, &mut o.bidirectional),
@@ -527,7 +527,7 @@ impl<T: Number> Recurrent<T> {
 
     /// Whether callers' arrays are (B, T, I), not (T, B, I).
     pub fn batch_first(&self) -> bool {
-        match &self.described {
+        match &*self.described {
             Described::Rnn(rnn) => rnn.batch_first,
             Described::Lstm(lstm) => lstm.batch_first,
             Described::Gru(gru) => gru.batch_first,
