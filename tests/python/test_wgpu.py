@@ -25,6 +25,7 @@ from cases import (
     Given,
     H,
     I,
+    P,
     T,
     assert_same,
     character_model,
@@ -33,6 +34,7 @@ from cases import (
     make,
     parts,
     python,
+    randomise,
 )
 from seqrs import _seqrs
 from test_gpu import LENGTHS, feed, letters, models
@@ -162,12 +164,22 @@ def test_buffers_as_large_as_the_device_has_are_cut_with_the_same_bits(
     assert_same(on_device(cut, given), on_device(whole, given))
 
 
-def layer_of(cell: str, hidden: int = H) -> Callable[[], Any]:
+#: Each cell by itself, whatever is projected: the class, and the options that choose it.
+PLAIN = {
+    cell.removesuffix("-projected"): (kind, {n: o for n, o in own.items() if n != "proj_size"})
+    for cell, (kind, own) in CELLS.items()
+}
+
+
+def layer_of(cell: str, hidden: int = H, **projection: int) -> Callable[[], Any]:
     """What a layer does in inference, forward and backward."""
 
     def work() -> None:
-        options: dict[str, Any] = {"num_layers": 2, "bidirectional": True, "dropout": 0.3}
-        layer = make(cell, hidden=hidden, **options).to(GPU)
+        kind, own = PLAIN[cell]
+        options = {"num_layers": 2, "bidirectional": True, "dropout": 0.3, **own, **projection}
+        layer = getattr(seqrs, kind)(I, hidden, **options)
+        randomise(layer)
+        layer.to(GPU)
         given, lengths = Given(layer), LIVE["lengths"]["lengths"]
         layer(given.x, given.state, lengths=lengths)
         everything(layer, given, lengths=lengths)
@@ -206,9 +218,14 @@ def training_of(
 
 #: What seqrs has a device of its own do, so that every shader runs.
 WORK: dict[str, Callable[[], Any]] = {
-    **{cell: layer_of(cell) for cell in CELLS},
+    **{cell: layer_of(cell) for cell in PLAIN},
     # Too large for a workgroup to go through all steps.
-    **{f"{cell}-by-steps": layer_of(cell, 130) for cell in CELLS if not cell.endswith("projected")},
+    **{f"{cell}-by-steps": layer_of(cell, 130) for cell in PLAIN},
+    **{
+        f"{cell}-projected": layer_of(cell, proj_size=P)
+        for cell, (kind, _) in PLAIN.items()
+        if kind == "LSTM"
+    },
     **{name: training_of(model, seqrs.MSE()) for name, model in models().items()},
     **{
         f"loss-{loss!r}": training_of(models()["max"], loss, clip_value=0.1)
