@@ -392,10 +392,10 @@ fn options_that_make_no_trainer_are_refused_by_name() {
 fn an_option_that_is_not_there_is_refused_by_name() {
     let json = r#"{"kind": "lstm", "input_size": 2, "hidden_size": 3, "num_layers": 1,
         "bias": true, "bidirectional": false, "dropout": 0.0, "proj_size": 0,
-        "forget_bias": 1.0, "batch_first": true, "zoneout": 0.5}"#;
+        "forget_bias": 1.0, "batch_first": true, "residual": 0.5}"#;
     let message = serde_json::from_str::<LayerSpec>(json).unwrap_err().to_string();
-    assert!(message.contains("zoneout"), "{message}");
-    let without = json.replace(r#", "zoneout": 0.5"#, "");
+    assert!(message.contains("residual"), "{message}");
+    let without = json.replace(r#", "residual": 0.5"#, "");
     assert_eq!(
         serde_json::from_str::<LayerSpec>(&without).unwrap(),
         LayerSpec::Lstm(Lstm::new(2, 3))
