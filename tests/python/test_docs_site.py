@@ -223,7 +223,7 @@ def test_code_is_quoted_in_its_language() -> None:
 
 def test_parts_of_files() -> None:
     lstm = "crates/seqrs-core/src/cell/lstm.rs"
-    assert hooks.included(f"{lstm} > fn forward").startswith("fn forward<V: Lanes>(\n    gx: ")
+    assert hooks.included(f"{lstm} > fn forward").startswith("fn forward<V: Lanes>(\n    self,\n")
     assert hooks.included(f"{lstm} > fn forward").endswith("\n}")
     reference = "python/seqrs/reference/lstm.py"
     cell = hooks.included(f"{reference} > class LstmCell")

@@ -573,8 +573,9 @@ class TestValueSemantics:
     def test_repr(self) -> None:
         assert repr(seqrs.GRU(2, 3, reset_after=True)) == (
             "GRU(input_size=2, hidden_size=3, num_layers=1, reset_after=True, "
-            "gate_activation='sigmoid', candidate_activation='tanh', clip=None, bias=True, "
-            "bidirectional=False, dropout=0.0, batch_first=True, dtype='float32', seed=0)"
+            "gate_activation='sigmoid', candidate_activation='tanh', clip=None, layer_norm=False, "
+            "bias=True, bidirectional=False, dropout=0.0, recurrent_dropout=0.0, zoneout=0.0, "
+            "batch_first=True, dtype='float32', seed=0)"
         )
 
     @pytest.mark.parametrize(

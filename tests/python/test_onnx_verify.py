@@ -271,6 +271,15 @@ class TestNothingToCompareWith:
             seqrs.onnx.load(model, verify=True)
         seqrs.onnx.load(model, verify=False)
 
+    def test_numbers_that_onnx_runtime_takes_for_0(self) -> None:
+        """Those of Affine, which are 1 and 0 by default, not 0 and 0."""
+        model = RecurrentCase("RNN", attributes={"activations": ["Affine"]}).model()
+        reason = "ONNX Runtime takes 0 for what is left out of Affine"
+        with pytest.warns(UserWarning, match=reason):
+            assert seqrs.onnx.load(model).nonlinearity == "affine"
+        with pytest.raises(seqrs.VerificationError, match=reason):
+            seqrs.onnx.load(model, verify=True)
+
     def test_inputs_of_any_shape(self) -> None:
         model = model_of([make_node("Tanh", ["X"], ["y"])], {"X": np.zeros((2, 3), np.float32)})
         model.graph.input[0].type.tensor_type.ClearField("shape")

@@ -159,6 +159,8 @@ class RecurrentNode:
         self.layout = self._flag("layout")
         self.reset_after = bool(self._flag("linear_before_reset"))
         self.clip = self._clip()
+        #: The functions of which a number other than 0 is left out, by the names of ONNX.
+        self.by_default: set[str] = set()
         self.functions = self._functions()
 
     def _flag(self, name: str) -> int:
@@ -193,6 +195,8 @@ class RecurrentNode:
         each = []
         for name in names:
             defaults = FUNCTIONS[name]
+            if any(default and not lists[place] for place, default in enumerate(defaults)):
+                self.by_default.add(NAMES[name])
             numbers = [
                 lists[place].pop(0) if lists[place] else default
                 for place, default in enumerate(defaults)
