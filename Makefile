@@ -50,7 +50,7 @@ $(VENV)/test.stamp: requirements/test.txt $(VENV)/build.stamp
 	@$(SETUP) $(VENV) requirements/test.txt
 	@touch $@
 
-.venv-peers/ready.stamp: requirements/peers.txt requirements/build.txt .ci/setup
+.venv-peers/ready.stamp: requirements/peers.txt requirements/test.txt requirements/build.txt .ci/setup
 	@$(SETUP) .venv-peers requirements/peers.txt
 	@touch $@
 
