@@ -176,12 +176,12 @@ class TestRecurrentDropout:
         layer.load_state_dict(
             {"weight_ih_l0": eye, "weight_hh_l0": eye, "bias_ih_l0": none, "bias_hh_l0": none}
         )
-        x = np.ones((3, 5, hidden))
+        x = np.ones((60, 5, hidden))
         y, _, _ = layer.forward(x)
         m = y[:, 1] - 1
         assert np.isin(m, [0.0, 1 / (1 - p)]).all()
-        assert abs((m == 0).mean() - p) < 0.1
-        assert len({row.tobytes() for row in m}) == 3
+        assert abs((m == 0).mean() - p) < tolerances.SHARE_OF_DRAWS
+        assert len({row.tobytes() for row in m}) == 60
         for t in range(1, 5):
             assert_close(y[:, t], 1 + m * y[:, t - 1], tolerances.PACKAGE_TO_REFERENCE_F64, f"y{t}")
         again, _, _ = layer.forward(x)
@@ -202,15 +202,15 @@ class TestZoneout:
         x = np.random.default_rng(0).normal(size=(4, 9, 200))
         y, _, _ = layer.forward(x)
         kept = y[:, 1:] == y[:, :-1]
-        assert abs(kept.mean() - 0.25) < 0.02
+        assert abs(kept.mean() - 0.25) < tolerances.SHARE_OF_DRAWS
         assert len({kept[:, t].tobytes() for t in range(8)}) == 8, "each step draws anew"
 
     def test_keeps_c_apart_from_h(self) -> None:
         layer = seqrs.LSTM(50, 50, zoneout_cell=0.5, dtype="float64")
-        x = np.random.default_rng(0).normal(size=(4, 1, 50))
-        c0 = np.full((1, 4, 50), 3.25)
-        _, (h, c), _ = layer.forward(x, (np.zeros((1, 4, 50)), c0))
-        assert abs((c == 3.25).mean() - 0.5) < 0.15
+        x = np.random.default_rng(0).normal(size=(400, 1, 50))
+        c0 = np.full((1, 400, 50), 3.25)
+        _, (h, c), _ = layer.forward(x, (np.zeros((1, 400, 50)), c0))
+        assert abs((c == 3.25).mean() - 0.5) < tolerances.SHARE_OF_DRAWS
         assert (h != 0).all()
 
     def test_past_the_length_nothing_moves(self) -> None:
@@ -276,7 +276,7 @@ class TestOptions:
         assert again == layer
         assert (again.recurrent_dropout, again.zoneout) == (0.25, 0.5)
         assert "recurrent_dropout=0.25, zoneout=0.5" in repr(layer)
-        assert eval(repr(layer), {"RNN": seqrs.RNN, "LSTM": seqrs.LSTM, "GRU": seqrs.GRU})
+        assert repr(eval(repr(layer), vars(seqrs))) == repr(layer)
 
     def test_a_tape_counts_what_they_keep(self) -> None:
         sizes = {"zoneout": 0.5, "zoneout_cell": 0.5, "recurrent_dropout": 0.5}

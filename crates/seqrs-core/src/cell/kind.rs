@@ -177,10 +177,9 @@ impl CellKind {
         }
     }
 
-    /// The same cell, not fused with its products.
-    #[must_use]
-    pub fn unfused(self) -> Self {
-        let equations = match self {
+    /// Its equations.
+    pub fn equations(self) -> Equations {
+        match self {
             Self::RnnTanh | Self::RnnRelu => Equations::Rnn,
             Self::Lstm => Equations::Lstm,
             Self::LstmPeephole => Equations::LstmPeephole,
@@ -189,16 +188,20 @@ impl CellKind {
             Self::GruResetBefore => Equations::GruResetBefore,
             Self::GruResetAfter => Equations::GruResetAfter,
             Self::Chosen(equations, _) => equations,
-        };
-        Self::Chosen(equations, self.functions())
+        }
     }
 
-    /// Its equations, if they may be normalised: those of an LSTM without peepholes, and of a GRU
-    /// whose reset gate acts after the product.
+    /// The same cell, not fused with its products.
+    #[must_use]
+    pub fn unfused(self) -> Self {
+        Self::Chosen(self.equations(), self.functions())
+    }
+
+    /// Whether it may be normalised: an LSTM without peepholes, and a GRU whose reset gate acts
+    /// after the product.
     pub fn may_be_normalised(self) -> bool {
-        let Self::Chosen(equations, _) = self.unfused() else { return false };
         use Equations::{GruResetAfter, Lstm, LstmCoupled};
-        matches!(equations, Lstm | LstmCoupled | GruResetAfter)
+        matches!(self.equations(), Lstm | LstmCoupled | GruResetAfter)
     }
 
     /// The functions in it.
@@ -253,6 +256,6 @@ impl CellKind {
     /// Whether the gates have a bias on the side of the hidden state too. The reset-before
     /// GRU is defined with one bias a gate.
     pub fn has_recurrent_bias(self) -> bool {
-        !matches!(self, Self::GruResetBefore | Self::Chosen(Equations::GruResetBefore, _))
+        self.equations() != Equations::GruResetBefore
     }
 }
