@@ -26,6 +26,7 @@ use crate::pieces;
 use crate::products::{Items, Matrix, Start};
 use crate::recorder::{Numbers, Recorder};
 use crate::rules::{padded, quads};
+use crate::state_masks::{Masked, Masks};
 use crate::weights::Product;
 
 /// What the steps of a piece leave for the products over its items.
@@ -83,7 +84,9 @@ pub(crate) fn backward(rec: &Recorder, run: Backward<'_, Recorder>) -> Result<()
         let mut d_new = rec.buffer(batch * d_row);
         // A row of `running`: the gradients of the state, and the state after the step.
         let of_states = states * hidden;
-        let row = 2 * of_states;
+        let masks = Masks::new(shape, batch, run.masks.get(d));
+        let masked = if masks.is_some() { Masked::Yes } else { Masked::No };
+        let row = 2 * of_states + masks.map_or(0, |masks| masks.behind_running());
         let running = rec.buffer(batch * row);
         let slot = (run.slot + d) * batch;
         let d_h = (&*run.d_state.h, slot * state, state);
@@ -94,6 +97,9 @@ pub(crate) fn backward(rec: &Recorder, run: Backward<'_, Recorder>) -> Result<()
         }
         let last = (&record.last, 0, of_states);
         rec.copy_rows(batch, of_states, last, (&running, of_states, row));
+        if let Some(masks) = &masks {
+            masks.begin_back(rec, &running, row);
+        }
 
         let last = counts.gates - counts.first_gates;
         let recurrent = |from: usize, gates: usize, units: usize| {
@@ -113,9 +119,9 @@ pub(crate) fn backward(rec: &Recorder, run: Backward<'_, Recorder>) -> Result<()
             let products: Vec<Product> = [product].into_iter().chain(per_unit).collect();
             rec.packed_weights(&weights.numbers, &products)
         });
-        let all_steps = match &project {
-            None => rec.rules.all_steps(1, counts.gates, hidden, batch),
-            Some(_) => None,
+        let all_steps = match (&project, &masks) {
+            (None, None) => rec.rules.all_steps(1, counts.gates, hidden, batch),
+            _ => None,
         };
         let step = params::StepBack {
             rows: batch as u32,
@@ -144,6 +150,7 @@ pub(crate) fn backward(rec: &Recorder, run: Backward<'_, Recorder>) -> Result<()
         for k in (0..pieces.len()).rev() {
             let k = direction.step(k, pieces.len());
             let (piece, table) = (&pieces[k], &pieces[k].table);
+            let mixed = record.mixed.get(k);
             let (record, Left { d_gates, operands, projection }) = (&record.items[k], &left[k]);
             let mut params = step;
             if let Some((_, start, stride)) = d_y {
@@ -168,37 +175,41 @@ pub(crate) fn backward(rec: &Recorder, run: Backward<'_, Recorder>) -> Result<()
             }
             for t in (0..piece.time).rev() {
                 params.items_at = items_at(t);
+                if let Some(masks) = &masks {
+                    masks.before_step_back(rec, table, params.items_at, mixed, &running, row);
+                }
                 let d_y = d_y.map_or(&d_after, |(d_y, _, _)| d_y);
                 if let (Some(project), Some([d_h, m])) = (&project, projection) {
                     let buffers = [table, packed, &d_after, d_y, &running, d_h];
                     let (of_state, groups) = tile(state);
-                    let kernel = Kernel::ProjectBack(of_state);
+                    let kernel = Kernel::ProjectBack(masked, of_state);
                     rec.dispatch(kernel, &buffers, params.words(), groups);
                     let (units, depth) = (hidden as u32, quads(state) as u32);
                     let inner = params::StepBack { units, depth, ..params };
                     let buffers =
                         [table, &project.numbers, d_h, &d_after, record, &running, d_gates, m];
                     let (of_units, groups) = tile(hidden);
-                    let kernel = Kernel::StepBack(kind, Projected::Yes, of_units);
+                    let kernel = Kernel::StepBack(kind, Projected::Yes, masked, of_units);
                     rec.dispatch(kernel, &buffers, inner.words(), groups);
                     continue;
                 }
                 let buffers = [table, packed, &d_after, &d_new, d_y, record, &running, d_gates];
                 let (tile, groups) = tile(hidden);
-                let kernel = Kernel::StepBack(kind, Projected::No, tile);
+                let kernel = Kernel::StepBack(kind, Projected::No, masked, tile);
                 rec.dispatch(kernel, &buffers, params.words(), groups);
                 if let Some(operands) = operands {
                     let (depth, weights_at) = (params.second_depth, params.second_at);
                     let close = params::StepBack { depth, weights_at, ..params };
                     let buffers = [table, packed, record, d_gates, &d_new, &running, operands];
-                    rec.dispatch(Kernel::Close(kind, tile), &buffers, close.words(), groups);
+                    let kernel = Kernel::Close(kind, masked, tile);
+                    rec.dispatch(kernel, &buffers, close.words(), groups);
                 }
                 std::mem::swap(&mut d_after, &mut d_new);
             }
         }
         let (of_state, groups) = tile(state);
         let buffers = [&recurrent.numbers, &d_after, &running, &*run.d_state.h];
-        rec.dispatch(Kernel::LastBack(of_state), &buffers, step.words(), groups);
+        rec.dispatch(Kernel::LastBack(masked, of_state), &buffers, step.words(), groups);
         if let Some(d_c) = &run.d_state.c {
             let d_c = (&**d_c, slot * hidden, hidden);
             rec.copy_rows(batch, hidden, (&running, hidden, row), d_c);
@@ -226,7 +237,17 @@ pub(crate) fn backward(rec: &Recorder, run: Backward<'_, Recorder>) -> Result<()
 
         let x = pieces.iter().map(|piece| Matrix::new(run.x, piece.items.start * input, input));
         rec.add_products([columns, input], &gates(0), x, d_parameters, to(&shape.weight_ih));
-        let h = record.items.iter().map(|items| Matrix::new(items, counts.saved * hidden, kept));
+        let h_at = counts.saved * hidden;
+        let seen: Vec<Numbers> = (pieces.iter().zip(&record.items))
+            .filter_map(|(piece, record)| {
+                let record = (record, h_at, kept);
+                masks.as_ref()?.seen(rec, &piece.table, record, piece.items.len())
+            })
+            .collect();
+        let h: Vec<Matrix<'_>> = match seen.is_empty() {
+            true => record.items.iter().map(|items| Matrix::new(items, h_at, kept)).collect(),
+            false => seen.iter().map(|seen| Matrix::new(seen, 0, state)).collect(),
+        };
         let d_w = to(&shape.weight_hh);
         rec.add_products([first, state], &gates(of_state), h, d_parameters, d_w);
         if last > 0 {

@@ -7,7 +7,8 @@
 //!         h, c = cell(gx[t], b_hh + h W_hh^T)   (shaders/step.wgsl)
 //!         h = h W_hr^T                          one more for a projection (shaders/project.wgsl)
 //! ```
-//! Where the weights are few, all steps are one dispatch (shaders/all_steps.wgsl).
+//! Where the weights are few, all steps are one dispatch (shaders/all_steps.wgsl). Where something is
+//! done to states besides the cell, that is one more after each step (state_masks.rs).
 
 use std::ops::Range;
 
@@ -19,10 +20,11 @@ use seqrs_core::steps::Direction;
 
 use crate::kernels::{Kernel, Projected, Recorded};
 use crate::params;
-use crate::pieces;
+use crate::pieces::{self, Piece};
 use crate::products::{Matrix, Start};
 use crate::recorder::Recorder;
 use crate::rules::{padded, quads};
+use crate::state_masks::Masks;
 use crate::weights::Product;
 
 /// From the table of items of a step to that of the next in this direction; `u32` goes round.
@@ -63,10 +65,15 @@ pub(crate) fn forward(rec: &Recorder, run: Forward<'_, Recorder>) -> Result<(), 
     for (d, weights) in run.weights.iter().enumerate() {
         let direction = Direction::BOTH[d];
         let kept = (counts.saved + states) * hidden;
+        let masks = Masks::new(shape, batch, run.masks.get(d));
         let mut record = run.tape.get_mut(d);
         if let Some(record) = &mut record {
             record.items =
                 pieces.iter().map(|piece| rec.blank_buffer(piece.items.len() * kept)).collect();
+            let of_piece = |piece: &Piece| {
+                masks.and_then(|masks| masks.kept(rec, piece.items.start, piece.items.len()))
+            };
+            record.mixed = pieces.iter().filter_map(of_piece).collect();
         }
         // The pieces take turns in it.
         let longest = pieces.iter().map(|piece| piece.items.len()).max().unwrap_or(0);
@@ -74,10 +81,16 @@ pub(crate) fn forward(rec: &Recorder, run: Forward<'_, Recorder>) -> Result<(), 
         let slot = (run.slot + d) * batch;
         // The state before a step and after it, in turn; with a projection h stays where it is, and
         // what is projected has H numbers a row.
-        let h_row = padded(state);
+        let (h_row, seen_at) = masks.map_or((padded(state), 0), |masks| masks.h_row());
+        let new_row = if shape.weight_hr.is_some() { padded(hidden) } else { h_row };
         let mut h = rec.buffer(batch * h_row);
-        let mut h_new = rec.buffer(batch * padded(hidden));
-        rec.copy_rows(batch, state, (&run.state.h, slot * state, state), (&h, 0, h_row));
+        let mut h_new = rec.buffer(batch * new_row);
+        let initial = (&*run.state.h, slot * state);
+        rec.copy_rows(batch, state, (initial.0, initial.1, state), (&h, 0, h_row));
+        let mixing = masks.map(|masks| {
+            let c = run.state.c.as_deref().map(|c| (c, slot * hidden));
+            masks.begin(rec, initial, &h, c)
+        });
 
         let (first, last) = (counts.first_gates, counts.gates - counts.first_gates);
         let of_gates = |from: usize, gates: usize| {
@@ -99,9 +112,9 @@ pub(crate) fn forward(rec: &Recorder, run: Forward<'_, Recorder>) -> Result<(), 
         let recorded = if record.is_some() { Recorded::Yes } else { Recorded::No };
         let opened_row = (1 + counts.opened) * padded(hidden);
         let opened = (last > 0).then(|| rec.buffer(batch * opened_row));
-        let all_steps = match &project {
-            None => rec.rules.all_steps(first.max(last), counts.gates, hidden, batch),
-            Some(_) => None,
+        let all_steps = match (&project, &mixing) {
+            (None, None) => rec.rules.all_steps(first.max(last), counts.gates, hidden, batch),
+            _ => None,
         };
 
         for k in 0..pieces.len() {
@@ -120,6 +133,9 @@ pub(crate) fn forward(rec: &Recorder, run: Forward<'_, Recorder>) -> Result<(), 
                 units: hidden as u32,
                 hidden: hidden as u32,
                 depth: quads(state) as u32,
+                h_row: quads(h_row) as u32,
+                seen_at: quads(seen_at) as u32,
+                new_row: new_row as u32,
                 items_at: 0,
                 c_at: (slot * hidden) as u32,
                 y_at: (y_at + piece.items.start * y_stride + d * state) as u32,
@@ -132,6 +148,7 @@ pub(crate) fn forward(rec: &Recorder, run: Forward<'_, Recorder>) -> Result<(), 
                 per_unit_at: recurrent.last_at as u32,
             };
             let (c, table) = (run.state.c.as_deref(), &piece.table);
+            let mixed = record.as_ref().and_then(|record| record.mixed.get(k));
             let record = record.as_ref().map(|record| &record.items[k]);
             let items_at = |t: usize| (direction.step(t, piece.time) * batch) as u32;
 
@@ -157,6 +174,9 @@ pub(crate) fn forward(rec: &Recorder, run: Forward<'_, Recorder>) -> Result<(), 
                     let first = [table, &gx, &recurrent.numbers, &h, opened];
                     let groups = tile.workgroups(hidden, batch);
                     rec.dispatch(Kernel::Open(kind, tile), &first, params.words(), groups);
+                    if let Some(masks) = &masks {
+                        masks.scale_opened(rec, opened, opened_row);
+                    }
                     buffers.push(opened);
                     params.weights_at = params.second_at;
                     gates = last;
@@ -181,6 +201,9 @@ pub(crate) fn forward(rec: &Recorder, run: Forward<'_, Recorder>) -> Result<(), 
                         let groups = tile.workgroups(state, batch);
                         rec.dispatch(Kernel::Project(tile), &buffers, project.words(), groups);
                     }
+                }
+                if let Some(mixing) = &mixing {
+                    mixing.after_step(rec, &params, table, [&h, y], c, mixed);
                 }
             }
         }

@@ -15,6 +15,7 @@ use crate::params;
 use crate::program::{Access, Binding, Pipeline};
 use crate::row_kernels::RowKernel;
 use crate::rules::{MOST_MEMORY, MOST_THREADS, Rules, Tile};
+use crate::state_masks::Masked;
 
 /// A shader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -29,15 +30,15 @@ pub(crate) enum Kernel {
     /// All steps of a cell.
     AllSteps(CellKind, Recorded, Tile),
     /// The gradient of what came out of the projection.
-    ProjectBack(Tile),
+    ProjectBack(Masked, Tile),
     /// The step back of a cell.
-    StepBack(CellKind, Projected, Tile),
+    StepBack(CellKind, Projected, Masked, Tile),
     /// What follows it in a cell with two products.
-    Close(CellKind, Tile),
+    Close(CellKind, Masked, Tile),
     /// All steps back of a cell.
     AllStepsBack(CellKind, Tile),
     /// The gradient of the initial h.
-    LastBack(Tile),
+    LastBack(Masked, Tile),
     /// What treats each row by itself.
     Rows(RowKernel),
 }
@@ -106,7 +107,7 @@ impl Kernel {
                     &one_step("finish"),
                 ],
             ),
-            Self::ProjectBack(tile) => pipeline(
+            Self::ProjectBack(masked, tile) => pipeline(
                 "projection back",
                 params::StepBack::WGSL,
                 &[
@@ -114,7 +115,10 @@ impl Kernel {
                     quads("weights"),
                     quads("d_after"),
                     read("d_y"),
-                    read("running"),
+                    match masked {
+                        Masked::Yes => write("running"),
+                        Masked::No => read("running"),
+                    },
                     write("d_h"),
                 ],
                 &[
@@ -122,15 +126,24 @@ impl Kernel {
                     SUMS,
                     ITEM_OF,
                     OPERAND_IS_D_AFTER,
+                    masks_back(masked),
+                    match masked {
+                        Masked::Yes => include_str!("shaders/masks/split.wgsl"),
+                        Masked::No => include_str!("shaders/masks/no_split.wgsl"),
+                    },
                     include_str!("shaders/project_back.wgsl"),
                     &one_step("finish"),
                 ],
             ),
-            Self::StepBack(kind, Projected::No, tile) => Text::of(kind).step_back(tile),
-            Self::StepBack(kind, Projected::Yes, tile) => Text::of(kind).step_back_projected(tile),
-            Self::Close(kind, tile) => Text::of(kind).close(tile),
+            Self::StepBack(kind, Projected::No, masked, tile) => {
+                Text::of(kind).step_back(masked, tile)
+            }
+            Self::StepBack(kind, Projected::Yes, masked, tile) => {
+                Text::of(kind).step_back_projected(masked, tile)
+            }
+            Self::Close(kind, masked, tile) => Text::of(kind).close(masked, tile),
             Self::AllStepsBack(kind, tile) => Text::of(kind).all_steps_back(tile),
-            Self::LastBack(tile) => pipeline(
+            Self::LastBack(masked, tile) => pipeline(
                 "last step back",
                 params::StepBack::WGSL,
                 &[quads("weights"), quads("d_after"), read("running"), write("d_h")],
@@ -138,6 +151,7 @@ impl Kernel {
                     &sizes(1, tile, tile.threads(1)),
                     SUMS,
                     OPERAND_IS_D_AFTER,
+                    masks_back(masked),
                     include_str!("shaders/last_back.wgsl"),
                     &one_step("finish"),
                 ],
@@ -191,6 +205,14 @@ fn sizes(products: usize, tile: Tile, threads: usize) -> String {
          const GROUPS = {groups}u;\nconst UNITS = {units}u;\nconst PRODUCTS = {products}u;\n\
          const COLUMNS = GROUPS * PRODUCTS;\nconst THREADS = {threads}u;\n"
     )
+}
+
+/// What is done on the way back to what passes by a cell.
+fn masks_back(masked: Masked) -> &'static str {
+    match masked {
+        Masked::Yes => include_str!("shaders/masks/back.wgsl"),
+        Masked::No => include_str!("shaders/masks/no_back.wgsl"),
+    }
 }
 
 /// The entry point of a shader for one step.
@@ -296,10 +318,10 @@ impl Text {
         let gates = self.first_gates;
         let sizes = sizes(gates, tile, tile.threads(gates));
         let operand = "fn operand_at(product: u32, row: u32, k: u32) -> vec4<f32> {
-    return h[row * p.depth + k];
+    return h[row * p.h_row + p.seen_at + k];
 }
 fn h_at(b: u32, u: u32) -> f32 {
-    return h[b * p.depth + u / 4u][u % 4u];
+    return h[b * p.h_row + u / 4u][u % 4u];
 }
 ";
         let glue = [
@@ -325,7 +347,7 @@ fn h_at(b: u32, u: u32) -> f32 {
         let gates = self.last_gates();
         let sizes = sizes(gates, tile, tile.threads(gates));
         let operand = match self.two_products() {
-            false => "h[row * p.depth + k]".to_owned(),
+            false => "h[row * p.h_row + p.seen_at + k]".to_owned(),
             true => format!("opened[row * {}u * p.depth + k]", 1 + self.opened.len()),
         };
         let glue = [
@@ -397,7 +419,7 @@ fn h_at(b: u32, u: u32) -> f32 {
         self.pipeline("all steps", params::Step::WGSL, &bindings, &parts)
     }
 
-    fn step_back(&self, tile: Tile) -> Pipeline {
+    fn step_back(&self, masked: Masked, tile: Tile) -> Pipeline {
         let bindings = [
             table("items"),
             quads("weights"),
@@ -410,12 +432,13 @@ fn h_at(b: u32, u: u32) -> f32 {
         ];
         let sizes = sizes(1, tile, tile.threads(1));
         let glue = [self.recorded(), self.running(), self.per_unit(), self.leave()].concat();
+        let glue = glue + masks_back(masked) + &self.past(masked, Projected::No);
         let main = one_step("finish");
         let parts = [&sizes, SUMS, D_IN_BUFFERS, OPERAND_IS_D_AFTER, &glue, STEP_BACK, &main];
         self.pipeline("step back", params::StepBack::WGSL, &bindings, &parts)
     }
 
-    fn step_back_projected(&self, tile: Tile) -> Pipeline {
+    fn step_back_projected(&self, masked: Masked, tile: Tile) -> Pipeline {
         let bindings = [
             table("items"),
             quads("weights"),
@@ -433,12 +456,13 @@ fn h_at(b: u32, u: u32) -> f32 {
 ";
         let loads = [self.recorded(), self.running(), self.per_unit()].concat();
         let glue = [ITEM_OF, set_d, &loads, &self.leave()].concat();
+        let glue = glue + masks_back(masked) + &self.past(masked, Projected::Yes);
         let body = include_str!("shaders/step_back_projected.wgsl");
         let parts = [&sizes, SUMS, &glue, body, &one_step("finish")];
         self.pipeline("step back of a projected", params::StepBack::WGSL, &bindings, &parts)
     }
 
-    fn close(&self, tile: Tile) -> Pipeline {
+    fn close(&self, masked: Masked, tile: Tile) -> Pipeline {
         let bindings = [
             table("items"),
             quads("weights"),
@@ -452,7 +476,7 @@ fn h_at(b: u32, u: u32) -> f32 {
         let glue = [self.recorded(), self.leave_closed()].concat();
         let held = include_str!("shaders/held/late_in_buffers.wgsl");
         let main = one_step("finish_closing");
-        let parts = [&sizes, SUMS, ITEM_OF, held, &glue, CLOSE, &main];
+        let parts = [&sizes, SUMS, ITEM_OF, held, &glue, masks_back(masked), CLOSE, &main];
         self.pipeline("second step back", params::StepBack::WGSL, &bindings, &parts)
     }
 
@@ -470,6 +494,7 @@ fn h_at(b: u32, u: u32) -> f32 {
         let sizes = sizes(1, tile, threads);
         let held = include_str!("shaders/held/d_in_workgroup.wgsl");
         let mut glue = [self.recorded(), self.running(), self.per_unit(), self.leave()].concat();
+        glue = glue + masks_back(Masked::No) + &self.past(Masked::No, Projected::No);
         let first = ("Product(0u, 1u, p.weights_at, p.depth)", "finish");
         let second = ("Product(1u, 1u, p.second_at, p.second_depth)", "finish_closing");
         let main = if self.two_products() {
@@ -648,6 +673,34 @@ fn running_state(b: u32, u: u32) -> State {{
         )
     }
 
+    /// The gradient of what goes into a step, where zoneout lets some of it past, and what is left
+    /// after the step with that. Of a projected h the first half of the step back has split it.
+    fn past(&self, masked: Masked, projected: Projected) -> String {
+        let of = |field: &str| match (masked, projected, field) {
+            (Masked::No, Projected::Yes, "h") => ("d.h".to_owned(), "0.0".to_owned()),
+            (Masked::Yes, Projected::Yes, "h") => {
+                ("d.h".to_owned(), "running_gradient(b, u).h".to_owned())
+            }
+            (Masked::No, ..) => (format!("d.{field}"), format!("left.{field}")),
+            (Masked::Yes, ..) => (
+                format!("(1.0 - share_of_{field}(b, u)) * d.{field}"),
+                format!("left.{field} + share_of_{field}(b, u) * d.{field}"),
+            ),
+        };
+        let (into, with): (Vec<_>, Vec<_>) = self.state.iter().map(|field| of(field)).unzip();
+        format!(
+            "fn into_step(b: u32, u: u32, d: State) -> State {{
+    return State({});
+}}
+fn with_past(b: u32, u: u32, left: State, d: State) -> State {{
+    return State({});
+}}
+",
+            into.join(", "),
+            with.join(", ")
+        )
+    }
+
     fn leave(&self) -> String {
         let gates = self.gates.len();
         let store = |to: &str, at: &str, k: usize, value: String| {
@@ -718,7 +771,10 @@ fn all() -> Vec<Kernel> {
     for rows in [1, 4, 16, 32] {
         let tile = |gates| rules.tile(gates, 4096, rows);
         let one = tile(1);
-        all.extend([Kernel::LastBack(one), Kernel::Project(one), Kernel::ProjectBack(one)]);
+        all.push(Kernel::Project(one));
+        for masked in [Masked::Yes, Masked::No] {
+            all.extend([Kernel::LastBack(masked, one), Kernel::ProjectBack(masked, one)]);
+        }
         for kind in CellKind::ALL {
             let text = Text::of(kind);
             let gates = tile(text.last_gates());
@@ -727,11 +783,13 @@ fn all() -> Vec<Kernel> {
                 for recorded in [Recorded::Yes, Recorded::No] {
                     all.push(Kernel::Step(kind, recorded, projected, gates));
                 }
-                all.push(Kernel::StepBack(kind, projected, one));
+                for masked in [Masked::Yes, Masked::No] {
+                    all.push(Kernel::StepBack(kind, projected, masked, one));
+                }
             }
             if text.two_products() {
                 all.push(Kernel::Open(kind, tile(text.first_gates)));
-                all.push(Kernel::Close(kind, one));
+                all.extend([Masked::Yes, Masked::No].map(|masked| Kernel::Close(kind, masked, one)));
             }
         }
     }

@@ -24,6 +24,7 @@ mod released;
 mod row_kernels;
 mod rows;
 mod rules;
+mod state_masks;
 mod trace;
 mod turn;
 mod weights;

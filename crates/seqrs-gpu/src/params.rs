@@ -63,6 +63,10 @@ params! {
         rows, units,
         /// H as the distance between gates, and a fourth of the terms of a sum.
         hidden, depth,
+        /// Fours of a row of h, and where in it the operand of the products begins.
+        h_row, seen_at,
+        /// Numbers of a row of what comes out of the step as h.
+        new_row,
         /// Where the step's table of items begins.
         items_at,
         /// Where the cell states begin.

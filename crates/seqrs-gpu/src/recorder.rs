@@ -79,6 +79,9 @@ pub struct Record {
     /// For each item the values that the cell saved and the state before the step, H each: a
     /// buffer for each piece of the steps, which forward makes.
     pub(crate) items: Vec<Numbers>,
+    /// With zoneout, for each item the shares of its states that stayed, and the states that the
+    /// step gave: a buffer for each piece.
+    pub(crate) mixed: Vec<Numbers>,
     /// For each row the final state, H each.
     pub(crate) last: Numbers,
 }
@@ -86,7 +89,7 @@ pub struct Record {
 impl Record {
     /// Numbers in it.
     pub fn len(&self) -> usize {
-        self.items.iter().map(Numbers::len).sum::<usize>() + self.last.len()
+        self.items.iter().chain(&self.mixed).map(Numbers::len).sum::<usize>() + self.last.len()
     }
 
     /// Whether there are none.
@@ -470,6 +473,7 @@ impl Backend for Recorder {
     fn record(&self, shape: &Shape, _: usize, batch: usize) -> Result<Record, Error> {
         Ok(Record {
             items: Vec::new(),
+            mixed: Vec::new(),
             last: self.blank_buffer(batch * shape.cell.states() * shape.hidden),
         })
     }

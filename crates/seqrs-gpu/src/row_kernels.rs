@@ -4,6 +4,7 @@
 use crate::kernels::{pipeline, read, table, write};
 use crate::params::{Pack, params};
 use crate::program::{Access, Binding, Pipeline};
+use crate::state_masks::MaskKernel;
 
 /// Threads of a workgroup.
 pub(crate) const THREADS: usize = 64;
@@ -47,6 +48,8 @@ pub(crate) enum RowKernel {
     Loss(Term),
     Sum,
     Update(UpdateKind),
+    /// What is done to states besides the cell.
+    Masks(MaskKernel),
 }
 
 /// A function of one number whose slope follows from its value.
@@ -217,7 +220,7 @@ const fn write_table(name: &'static str) -> Binding {
     Binding { name, number: "u32", access: Access::Write }
 }
 
-fn rows(label: &str, params: &str, bindings: &[Binding], parts: &[&str]) -> Pipeline {
+pub(crate) fn rows(label: &str, params: &str, bindings: &[Binding], parts: &[&str]) -> Pipeline {
     let prelude = format!(
         "const THREADS = {THREADS}u;\nconst LEAST = {:e};
 fn number_of(group: vec3<u32>) -> u32 {{
@@ -240,6 +243,7 @@ impl RowKernel {
         let (dx, dy) = (write("d_x"), read("d_y"));
         let by_groups = [table("groups"), table("members")];
         match self {
+            Self::Masks(kernel) => kernel.pipeline(),
             Self::CopyRows => {
                 let body = include_str!("shaders/rows/copy_rows.wgsl");
                 let bindings = [read("from_"), table("places"), write("to")];
@@ -368,7 +372,7 @@ impl RowKernel {
 pub(crate) fn all() -> Vec<RowKernel> {
     use RowKernel::{
         ColumnSums, CopyRows, CrossEntropy, LargestRows, LargestRowsBack, LayerNorm, LayerNormBack,
-        Loss, Pack, Pointwise, PointwiseBack, Softmax, SoftmaxBack, SpreadMean, Sum, SumRows,
+        Loss, Masks, Pack, Pointwise, PointwiseBack, Softmax, SoftmaxBack, SpreadMean, Sum, SumRows,
         Times, Update,
     };
     let mut all = vec![
@@ -393,6 +397,7 @@ pub(crate) fn all() -> Vec<RowKernel> {
     }
     let terms = [Term::BinaryCrossEntropy, Term::Squared, Term::Absolute, Term::Huber];
     all.extend(terms.map(Loss));
+    all.extend(MaskKernel::ALL.map(Masks));
     all.extend(
         [
             UpdateKind::Sgd,

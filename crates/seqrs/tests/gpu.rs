@@ -121,6 +121,20 @@ fn models() -> Vec<(&'static str, Sequential<f32>)> {
                 Gru::new(3, 4).gate_activation(FunctionName::HardSigmoid).clip(1.5).build(),
             ]),
         ),
+        (
+            "masked",
+            model(vec![
+                Lstm::new(WIDTH, 5)
+                    .proj_size(3)
+                    .recurrent_dropout(0.3)
+                    .zoneout(0.2)
+                    .zoneout_cell(0.4)
+                    .layers(2)
+                    .build(),
+                Gru::new(3, 4).bidirectional(true).recurrent_dropout(0.5).build(),
+                Rnn::new(8, 6).zoneout(0.3).build(),
+            ]),
+        ),
     ]
 }
 

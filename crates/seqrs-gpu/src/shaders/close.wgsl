@@ -8,5 +8,6 @@ fn finish_closing(b: u32, u: u32, sums: array<f32, PRODUCTS>) {
     }
     let saved = recorded(item, u);
     let s = recorded_state(item, u);
-    leave_closed(item, b, u, operand(saved, s), close(saved, s, sums[0]));
+    let seen = through_mask(b, u, operand(saved, s));
+    leave_closed(item, b, u, seen, close(saved, s, through_mask(b, u, sums[0])));
 }

@@ -2,5 +2,5 @@
 // left, and the product of its gates' gradients.
 
 fn finish(b: u32, u: u32, sums: array<f32, PRODUCTS>) {
-    d_h[p.h_at + b * p.units + u] = running[b * p.running + u] + sums[0];
+    d_h[p.h_at + b * p.units + u] = running[b * p.running + u] + through_mask(b, u, sums[0]);
 }

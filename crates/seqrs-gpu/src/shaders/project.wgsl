@@ -11,6 +11,6 @@ fn finish(b: u32, u: u32, sums: array<f32, PRODUCTS>) {
     if (item == NONE) {
         return;
     }
-    h[b * padded(p.units) + u] = sums[0];
+    h[b * 4u * p.h_row + u] = sums[0];
     y[p.y_at + item * p.y_stride + u] = sums[0];
 }

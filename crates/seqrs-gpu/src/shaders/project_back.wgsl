@@ -8,9 +8,9 @@ fn finish(b: u32, u: u32, sums: array<f32, PRODUCTS>) {
     if (item == NONE) {
         return;
     }
-    var d = running[b * p.running + u] + sums[0];
+    var d = running[b * p.running + u] + through_mask(b, u, sums[0]);
     if (p.d_y_stride != NONE) {
         d += d_y[p.d_y_at + item * p.d_y_stride + u];
     }
-    d_h[item * padded(p.units) + u] = d;
+    d_h[item * padded(p.units) + u] = split(b, u, d);
 }

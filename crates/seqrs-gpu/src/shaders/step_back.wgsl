@@ -13,11 +13,13 @@ fn finish(b: u32, u: u32, sums: array<f32, PRODUCTS>) {
         return;
     }
     var d_s = running_gradient(b, u);
-    d_s.h += sums[0];
+    d_s.h += through_mask(b, u, sums[0]);
     if (p.d_y_stride != NONE) {
         d_s.h += d_y[p.d_y_at + item * p.d_y_stride + u];
     }
     let s = recorded_state(item, u);
-    let d = backward(recorded(item, u), s, running_state(b, u), per_unit(u), d_s);
+    let in_step = into_step(b, u, d_s);
+    var d = backward(recorded(item, u), s, running_state(b, u), per_unit(u), in_step);
+    d.d_s = with_past(b, u, d.d_s, d_s);
     leave(item, b, u, d, s);
 }

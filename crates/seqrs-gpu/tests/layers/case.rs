@@ -1,10 +1,10 @@
 //! A stack of layers with its inputs, and everything that comes out of it on any backend.
 
 use std::cell::Cell;
-use std::ops::Range;
+use std::ops::{Deref, DerefMut, Range};
 use std::sync::OnceLock;
 
-use seqrs_core::backend::{Backend, State};
+use seqrs_core::backend::{Backend, State, StateMasks};
 use seqrs_core::cell::CellKind;
 use seqrs_core::naive::Naive;
 use seqrs_core::rows::{Place, Rows, RowsMut};
@@ -46,6 +46,8 @@ pub(crate) struct Case {
     pub(crate) with_d_y: bool,
     /// The number of the first row: each has its own inputs, whichever rows are beside it.
     pub(crate) first_row: usize,
+    /// Whether training draws masks for the states.
+    pub(crate) drawn: bool,
     /// A step and a row whose first input is NaN.
     pub(crate) nan: Option<(usize, usize)>,
 }
@@ -79,6 +81,7 @@ impl Case {
             x_scale: 1.0,
             with_d_y: true,
             first_row: 0,
+            drawn: false,
             nan: None,
         }
     }
@@ -174,17 +177,62 @@ fn random_rows(seed: u64, rows: Range<usize>, width: usize) -> Vec<f64> {
     rows.flat_map(|row| random(1000 * seed + row as u64, width)).collect()
 }
 
+/// What training draws for the states, if it does. That of a row depends on the number of the row.
+fn masks<Buffer>(
+    case: &Case,
+    spec: &Spec,
+    upload: impl Fn(&[f64]) -> Buffer,
+) -> Vec<Vec<StateMasks<Buffer>>> {
+    if !case.drawn {
+        return vec![];
+    }
+    let (o, steps) = (spec.options(), &case.steps);
+    let draw = |seed: usize, share: f64, kept: f64, width: usize, times: usize| {
+        let chosen = |v: f64| if v > 2.0 * share - 1.0 { 0.0 } else { kept };
+        let rows = random_rows(seed as u64, case.rows(), times * width);
+        rows.into_iter().map(chosen).collect::<Vec<f64>>()
+    };
+    let kept = |seed: usize, share: f64, width: usize| {
+        (share > 0.0).then(|| {
+            let drawn = draw(seed, share, 1.0, width, steps.time());
+            let mut packed = vec![0.0; steps.items() * width];
+            steps.for_each(|item, t, b| {
+                let row = &drawn[(b * steps.time() + t) * width..][..width];
+                packed[item * width..][..width].copy_from_slice(row);
+            });
+            upload(&packed)
+        })
+    };
+    let recurrent = |seed: usize| {
+        let left = 1.0 - o.recurrent_dropout;
+        let mask = || draw(seed, left, 1.0 / left, spec.state_size(), 1);
+        (o.recurrent_dropout > 0.0).then(|| upload(&mask()))
+    };
+    let slot = |slot: usize| StateMasks {
+        recurrent: recurrent(1000 + 3 * slot),
+        kept_h: kept(1001 + 3 * slot, o.zoneout, spec.state_size()),
+        kept_c: kept(1002 + 3 * slot, o.zoneout_cell, o.hidden_size),
+    };
+    let directions = spec.directions().len();
+    let layer = |l: usize| (l * directions..(l + 1) * directions).map(slot).collect();
+    (0..spec.num_layers()).map(layer).collect()
+}
+
 /// Everything that comes out of a stack of layers on `backend`, whose buffers `upload` makes and
 /// `read` reads.
 ///
 /// # Errors
 /// Those of the backend.
-pub(crate) fn outcome<B: Backend>(
+pub(crate) fn outcome<B, Buffer>(
     backend: &B,
     case: &Case,
-    upload: impl Fn(&[f64]) -> B::Buffer,
+    upload: impl Fn(&[f64]) -> Buffer,
     read: impl Fn(&B::Slice) -> Vec<f64>,
-) -> Result<Vec<Quantity>, Error> {
+) -> Result<Vec<Quantity>, Error>
+where
+    B: Backend<Buffer = Buffer, Scratch = Buffer>,
+    Buffer: Deref<Target = B::Slice> + DerefMut + Send + Sync,
+{
     let spec = Spec::new(case.options.clone())?;
     let steps = &case.steps;
     let (time, batch) = (steps.time(), steps.batch());
@@ -231,7 +279,7 @@ pub(crate) fn outcome<B: Backend>(
         x,
         steps.clone(),
         &mut recorded,
-        Masks::default(),
+        Masks { between: vec![], states: masks(case, &spec, &upload) },
     )?;
     let mut d_state = state(200);
     let mut d_parameters = backend.zeros(spec.len())?;

@@ -9,5 +9,6 @@ mod devices;
 mod failures;
 mod functions;
 mod hard;
+mod masks;
 mod pieces;
 mod values;

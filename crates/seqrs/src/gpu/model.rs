@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use seqrs_core::backend::State;
+use seqrs_core::backend::{State, StateMasks};
 use seqrs_core::memory::Lent;
 use seqrs_core::rows::{Place, Rows, RowsMut};
 use seqrs_core::sequence::{self, BackendTape, Masks, StackWeights};
@@ -327,7 +327,14 @@ impl GpuModel {
         let masks = dropout::masks(&Cpu::new()?, stack, steps, dropout)?;
         let upload = |mask: Lent<f32>| self.recorder.numbers(&mask);
         let between = masks.between.into_iter().map(upload).collect();
-        let masks = Masks { between, states: Vec::new() };
+        let of_states = |drawn: StateMasks<Lent<f32>>| StateMasks {
+            recurrent: drawn.recurrent.map(upload),
+            kept_h: drawn.kept_h.map(upload),
+            kept_c: drawn.kept_c.map(upload),
+        };
+        let of_layer = |drawn: Vec<_>| drawn.into_iter().map(of_states).collect();
+        let states = masks.states.into_iter().map(of_layer).collect();
+        let masks = Masks { between, states };
         let recorded =
             sequence::record(&self.recorder, stack, weights, x, steps.clone(), state, masks)?;
         Ok(Record::Recurrent(recorded))

@@ -6,9 +6,9 @@ fn item_of(b: u32) -> u32 {
 }
 
 fn h_at(b: u32, u: u32) -> f32 {
-    return h[b * p.depth + u / 4u][u % 4u];
+    return h[b * p.h_row + u / 4u][u % 4u];
 }
 
 fn set_h(b: u32, u: u32, value: f32) {
-    h_new[b * padded(p.units) + u] = value;
+    h_new[b * p.new_row + u] = value;
 }
