@@ -789,7 +789,9 @@ fn all() -> Vec<Kernel> {
             }
             if text.two_products() {
                 all.push(Kernel::Open(kind, tile(text.first_gates)));
-                all.extend([Masked::Yes, Masked::No].map(|masked| Kernel::Close(kind, masked, one)));
+                all.extend(
+                    [Masked::Yes, Masked::No].map(|masked| Kernel::Close(kind, masked, one)),
+                );
             }
         }
     }

@@ -372,8 +372,8 @@ impl RowKernel {
 pub(crate) fn all() -> Vec<RowKernel> {
     use RowKernel::{
         ColumnSums, CopyRows, CrossEntropy, LargestRows, LargestRowsBack, LayerNorm, LayerNormBack,
-        Loss, Masks, Pack, Pointwise, PointwiseBack, Softmax, SoftmaxBack, SpreadMean, Sum, SumRows,
-        Times, Update,
+        Loss, Masks, Pack, Pointwise, PointwiseBack, Softmax, SoftmaxBack, SpreadMean, Sum,
+        SumRows, Times, Update,
     };
     let mut all = vec![
         CopyRows,
