@@ -9,7 +9,8 @@
 //! ```
 //! A projection comes between the two lines of a step, which are then a dispatch each, with
 //! `d_m = d_h W_hr` at the start of the second; at the end `d_W_hr += d_h^T m`. Where the weights are
-//! few, all steps are one dispatch (shaders/all_steps.wgsl).
+//! few, all steps are one dispatch (shaders/all_steps.wgsl). What is different in a normalised cell
+//! stands in norms.rs.
 
 use std::ops::Range;
 
@@ -21,6 +22,7 @@ use seqrs_core::steps::Direction;
 
 use crate::forward::items_step;
 use crate::kernels::{Kernel, Projected};
+use crate::norms::{self, Norms};
 use crate::params::{self, NONE};
 use crate::pieces;
 use crate::products::{Items, Matrix, Start};
@@ -31,8 +33,7 @@ use crate::weights::Product;
 
 /// What the steps of a piece leave for the products over its items.
 struct Left {
-    /// Gradients of the gates: both parts side by side, where they differ, and behind them what
-    /// each step adds to the gradients of what each unit has for itself.
+    /// Gradients of the gates and what belongs to them ([`pieces::gradients_width`]).
     d_gates: Numbers,
     /// Operands of the second product, of a cell that has one.
     operands: Option<Numbers>,
@@ -47,11 +48,11 @@ pub(crate) fn backward(rec: &Recorder, run: Backward<'_, Recorder>) -> Result<()
     let (counts, states) = (kind.counts(), kind.states());
     let batch = run.steps.batch();
     let columns = counts.gates * hidden;
-    let pieces = rec.pieces(run.steps, pieces::width(kind, hidden))?;
-    let kept = (counts.saved + states) * hidden;
-    let of_gates = if counts.one_gate_gradient { columns } else { 2 * columns };
+    let pieces = rec.pieces(run.steps, pieces::width(shape))?;
+    let kept = pieces::record_width(shape);
+    let of_gates = pieces::gates_width(shape);
     let of_units = counts.per_unit * hidden;
-    let width = of_gates + of_units;
+    let width = pieces::gradients_width(shape);
     let first = counts.first_gates * hidden;
 
     let packed;
@@ -76,9 +77,12 @@ pub(crate) fn backward(rec: &Recorder, run: Backward<'_, Recorder>) -> Result<()
                 .then(|| [rec.buffer(items * padded(state)), rec.blank_buffer(items * hidden)]),
         };
         let left: Vec<Left> = pieces.iter().map(|piece| left(piece.items.len())).collect();
+        let longest = pieces.iter().map(|piece| piece.items.len()).max().unwrap_or(0);
+        let norms = Norms::new(rec, shape, weights, batch);
+        let normed = norms.map(|norms| (norms, norms.back_bench(longest)));
 
-        // Gradients of the gates of the step after and of this one, in turn; with a projection one
-        // place is enough.
+        // Gradients of the gates of the step after and of this one, in turn; with a projection, or
+        // norms, one place is enough.
         let d_row = counts.gates * padded(hidden);
         let mut d_after = rec.buffer(batch * d_row);
         let mut d_new = rec.buffer(batch * d_row);
@@ -119,8 +123,8 @@ pub(crate) fn backward(rec: &Recorder, run: Backward<'_, Recorder>) -> Result<()
             let products: Vec<Product> = [product].into_iter().chain(per_unit).collect();
             rec.packed_weights(&weights.numbers, &products)
         });
-        let all_steps = match (&project, &masks) {
-            (None, None) => rec.rules.all_steps(1, counts.gates, hidden, batch),
+        let all_steps = match (&project, &masks, &norms) {
+            (None, None, None) => rec.rules.all_steps(1, counts.gates, hidden, batch),
             _ => None,
         };
         let step = params::StepBack {
@@ -179,11 +183,24 @@ pub(crate) fn backward(rec: &Recorder, run: Backward<'_, Recorder>) -> Result<()
                     masks.before_step_back(rec, table, params.items_at, mixed, &running, row);
                 }
                 let d_y = d_y.map_or(&d_after, |(d_y, _, _)| d_y);
-                if let (Some(project), Some([d_h, m])) = (&project, projection) {
+                let d_h = projection.as_ref().map(|[d_h, _]| d_h);
+                let d_h = d_h.or(normed.as_ref().and_then(|(_, bench)| bench.d_h.as_ref()));
+                if let Some(d_h) = d_h {
                     let buffers = [table, packed, &d_after, d_y, &running, d_h];
                     let (of_state, groups) = tile(state);
                     let kernel = Kernel::ProjectBack(masked, of_state);
                     rec.dispatch(kernel, &buffers, params.words(), groups);
+                }
+                let around = project.as_ref().zip(projection.as_ref());
+                if let (Some((norms, bench)), Some(d_h)) = (&normed, d_h) {
+                    let projection = around.map(|(project, [_, m])| [&project.numbers, m]);
+                    let (running, d) = (&running, &d_after);
+                    let buffers =
+                        norms::StepBack { table, d_h, projection, record, running, d_gates, d };
+                    norms.step_back(bench, &buffers, &params, masked);
+                    continue;
+                }
+                if let Some((project, [d_h, m])) = around {
                     let (units, depth) = (hidden as u32, quads(state) as u32);
                     let inner = params::StepBack { units, depth, ..params };
                     let buffers =
@@ -215,16 +232,6 @@ pub(crate) fn backward(rec: &Recorder, run: Backward<'_, Recorder>) -> Result<()
             rec.copy_rows(batch, hidden, (&running, hidden, row), d_c);
         }
 
-        if let Some(d_x) = &run.d_x {
-            let weight = Matrix::new(&weights.numbers, weights.at + shape.weight_ih.start, input);
-            let start = if d > 0 { Start::Sum } else { Start::Zero };
-            for (piece, left) in pieces.iter().zip(&left) {
-                let to = Matrix::new(d_x, piece.items.start * input, input);
-                let sizes = [piece.items.len(), columns, input];
-                rec.product(sizes, Matrix::new(&left.d_gates, 0, width), weight, to, start);
-            }
-        }
-
         // The gradients of the gates from column `at` on; behind those of the input those of the
         // state, where they differ.
         let of_state = of_gates - columns;
@@ -235,8 +242,28 @@ pub(crate) fn backward(rec: &Recorder, run: Backward<'_, Recorder>) -> Result<()
         let to = |range: &Range<usize>| run.d_start + d * shape.len() + range.start;
         let d_parameters = &*run.d_parameters;
 
+        // Those of the two products' sums, from a column on; norms make them others.
+        let d_inputs = norms.map(|norms| norms.inputs_back(record, &gates(0)));
+        let of_inputs: Vec<Items<'_>> = match &d_inputs {
+            None => gates(0),
+            Some(d) => {
+                let d = d.iter().map(|d| Matrix::new(d, 0, columns));
+                pieces.iter().map(|piece| piece.items.len()).zip(d).collect()
+            }
+        };
+        let sums_at = if norms.is_some() { of_gates } else { of_state };
+
+        if let Some(d_x) = &run.d_x {
+            let weight = Matrix::new(&weights.numbers, weights.at + shape.weight_ih.start, input);
+            let start = if d > 0 { Start::Sum } else { Start::Zero };
+            for (piece, (count, d)) in pieces.iter().zip(&of_inputs) {
+                let to = Matrix::new(d_x, piece.items.start * input, input);
+                rec.product([*count, columns, input], *d, weight, to, start);
+            }
+        }
+
         let x = pieces.iter().map(|piece| Matrix::new(run.x, piece.items.start * input, input));
-        rec.add_products([columns, input], &gates(0), x, d_parameters, to(&shape.weight_ih));
+        rec.add_products([columns, input], &of_inputs, x, d_parameters, to(&shape.weight_ih));
         let h_at = counts.saved * hidden;
         let seen: Vec<Numbers> = (pieces.iter().zip(&record.items))
             .filter_map(|(piece, record)| {
@@ -249,17 +276,20 @@ pub(crate) fn backward(rec: &Recorder, run: Backward<'_, Recorder>) -> Result<()
             false => seen.iter().map(|seen| Matrix::new(seen, 0, state)).collect(),
         };
         let d_w = to(&shape.weight_hh);
-        rec.add_products([first, state], &gates(of_state), h, d_parameters, d_w);
+        rec.add_products([first, state], &gates(sums_at), h, d_parameters, d_w);
         if last > 0 {
             let operands = left.iter().filter_map(|left| left.operands.as_ref());
             let operands = operands.map(|operands| Matrix::new(operands, 0, hidden));
-            let (late, d_w) = (gates(of_state + first), d_w + first * hidden);
+            let (late, d_w) = (gates(sums_at + first), d_w + first * hidden);
             rec.add_products([columns - first, hidden], &late, operands, d_parameters, d_w);
         }
         for (range, at) in [(&shape.bias_ih, 0), (&shape.bias_hh, of_state)] {
             if let Some(range) = range {
                 rec.add_columns(columns, &gates(at), d_parameters, to(range));
             }
+        }
+        if let Some(norms) = &norms {
+            norms.add_parameters(record, gates, d_parameters, to);
         }
         if of_units > 0 {
             rec.add_columns(of_units, &gates(of_gates), d_parameters, to(&shape.per_unit));

@@ -8,7 +8,8 @@
 //!         h = h W_hr^T                          one more for a projection (shaders/project.wgsl)
 //! ```
 //! Where the weights are few, all steps are one dispatch (shaders/all_steps.wgsl). Where something is
-//! done to states besides the cell, that is one more after each step (state_masks.rs).
+//! done to states besides the cell, that is one more after each step (state_masks.rs). What is
+//! different in a normalised cell stands in norms.rs.
 
 use std::ops::Range;
 
@@ -19,13 +20,14 @@ use seqrs_core::spec::Shape;
 use seqrs_core::steps::Direction;
 
 use crate::kernels::{Kernel, Projected, Recorded};
+use crate::norms::{self, Norms};
 use crate::params;
 use crate::pieces::{self, Piece};
 use crate::products::{Matrix, Start};
-use crate::recorder::Recorder;
+use crate::recorder::{Numbers, Recorder};
 use crate::rules::{padded, quads};
 use crate::state_masks::Masks;
-use crate::weights::Product;
+use crate::weights::{Packed, Product};
 
 /// From the table of items of a step to that of the next in this direction; `u32` goes round.
 pub(crate) fn items_step(direction: Direction, batch: usize) -> u32 {
@@ -41,7 +43,7 @@ pub(crate) fn forward(rec: &Recorder, run: Forward<'_, Recorder>) -> Result<(), 
     let (counts, states) = (kind.counts(), kind.states());
     let (items, batch) = (run.steps.items(), run.steps.batch());
     let columns = counts.gates * hidden;
-    let pieces = rec.pieces(run.steps, pieces::width(kind, hidden))?;
+    let pieces = rec.pieces(run.steps, pieces::width(shape))?;
 
     // Rows of x one after the other, and rows of y likewise.
     let packed;
@@ -64,7 +66,7 @@ pub(crate) fn forward(rec: &Recorder, run: Forward<'_, Recorder>) -> Result<(), 
 
     for (d, weights) in run.weights.iter().enumerate() {
         let direction = Direction::BOTH[d];
-        let kept = (counts.saved + states) * hidden;
+        let kept = pieces::record_width(shape);
         let masks = Masks::new(shape, batch, run.masks.get(d));
         let mut record = run.tape.get_mut(d);
         if let Some(record) = &mut record {
@@ -78,6 +80,9 @@ pub(crate) fn forward(rec: &Recorder, run: Forward<'_, Recorder>) -> Result<(), 
         // The pieces take turns in it.
         let longest = pieces.iter().map(|piece| piece.items.len()).max().unwrap_or(0);
         let gx = rec.blank_buffer(longest * columns);
+        let norms = Norms::new(rec, shape, weights, batch);
+        let normed =
+            norms.map(|norms| (norms, norms.bench(&pieces, longest, record.as_deref_mut())));
         let slot = (run.slot + d) * batch;
         // The state before a step and after it, in turn; with a projection h stays where it is, and
         // what is projected has H numbers a row.
@@ -96,7 +101,9 @@ pub(crate) fn forward(rec: &Recorder, run: Forward<'_, Recorder>) -> Result<(), 
         let of_gates = |from: usize, gates: usize| {
             let skipped = |range: &Range<usize>| weights.at + range.start + from * hidden;
             let weight_at = weights.at + shape.weight_hh.start + from * hidden * state;
-            Product::forward(gates, hidden, state, weight_at, shape.bias_hh.as_ref().map(skipped))
+            // Where there are norms, the biases come behind them.
+            let bias = shape.bias_hh.as_ref().filter(|_| norms.is_none());
+            Product::forward(gates, hidden, state, weight_at, bias.map(skipped))
         };
         let mut products = vec![of_gates(0, first)];
         products.extend((last > 0).then(|| of_gates(first, last)));
@@ -112,8 +119,8 @@ pub(crate) fn forward(rec: &Recorder, run: Forward<'_, Recorder>) -> Result<(), 
         let recorded = if record.is_some() { Recorded::Yes } else { Recorded::No };
         let opened_row = (1 + counts.opened) * padded(hidden);
         let opened = (last > 0).then(|| rec.buffer(batch * opened_row));
-        let all_steps = match (&project, &mixing) {
-            (None, None) => rec.rules.all_steps(first.max(last), counts.gates, hidden, batch),
+        let all_steps = match (&project, &mixing, &norms) {
+            (None, None, None) => rec.rules.all_steps(first.max(last), counts.gates, hidden, batch),
             _ => None,
         };
 
@@ -122,12 +129,19 @@ pub(crate) fn forward(rec: &Recorder, run: Forward<'_, Recorder>) -> Result<(), 
             let piece = &pieces[k];
             let from = Matrix::new(x, x_at + piece.items.start * x_stride, x_stride);
             let weight = Matrix::new(&weights.numbers, weights.at + shape.weight_ih.start, input);
-            let start = match &shape.bias_ih {
-                None => Start::Zero,
-                Some(range) => Start::Bias(&weights.numbers, weights.at + range.start),
+            let (start, sums) = match (&shape.bias_ih, &normed) {
+                (_, Some((_, bench))) => (Start::Zero, &bench.input_sums),
+                (None, None) => (Start::Zero, &gx),
+                (Some(range), None) => {
+                    (Start::Bias(&weights.numbers, weights.at + range.start), &gx)
+                }
             };
             let sizes = [piece.items.len(), input, columns];
-            rec.product(sizes, from, weight.transposed(), Matrix::new(&gx, 0, columns), start);
+            rec.product(sizes, from, weight.transposed(), Matrix::new(sums, 0, columns), start);
+            if let Some((norms, bench)) = &normed {
+                let kept = record.as_ref().map(|record| &record.inputs[k]);
+                norms.inputs(bench, piece, kept, &gx);
+            }
             let step = params::Step {
                 rows: batch as u32,
                 units: hidden as u32,
@@ -165,8 +179,29 @@ pub(crate) fn forward(rec: &Recorder, run: Forward<'_, Recorder>) -> Result<(), 
                 continue;
             }
             let tile = |gates: usize, units: usize| rec.rules.tile(gates, units, batch);
+            let project_h = |packed: &Packed, params: &params::Step, m: &Numbers, h: &Numbers| {
+                let (units, depth) = (state as u32, quads(hidden) as u32);
+                let project = params::Step { units, depth, ..*params };
+                let buffers = [table, &packed.numbers, m, h, y];
+                let tile = tile(1, state);
+                let groups = tile.workgroups(state, batch);
+                rec.dispatch(Kernel::Project(tile), &buffers, project.words(), groups);
+            };
             for t in 0..piece.time {
                 let mut params = params::Step { items_at: items_at(t), ..step };
+                if let Some((norms, bench)) = &normed {
+                    let out = if project.is_some() { &h_new } else { y };
+                    let recurrent = &recurrent.numbers;
+                    let buffers = norms::Step { table, gx: &gx, recurrent, h: &h, out, c, record };
+                    norms.step(bench, &buffers, &params);
+                    if let Some(packed) = &project {
+                        project_h(packed, &params, &h_new, &h);
+                    }
+                    if let Some(mixing) = &mixing {
+                        mixing.after_step(rec, &params, table, [&h, y], c, mixed);
+                    }
+                    continue;
+                }
                 let mut gates = first;
                 let mut buffers = vec![table, &gx, &recurrent.numbers, &h];
                 if let Some(opened) = &opened {
@@ -193,14 +228,7 @@ pub(crate) fn forward(rec: &Recorder, run: Forward<'_, Recorder>) -> Result<(), 
                 rec.dispatch(kernel, &buffers, params.words(), groups);
                 match &project {
                     None => std::mem::swap(&mut h, &mut h_new),
-                    Some(packed) => {
-                        let (units, depth) = (state as u32, quads(hidden) as u32);
-                        let project = params::Step { units, depth, ..params };
-                        let buffers = [table, &packed.numbers, &h_new, &h, y];
-                        let tile = tile(1, state);
-                        let groups = tile.workgroups(state, batch);
-                        rec.dispatch(Kernel::Project(tile), &buffers, project.words(), groups);
-                    }
+                    Some(packed) => project_h(packed, &params, &h_new, &h),
                 }
                 if let Some(mixing) = &mixing {
                     mixing.after_step(rec, &params, table, [&h, y], c, mixed);

@@ -5,6 +5,8 @@
 //! the last two the loads and stores of the cell's bundles, which are written here from the names of
 //! their fields.
 
+mod normed;
+
 use std::fmt::Write;
 
 use seqrs_core::cell::{Bundle, Cell, CellKind, Counts, Equations};
@@ -16,6 +18,8 @@ use crate::program::{Access, Binding, Pipeline};
 use crate::row_kernels::RowKernel;
 use crate::rules::{MOST_MEMORY, MOST_THREADS, Rules, Tile};
 use crate::state_masks::Masked;
+
+pub(crate) use normed::Operand;
 
 /// A shader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -39,6 +43,12 @@ pub(crate) enum Kernel {
     AllStepsBack(CellKind, Tile),
     /// The gradient of the initial h.
     LastBack(Masked, Tile),
+    /// The sums of so many gates, without a cell.
+    AddUp(Operand, usize, Tile),
+    /// The step of a normalised cell, once its sums are there.
+    NormedStep(CellKind, Recorded, Projected),
+    /// The step of a normalised cell back, once the gradient of its h is there.
+    NormedStepBack(CellKind, Projected, Masked),
     /// What treats each row by itself.
     Rows(RowKernel),
 }
@@ -55,6 +65,14 @@ pub(crate) enum Recorded {
 pub(crate) enum Projected {
     Yes,
     No,
+}
+
+/// Whether the gradient of what came out of a step is a dispatch of its own
+/// (`shaders/project_back.wgsl`).
+#[derive(Clone, Copy)]
+enum Halves {
+    One,
+    Two,
 }
 
 /// Rows and columns of c that a workgroup of the product computes.
@@ -143,6 +161,13 @@ impl Kernel {
             }
             Self::Close(kind, masked, tile) => Text::of(kind).close(masked, tile),
             Self::AllStepsBack(kind, tile) => Text::of(kind).all_steps_back(tile),
+            Self::AddUp(operand, gates, tile) => normed::add_up(operand, gates, tile),
+            Self::NormedStep(kind, recorded, projected) => {
+                Text::of(kind).normed_step(recorded, projected)
+            }
+            Self::NormedStepBack(kind, projected, masked) => {
+                Text::of(kind).normed_step_back(projected, masked)
+            }
             Self::LastBack(masked, tile) => pipeline(
                 "last step back",
                 params::StepBack::WGSL,
@@ -432,7 +457,7 @@ fn h_at(b: u32, u: u32) -> f32 {
         ];
         let sizes = sizes(1, tile, tile.threads(1));
         let glue = [self.recorded(), self.running(), self.per_unit(), self.leave()].concat();
-        let glue = glue + masks_back(masked) + &self.past(masked, Projected::No);
+        let glue = glue + masks_back(masked) + &self.past(masked, Halves::One);
         let main = one_step("finish");
         let parts = [&sizes, SUMS, D_IN_BUFFERS, OPERAND_IS_D_AFTER, &glue, STEP_BACK, &main];
         self.pipeline("step back", params::StepBack::WGSL, &bindings, &parts)
@@ -456,7 +481,7 @@ fn h_at(b: u32, u: u32) -> f32 {
 ";
         let loads = [self.recorded(), self.running(), self.per_unit()].concat();
         let glue = [ITEM_OF, set_d, &loads, &self.leave()].concat();
-        let glue = glue + masks_back(masked) + &self.past(masked, Projected::Yes);
+        let glue = glue + masks_back(masked) + &self.past(masked, Halves::Two);
         let body = include_str!("shaders/step_back_projected.wgsl");
         let parts = [&sizes, SUMS, &glue, body, &one_step("finish")];
         self.pipeline("step back of a projected", params::StepBack::WGSL, &bindings, &parts)
@@ -494,7 +519,7 @@ fn h_at(b: u32, u: u32) -> f32 {
         let sizes = sizes(1, tile, threads);
         let held = include_str!("shaders/held/d_in_workgroup.wgsl");
         let mut glue = [self.recorded(), self.running(), self.per_unit(), self.leave()].concat();
-        glue = glue + masks_back(Masked::No) + &self.past(Masked::No, Projected::No);
+        glue = glue + masks_back(Masked::No) + &self.past(Masked::No, Halves::One);
         let first = ("Product(0u, 1u, p.weights_at, p.depth)", "finish");
         let second = ("Product(1u, 1u, p.second_at, p.second_depth)", "finish_closing");
         let main = if self.two_products() {
@@ -674,12 +699,11 @@ fn running_state(b: u32, u: u32) -> State {{
     }
 
     /// The gradient of what goes into a step, where zoneout lets some of it past, and what is left
-    /// after the step with that. Of a projected h the first half of the step back has split it.
-    fn past(&self, masked: Masked, projected: Projected) -> String {
-        let of = |field: &str| match (masked, projected, field) {
-            (Masked::No, Projected::Yes, "h") => ("d.h".to_owned(), "0.0".to_owned()),
-            (Masked::Yes, Projected::Yes, "h") => {
-                ("d.h".to_owned(), "running_gradient(b, u).h".to_owned())
+    /// after the step with that. Where the step back has two halves, the first has split that of h.
+    fn past(&self, masked: Masked, halves: Halves) -> String {
+        let of = |field: &str| match (masked, halves, field) {
+            (Masked::Yes, Halves::Two, "h") => {
+                ("d.h".to_owned(), "left.h + running_gradient(b, u).h".to_owned())
             }
             (Masked::No, ..) => (format!("d.{field}"), format!("left.{field}")),
             (Masked::Yes, ..) => (
@@ -775,6 +799,8 @@ fn all() -> Vec<Kernel> {
         for masked in [Masked::Yes, Masked::No] {
             all.extend([Kernel::LastBack(masked, one), Kernel::ProjectBack(masked, one)]);
         }
+        all.push(Kernel::AddUp(Operand::OfItems, 1, one));
+        all.extend([3, 4].map(|gates| Kernel::AddUp(Operand::OfRows, gates, tile(gates))));
         for kind in CellKind::ALL {
             let text = Text::of(kind);
             let gates = tile(text.last_gates());
@@ -802,6 +828,17 @@ fn all() -> Vec<Kernel> {
             all.push(Kernel::AllSteps(kind, recorded, tile(first.max(gates - first))));
         }
         all.push(Kernel::AllStepsBack(kind, tile(1)));
+    }
+    for kind in CellKind::ALL.into_iter().filter(|kind| kind.may_be_normalised()) {
+        let projected = (kind.states() > 1).then_some(Projected::Yes);
+        for projected in projected.into_iter().chain([Projected::No]) {
+            for recorded in [Recorded::Yes, Recorded::No] {
+                all.push(Kernel::NormedStep(kind, recorded, projected));
+            }
+            for masked in [Masked::Yes, Masked::No] {
+                all.push(Kernel::NormedStepBack(kind, projected, masked));
+            }
+        }
     }
     all
 }

@@ -13,6 +13,7 @@ mod executor;
 mod forward;
 mod functions;
 mod kernels;
+mod norms;
 mod pace;
 mod params;
 mod pieces;

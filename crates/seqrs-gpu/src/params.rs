@@ -85,6 +85,26 @@ params! {
 }
 
 params! {
+    /// A step of a normalised cell, once its sums are there.
+    NormedStep {
+        rows, units, hidden, depth,
+        /// Numbers of a row of h.
+        h_row,
+        items_at, c_at, y_at, y_stride, record,
+        /// Where the parameters of its norms begin, and the bias, or [`NONE`].
+        gamma_hh_at, bias_hh_at, gamma_c_at, beta_c_at,
+    }
+}
+
+params! {
+    /// A step of a normalised cell back, once the gradient of its h is there.
+    NormedStepBack {
+        rows, hidden, columns, items_at, record, d_gates, running,
+        gamma_hh_at, gamma_c_at, beta_c_at,
+    }
+}
+
+params! {
     /// A step back, or all steps.
     StepBack {
         rows, units, hidden,

@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use seqrs_core::Error;
-use seqrs_core::cell::{CellKind, Counts};
+use seqrs_core::spec::Shape;
 use seqrs_core::steps::Steps;
 
 use crate::kernels::PRODUCT_TILE;
@@ -26,11 +26,55 @@ pub(crate) struct Piece {
     pub(crate) table: Numbers,
 }
 
-/// The most numbers that a buffer holds for an item: those of the record, or the gradients of the
-/// gates, with what they add to those of what each unit has for itself.
-pub(crate) fn width(kind: CellKind, hidden: usize) -> usize {
-    let Counts { gates, saved, per_unit, .. } = kind.counts();
-    (saved + kind.states()).max(2 * gates + per_unit) * hidden
+/// The most numbers that a buffer holds for an item.
+pub(crate) fn width(shape: &Shape) -> usize {
+    record_width(shape).max(gradients_width(shape)).max(mixed_width(shape))
+}
+
+/// Numbers of an item in the record: what the cell saved and the state before the step, H each. Of
+/// a normalised cell there follow the normalised gates from the state, G H, and the normalised c, H,
+/// where there is one; and behind those 1 / sqrt(variance + epsilon) of each of the two.
+pub(crate) fn record_width(shape: &Shape) -> usize {
+    let saved = (shape.cell.saved() + shape.cell.states()) * shape.hidden;
+    match &shape.norms {
+        None => saved,
+        Some(norms) => {
+            let of_c = norms.c.as_ref().map_or(0, |_| shape.hidden + 1);
+            saved + shape.gate_columns() + 1 + of_c
+        }
+    }
+}
+
+/// Numbers of an item among what zoneout keeps: the shares of its states, and what the step gave.
+pub(crate) fn mixed_width(shape: &Shape) -> usize {
+    let mixes = shape.zoneout_h > 0.0 || shape.zoneout_c > 0.0;
+    if mixes { 2 * states_width(shape) } else { 0 }
+}
+
+/// Numbers of a row of states: h and, where there is one, c.
+pub(crate) fn states_width(shape: &Shape) -> usize {
+    shape.state + (shape.cell.states() - 1) * shape.hidden
+}
+
+/// Numbers of an item among the gradients of the gates: those of both parts, where they differ, and
+/// what they add to the gradients of what each unit has for itself. Of a normalised cell there
+/// follow those of h' W_hh^T, G H, and those of the normalised c, H, where there is one.
+pub(crate) fn gradients_width(shape: &Shape) -> usize {
+    let counts = shape.cell.counts();
+    let of_gates = gates_width(shape) + counts.per_unit * shape.hidden;
+    match &shape.norms {
+        None => of_gates,
+        Some(norms) => {
+            let of_c = norms.c.as_ref().map_or(0, |_| shape.hidden);
+            of_gates + shape.gate_columns() + of_c
+        }
+    }
+}
+
+/// Numbers of an item that are gradients of the gates as the cell sees them.
+pub(crate) fn gates_width(shape: &Shape) -> usize {
+    let parts = if shape.cell.counts().one_gate_gradient { 1 } else { 2 };
+    parts * shape.gate_columns()
 }
 
 /// Cuts `steps` of at most `most_rows` rows into ranges whose rows, were all of them live, fit in

@@ -13,10 +13,10 @@ use crate::rules::MOST_WORKGROUPS;
 /// A matrix in a buffer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Matrix<'a> {
-    numbers: &'a Numbers,
-    at: usize,
+    pub(crate) numbers: &'a Numbers,
+    pub(crate) at: usize,
     /// From row to row, and from column to column.
-    strides: [usize; 2],
+    pub(crate) strides: [usize; 2],
 }
 
 impl<'a> Matrix<'a> {
@@ -136,23 +136,24 @@ impl Recorder {
         self.add_terms(n, d, None, to, at);
     }
 
-    /// The same of the products of d and what lies at the same places in `other`.
-    pub(crate) fn add_dots(
+    /// The same of the products of d and the numbers of `other`, a matrix for each piece too.
+    pub(crate) fn add_dots<'a>(
         &self,
         n: usize,
-        d: Items<'_>,
-        other: &Numbers,
+        d: &[Items<'a>],
+        other: impl IntoIterator<Item = Matrix<'a>>,
         to: &Numbers,
         at: usize,
     ) {
-        self.add_terms(n, &[d], Some(other), to, at);
+        let other: Vec<Matrix<'_>> = other.into_iter().collect();
+        self.add_terms(n, d, Some(&other), to, at);
     }
 
     fn add_terms(
         &self,
         n: usize,
         d: &[Items<'_>],
-        other: Option<&Numbers>,
+        other: Option<&[Matrix<'_>]>,
         to: &Numbers,
         at: usize,
     ) {
@@ -161,19 +162,22 @@ impl Recorder {
         let partial = (splits > 1).then(|| self.blank_buffer(splits * n));
         let term = if other.is_some() { ColumnTerm::Product } else { ColumnTerm::Number };
         let mut first = 0;
-        for (count, d) in d {
+        for (k, (count, d)) in d.iter().enumerate() {
+            let other = other.map(|other| other[k]);
             let params = ColumnSums {
                 rows: *count as u32,
                 columns: n as u32,
                 from_at: d.at as u32,
                 stride: d.strides[0] as u32,
+                other_at: other.map_or(0, |other| other.at) as u32,
+                other_stride: other.map_or(0, |other| other.strides[0]) as u32,
                 to_at: if partial.is_some() { 0 } else { at as u32 },
                 add: u32::from(partial.is_none() || first > 0),
                 first: first as u32,
                 splits: splits as u32,
             };
             let mut buffers = vec![d.numbers];
-            buffers.extend(other);
+            buffers.extend(other.map(|other| other.numbers));
             buffers.push(partial.as_ref().unwrap_or(to));
             let groups = by_column(splits, n);
             self.rows(RowKernel::ColumnSums(term), &buffers, params.words(), groups);
@@ -193,8 +197,8 @@ impl Recorder {
             stride: n as u32,
             to_at: at as u32,
             add: 1,
-            first: 0,
             splits: 1,
+            ..Default::default()
         };
         let kernel = RowKernel::ColumnSums(ColumnTerm::Number);
         self.rows(kernel, &[from, to], params.words(), by_column(1, n));

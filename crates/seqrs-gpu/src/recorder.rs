@@ -17,6 +17,7 @@ use crate::pieces::{self, Piece};
 use crate::program::{BufferId, Command, Program};
 use crate::released::Released;
 use crate::row_kernels::{self, RowKernel, by_column, by_number};
+use crate::rows::Normal;
 use crate::rules::Rules;
 use crate::{backward, forward};
 
@@ -76,12 +77,15 @@ impl Weights {
 /// What one direction of a layer keeps for the way back.
 #[derive(Debug)]
 pub struct Record {
-    /// For each item the values that the cell saved and the state before the step, H each: a
-    /// buffer for each piece of the steps, which forward makes.
+    /// For each item the values that the cell saved and the state before the step, H each, and
+    /// what its norms keep ([`pieces::record_width`]): a buffer for each piece of the steps, which
+    /// forward makes.
     pub(crate) items: Vec<Numbers>,
     /// With zoneout, for each item the shares of its states that stayed, and the states that the
     /// step gave: a buffer for each piece.
     pub(crate) mixed: Vec<Numbers>,
+    /// For each piece the norm of x W_ih^T, of a normalised cell.
+    pub(crate) inputs: Vec<Normal>,
     /// For each row the final state, H each.
     pub(crate) last: Numbers,
 }
@@ -89,7 +93,9 @@ pub struct Record {
 impl Record {
     /// Numbers in it.
     pub fn len(&self) -> usize {
-        self.items.iter().chain(&self.mixed).map(Numbers::len).sum::<usize>() + self.last.len()
+        let items = self.items.iter().chain(&self.mixed).map(Numbers::len).sum::<usize>();
+        let inputs = self.inputs.iter().map(Normal::len).sum::<usize>();
+        items + inputs + self.last.len()
     }
 
     /// Whether there are none.
@@ -474,6 +480,7 @@ impl Backend for Recorder {
         Ok(Record {
             items: Vec::new(),
             mixed: Vec::new(),
+            inputs: Vec::new(),
             last: self.blank_buffer(batch * shape.cell.states() * shape.hidden),
         })
     }

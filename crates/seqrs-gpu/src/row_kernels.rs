@@ -162,10 +162,11 @@ params! {
 }
 
 params! {
-    /// Sums of columns.
+    /// Sums of columns, or of their products with those of another matrix.
     ColumnSums {
         rows, columns,
         from_at, stride,
+        other_at, other_stride,
         to_at,
         /// Whether they start from what is there.
         add,
@@ -186,7 +187,20 @@ params! {
 
 params! {
     /// A layer normalisation; eps is the bits of an `f32`.
-    LayerNorm { rows, width, eps }
+    LayerNorm {
+        rows, width, eps,
+        /// Where the weights begin, and the biases, or [`NONE`].
+        weight_at, bias_at,
+    }
+}
+
+params! {
+    /// Its way back.
+    LayerNormBack {
+        rows, width,
+        weight_at,
+        d_y_at, d_y_stride,
+    }
 }
 
 params! {
@@ -221,8 +235,13 @@ const fn write_table(name: &'static str) -> Binding {
 }
 
 pub(crate) fn rows(label: &str, params: &str, bindings: &[Binding], parts: &[&str]) -> Pipeline {
-    let prelude = format!(
-        "const THREADS = {THREADS}u;\nconst LEAST = {:e};
+    pipeline(label, params, bindings, &[&[&*prelude(THREADS)], parts].concat())
+}
+
+/// What a shader by rows begins with, whose workgroups have so many threads.
+pub(crate) fn prelude(threads: usize) -> String {
+    format!(
+        "const THREADS = {threads}u;\nconst LEAST = {:e};
 fn number_of(group: vec3<u32>) -> u32 {{
     return group.y * {GROUPS_IN_A_ROW}u + group.x;
 }}
@@ -234,8 +253,7 @@ fn row_and_column(group: vec3<u32>, thread: u32, width: u32) -> vec2<u32> {{
 }}
 ",
         f32::MIN
-    );
-    pipeline(label, params, bindings, &[&[prelude.as_str()], parts].concat())
+    )
 }
 
 impl RowKernel {
@@ -256,7 +274,10 @@ impl RowKernel {
             Self::ColumnSums(term) => {
                 let (other, term) = match term {
                     ColumnTerm::Number => (None, "from_[e]"),
-                    ColumnTerm::Product => (Some(read("other")), "from_[e] * other[e]"),
+                    ColumnTerm::Product => {
+                        let other = "other[p.other_at + row * p.other_stride + j]";
+                        (Some(read("other")), &*format!("from_[e] * {other}"))
+                    }
                 };
                 let bindings: Vec<Binding> =
                     [Some(read("from_")), other, Some(write("to"))].into_iter().flatten().collect();
@@ -311,7 +332,7 @@ impl RowKernel {
             Self::LayerNormBack => {
                 let bindings = [dy, read("parameters"), read("normals"), read("inverses"), dx];
                 let body = include_str!("shaders/rows/layer_norm_back.wgsl");
-                rows("layer normalisation back", LayerNorm::WGSL, &bindings, &[REDUCE, body])
+                rows("layer normalisation back", LayerNormBack::WGSL, &bindings, &[REDUCE, body])
             }
             Self::SumRows => {
                 let [groups, members] = by_groups;

@@ -37,11 +37,25 @@ pub struct Linear {
 /// What the way back of a layer normalisation needs.
 #[derive(Debug)]
 pub struct Normal {
-    normals: Numbers,
+    pub(crate) normals: Numbers,
     inverses: Numbers,
 }
 
+/// What normalised rows are scaled with and shifted by: where that begins among the parameters.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Affine<'a> {
+    pub(crate) parameters: &'a Numbers,
+    pub(crate) weight_at: usize,
+    pub(crate) bias_at: Option<usize>,
+}
+
 impl Normal {
+    /// Room for that of so many rows of `width` numbers.
+    pub(crate) fn blank(rec: &Recorder, rows: usize, width: usize) -> Self {
+        let (normals, inverses) = (rec.blank_buffer(rows * width), rec.blank_buffer(rows));
+        Self { normals, inverses }
+    }
+
     /// Numbers in it.
     pub fn len(&self) -> usize {
         self.normals.len() + self.inverses.len()
@@ -341,13 +355,31 @@ impl Recorder {
     ) -> (Box<Numbers>, Normal) {
         let rows = x.len() / width;
         let y = Box::new(self.blank_buffer(x.len()));
-        let kept =
-            Normal { normals: self.blank_buffer(x.len()), inverses: self.blank_buffer(rows) };
-        let params =
-            row_kernels::LayerNorm { rows: rows as u32, width: width as u32, eps: eps.to_bits() };
-        let buffers = [x, parameters, &*y, &kept.normals, &kept.inverses];
-        self.rows(RowKernel::LayerNorm, &buffers, params.words(), grid(rows));
+        let kept = Normal::blank(self, rows, width);
+        let affine = Affine { parameters, weight_at: 0, bias_at: Some(width) };
+        self.normalise([rows, width], x, eps, affine, &y, &kept);
         (y, kept)
+    }
+
+    /// The same to `y`; what the way back needs goes to `kept`.
+    pub(crate) fn normalise(
+        &self,
+        [rows, width]: [usize; 2],
+        x: &Numbers,
+        eps: f32,
+        affine: Affine<'_>,
+        y: &Numbers,
+        kept: &Normal,
+    ) {
+        let params = row_kernels::LayerNorm {
+            rows: rows as u32,
+            width: width as u32,
+            eps: eps.to_bits(),
+            weight_at: affine.weight_at as u32,
+            bias_at: affine.bias_at.map_or(NONE, |at| at as u32),
+        };
+        let buffers = [x, affine.parameters, y, &kept.normals, &kept.inverses];
+        self.rows(RowKernel::LayerNorm, &buffers, params.words(), grid(rows));
     }
 
     /// Its way back: adds to `d_parameters`, gives d_x.
@@ -360,12 +392,30 @@ impl Recorder {
         d_parameters: &Numbers,
     ) -> Box<Numbers> {
         let rows = d_y.len() / width;
-        let d = (rows, Matrix::new(d_y, 0, width));
-        self.add_dots(width, d, &kept.normals, d_parameters, 0);
-        self.add_columns(width, &[d], d_parameters, width);
-        let d_x = Box::new(self.blank_buffer(d_y.len()));
-        let params = row_kernels::LayerNorm { rows: rows as u32, width: width as u32, eps: 0 };
-        let buffers = [d_y, parameters, &kept.normals, &kept.inverses, &*d_x];
+        let d = [(rows, Matrix::new(d_y, 0, width))];
+        self.add_dots(width, &d, [Matrix::new(&kept.normals, 0, width)], d_parameters, 0);
+        self.add_columns(width, &d, d_parameters, width);
+        let affine = Affine { parameters, weight_at: 0, bias_at: Some(width) };
+        Box::new(self.normalise_back(kept, [rows, width], d[0].1, affine))
+    }
+
+    /// The gradient of what was normalised, from that of what came out.
+    pub(crate) fn normalise_back(
+        &self,
+        kept: &Normal,
+        [rows, width]: [usize; 2],
+        d_y: Matrix<'_>,
+        affine: Affine<'_>,
+    ) -> Numbers {
+        let d_x = self.blank_buffer(rows * width);
+        let params = row_kernels::LayerNormBack {
+            rows: rows as u32,
+            width: width as u32,
+            weight_at: affine.weight_at as u32,
+            d_y_at: d_y.at as u32,
+            d_y_stride: d_y.strides[0] as u32,
+        };
+        let buffers = [d_y.numbers, affine.parameters, &kept.normals, &kept.inverses, &d_x];
         self.rows(RowKernel::LayerNormBack, &buffers, params.words(), grid(rows));
         d_x
     }

@@ -10,6 +10,7 @@ use seqrs_core::spec::Shape;
 
 use crate::kernels::{read, table, write};
 use crate::params::{NONE, Step, params};
+use crate::pieces;
 use crate::program::Pipeline;
 use crate::recorder::{Numbers, Recorder};
 use crate::row_kernels::{RowKernel, by_column, rows};
@@ -141,22 +142,12 @@ impl<'a> Masks<'a> {
         drawn: Option<&'a StateMasks<Box<Numbers>>>,
     ) -> Option<Self> {
         let masks = Self { shape, batch, drawn };
-        (masks.recurrent().is_some() || masks.mixes()).then_some(masks)
+        (masks.recurrent().is_some() || pieces::mixed_width(shape) > 0).then_some(masks)
     }
 
     /// What the recurrent products read is h' times this.
     pub(crate) fn recurrent(&self) -> Option<&'a Numbers> {
         self.drawn.and_then(|drawn| drawn.recurrent.as_deref())
-    }
-
-    /// Whether there is zoneout.
-    fn mixes(&self) -> bool {
-        self.shape.zoneout_h > 0.0 || self.shape.zoneout_c > 0.0
-    }
-
-    /// Numbers of a row of states: h and, where there is one, c.
-    fn states(&self) -> usize {
-        self.shape.state + (self.shape.cell.states() - 1) * self.shape.hidden
     }
 
     /// Numbers of a row of h, where the operand of the products may have a place of its own, and
@@ -176,11 +167,11 @@ impl<'a> Masks<'a> {
 
     /// What zoneout keeps of these items for the way back: the shares, and what the steps gave.
     pub(crate) fn kept(&self, rec: &Recorder, first: usize, items: usize) -> Option<Numbers> {
-        if !self.mixes() {
+        let Shape { state, hidden, .. } = *self.shape;
+        let row = pieces::mixed_width(self.shape);
+        if row == 0 {
             return None;
         }
-        let Shape { state, hidden, .. } = *self.shape;
-        let row = 2 * self.states();
         let kept = rec.buffer(items * row);
         if let Some(drawn) = self.drawn {
             if let Some(h) = &drawn.kept_h {
@@ -209,7 +200,7 @@ impl<'a> Masks<'a> {
             rec.copy_rows(self.batch, state, (initial, at, state), (h, seen_at, h_row));
             self.scale(rec, mask, h, seen_at, h_row);
         }
-        let row = self.states();
+        let row = pieces::states_width(self.shape);
         let before = rec.blank_buffer(self.batch * row);
         rec.copy_rows(self.batch, state, (initial, at, state), (&before, 0, row));
         if let Some((c, at)) = c {
@@ -269,7 +260,7 @@ impl<'a> Masks<'a> {
             rows: self.batch as u32,
             hidden: hidden as u32,
             state: state as u32,
-            states: self.states() as u32,
+            states: pieces::states_width(self.shape) as u32,
             items_at,
             running: row as u32,
             stepped_at: (self.shape.cell.states() * hidden) as u32,
@@ -333,7 +324,7 @@ impl Mixing<'_> {
             rows: masks.batch as u32,
             hidden: hidden as u32,
             state: state as u32,
-            states: masks.states() as u32,
+            states: pieces::states_width(masks.shape) as u32,
             items_at: step.items_at,
             h_row: h_row as u32,
             seen_at: recurrent.map_or(NONE, |_| seen_at as u32),

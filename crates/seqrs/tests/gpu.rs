@@ -135,6 +135,15 @@ fn models() -> Vec<(&'static str, Sequential<f32>)> {
                 Rnn::new(8, 6).zoneout(0.3).build(),
             ]),
         ),
+        (
+            "normalised",
+            model(vec![
+                Lstm::new(WIDTH, 9).layer_norm(true).layers(2).dropout(0.3).build(),
+                Lstm::new(9, 7).layer_norm(true).proj_size(3).bidirectional(true).build(),
+                Lstm::new(6, 5).layer_norm(true).coupled(true).bias(false).build(),
+                Gru::new(5, 4).layer_norm(true).reset_after(true).bidirectional(true).build(),
+            ]),
+        ),
     ]
 }
 

@@ -102,7 +102,16 @@ impl Case {
         case
     }
 
-    /// Every cell, and those that can be projected so too, with `change` made to each.
+    /// Every cell, and those that can be normalised so too.
+    pub(crate) fn every_cell(hidden: usize, time: usize, lengths: &[usize]) -> Vec<Self> {
+        let cells = CellKind::ALL.map(|cell| Self::new(cell, hidden, time, lengths));
+        let mut all = Vec::from(cells);
+        Self::add_normalised(&mut all);
+        all
+    }
+
+    /// Every cell, those that can be projected so too, and those that can be normalised so too in
+    /// either form, with `change` made to each.
     pub(crate) fn all_cells(
         hidden: usize,
         time: usize,
@@ -115,8 +124,36 @@ impl Case {
         all.extend(
             projected.map(|cell| Self::projected_of(cell, hidden, hidden / 2, time, lengths)),
         );
+        Self::add_normalised(&mut all);
         all.iter_mut().for_each(change);
         all
+    }
+
+    fn add_normalised(cases: &mut Vec<Self>) {
+        let can_be = cases.iter().filter(|case| case.options.cell.may_be_normalised());
+        let mut normalised: Vec<Self> = can_be.cloned().collect();
+        normalised.iter_mut().for_each(|case| case.options.layer_norm = true);
+        cases.extend(normalised);
+    }
+
+    /// The most numbers that a buffer holds for an item: of the record, or of gradients.
+    pub(crate) fn numbers_of_an_item(&self) -> usize {
+        let (cell, hidden) = (self.options.cell, self.options.hidden_size);
+        let counts = cell.counts();
+        let parts = if counts.one_gate_gradient { 1 } else { 2 };
+        let mut record = (counts.saved + cell.states()) * hidden;
+        let mut gradients = (parts * counts.gates + counts.per_unit) * hidden;
+        if self.options.layer_norm {
+            // Of h' W_hh^T, and of c where there is one.
+            let (norms, normalised) = (cell.states(), (counts.gates + cell.states() - 1) * hidden);
+            record += normalised + norms;
+            gradients += normalised;
+        }
+        // The shares of the states that zoneout keeps, and what the step gave.
+        let states = if self.options.proj_size > 0 { self.options.proj_size } else { hidden };
+        let mixes = self.options.zoneout > 0.0 || self.options.zoneout_cell > 0.0;
+        let mixed = if mixes { 2 * (states + (cell.states() - 1) * hidden) } else { 0 };
+        record.max(gradients).max(mixed)
     }
 
     pub(crate) fn row(&self, b: usize) -> Self {
@@ -349,11 +386,12 @@ pub(crate) fn check(case: &Case) {
     assert_true(case, &on_gpu(gpu, case));
 }
 
-/// That an outcome is that of the naive backend in f64.
+/// That what was found is what the naive backend finds in f64.
 pub(crate) fn assert_true(case: &Case, found: &[Quantity]) {
     let truth = outcome(&Naive::<f64>::default(), case, <[f64]>::to_vec, <[f64]>::to_vec).unwrap();
-    for (want, got) in truth.iter().zip(found) {
-        let name = want.name;
+    for got in found {
+        let name = got.name;
+        let want = truth.iter().find(|want| want.name == name).expect("every name is there");
         assert_eq!(want.values.len(), got.values.len(), "{name} of {case:?}");
         let largest = want.values.iter().fold(0.0, |m: f64, v| m.max(v.abs()));
         for (k, (want, got)) in want.values.iter().zip(&got.values).enumerate() {

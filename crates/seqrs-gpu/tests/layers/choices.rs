@@ -47,8 +47,7 @@ fn shared_sums() {
         let whole = with(1 << 20);
         assert_true(&case, &whole);
         // Pieces of two steps, whose items are no multiple of what is shared at a time.
-        let cell = case.options.cell;
-        let row = 9 * (2 * cell.gates()).max(cell.saved() + cell.states());
+        let row = case.numbers_of_an_item();
         assert_same_bits(&case, &whole, &with(4 * 7 * 2 * row as u64));
     }
 }

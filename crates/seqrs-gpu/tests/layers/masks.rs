@@ -83,9 +83,7 @@ fn pieces_and_tiles_give_the_same_bits() {
         let recorder = gpu.recorder().with_rules(rules.clone());
         assert_same_bits(&case, &whole, &recorded_by(&recorder, gpu, &case).unwrap());
         // Three steps in a piece.
-        let cell = case.options.cell;
-        let left = 2 * cell.gates() + cell.per_unit().len();
-        let row = 10 * left.max(cell.saved() + cell.states());
+        let row = case.numbers_of_an_item();
         let recorder = Recorder::with_largest_buffer((4 * 5 * 3 * row) as u64);
         assert_same_bits(&case, &whole, &recorded_by(&recorder, gpu, &case).unwrap());
     }

@@ -21,9 +21,7 @@ fn pieces_give_the_same_bits_as_the_whole() {
         let whole = on_gpu(gpu, &case);
         // A step, four steps, and all but one in a piece.
         for steps in [1, 4, 10] {
-            let cell = case.options.cell;
-            let left = 2 * cell.gates() + cell.per_unit().len();
-            let row = 18 * left.max(cell.saved() + cell.states());
+            let row = case.numbers_of_an_item();
             let recorder = Recorder::with_largest_buffer((4 * 5 * steps * row) as u64);
             let pieces = recorded_by(&recorder, gpu, &case).unwrap();
             assert_same_bits(&case, &whole, &pieces);

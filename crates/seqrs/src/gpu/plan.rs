@@ -141,8 +141,16 @@ mod tests {
 
     use super::*;
 
-    fn plan(cell: CellKind, gradients: bool, largest: u64) -> Result<Plan, Error> {
-        let spec = Spec::new(Options { num_layers: 2, ..Options::new(cell, 3, 4) }).unwrap();
+    /// Every cell, and those that can be normalised so too.
+    fn every_cell() -> Vec<Options> {
+        let plain = |cell| Options { num_layers: 2, ..Options::new(cell, 3, 4) };
+        let normalised = CellKind::ALL.into_iter().filter(|cell| cell.may_be_normalised());
+        let normalised = normalised.map(|cell| Options { layer_norm: true, ..plain(cell) });
+        CellKind::ALL.into_iter().map(plain).chain(normalised).collect()
+    }
+
+    fn plan(options: &Options, gradients: bool, largest: u64) -> Result<Plan, Error> {
+        let spec = Spec::new(options.clone()).unwrap();
         let steps = Steps::from_lengths(5, &[5, 0, 2]).unwrap();
         Plan::new(&spec, &steps, |width| Place::batch_first(5, width), gradients, largest)
     }
@@ -150,8 +158,8 @@ mod tests {
     /// So that whoever runs a program again need not write them again.
     #[test]
     fn what_is_written_is_read_alone() {
-        for cell in CellKind::ALL {
-            let plan = plan(cell, true, 1 << 20).unwrap();
+        for cell in every_cell() {
+            let plan = plan(&cell, true, 1 << 20).unwrap();
             for program in [&plan.forward, plan.backward.as_ref().unwrap()] {
                 let (mut written, mut changed) = (HashSet::new(), HashSet::new());
                 for command in &program.commands {
@@ -172,8 +180,8 @@ mod tests {
 
     #[test]
     fn what_has_a_name_is_made_by_the_program_that_first_needs_it() {
-        for cell in CellKind::ALL {
-            let plan = plan(cell, true, 1 << 20).unwrap();
+        for cell in every_cell() {
+            let plan = plan(&cell, true, 1 << 20).unwrap();
             let backward = plan.backward.unwrap();
             for Named { name, id, len } in plan.buffers {
                 let program = if name.starts_with("d_") { &backward } else { &plan.forward };
@@ -184,7 +192,8 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_refused_by_name() {
-        let message = plan(CellKind::Lstm, false, 4 * 44).unwrap_err().to_string();
+        let lstm = Options { num_layers: 2, ..Options::new(CellKind::Lstm, 3, 4) };
+        let message = plan(&lstm, false, 4 * 44).unwrap_err().to_string();
         let expected = "at most 44 numbers, which a buffer of the device has";
         assert_eq!(message, format!("x: expected {expected}, got 45"));
     }

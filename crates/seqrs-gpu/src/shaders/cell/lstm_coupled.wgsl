@@ -33,3 +33,9 @@ fn backward(saved: Saved, s: State, s_new: State, p: PerUnit, d_s: State) -> Gra
 fn unprojected(saved: Saved, s_new: State) -> f32 {
     return gate_again(saved.o).value * output(s_new.c);
 }
+
+fn unprojected_back(saved: Saved, s_new: State, d_h: f32) -> Unprojected {
+    let o = gate_again(saved.o);
+    let t = output_sloped(s_new.c);
+    return Unprojected(Gates(0.0, 0.0, d_h * t.value * o.slope), d_h * o.value * t.slope);
+}

@@ -21,7 +21,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
     let skip = (split + p.splits - first_block % p.splits) % p.splits;
     for (var i0 = (first_block + skip) * 16u; i0 < end; i0 += 16u * p.splits) {
         for (var i = max(i0, p.first); i < min(i0 + 16u, end); i++) {
-            let e = p.from_at + (i - p.first) * p.stride + j;
+            let row = i - p.first;
+            let e = p.from_at + row * p.stride + j;
             sum += TERM;
         }
     }

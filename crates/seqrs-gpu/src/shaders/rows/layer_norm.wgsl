@@ -27,7 +27,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
     for (var j = local.x; j < p.width; j += THREADS) {
         let normal = (x[start + j] - mean) * inverse;
         normals[start + j] = normal;
-        y[start + j] = normal * parameters[j] + parameters[p.width + j];
+        var scaled = normal * parameters[p.weight_at + j];
+        if (p.bias_at != NONE) {
+            scaled += parameters[p.bias_at + j];
+        }
+        y[start + j] = scaled;
     }
     if (local.x == 0u) {
         inverses[row] = inverse;
