@@ -54,6 +54,12 @@ CELLS: dict[str, tuple[str, dict[str, Any]]] = {
     "gru-reset-before-chosen": ("GRU", OF_ALL_GATES),
     "gru-reset-after-chosen": ("GRU", OF_ALL_GATES | {"reset_after": True}),
 }
+#: Those that can be normalised, and are: LSTMs without peepholes and the reset-after GRU.
+NORMALISED: dict[str, tuple[str, dict[str, Any]]] = {
+    f"normalised-{cell}": (kind, options | {"layer_norm": True})
+    for cell, (kind, options) in CELLS.items()
+    if (kind == "LSTM" and "peepholes" not in options) or "reset_after" in options
+}
 #: Those whose work is done in different ways, for what takes long; what is chosen is all alike.
 WAYS = [
     cell
@@ -111,7 +117,7 @@ def make(
     **options: Any,
 ) -> Any:
     """A layer of the package with random parameters, biases other than 0 as well."""
-    kind, cell_options = CELLS[cell]
+    kind, cell_options = (CELLS | NORMALISED)[cell]
     layer = getattr(seqrs, kind)(inputs, hidden, **cell_options, **options, dtype=dtype)
     randomise(layer, weights)
     return layer.to(device)

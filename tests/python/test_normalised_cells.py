@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import seqrs
 import tolerances
+from adapter import GPU, PLACES
 from cases import (
     DTYPES,
     LIVE,
@@ -89,13 +90,20 @@ class TestTheReference:
                 )
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("dtype", "device"), PLACES)
 @pytest.mark.parametrize("cell", CELLS)
-class TestThePackage:
+class TestEverywhere:
     @pytest.mark.parametrize("live", LIVE)
-    def test_is_the_reference(self, cell: str, dtype: str, live: str) -> None:
+    def test_the_package_is_the_reference(
+        self, cell: str, dtype: str, device: str, live: str
+    ) -> None:
+        if device == GPU and "zoneout" in cell:
+            with pytest.raises(ValueError, match="zoneout: expected 0 on a GPU"):
+                pair(cell, dtype)[0].to(device)
+            return
         for options in ({}, {"num_layers": 2, "bidirectional": True}, {"bias": False}):
             layer, twin = pair(cell, dtype, **options)
+            layer.to(device)
             given, which = Given(layer), live_for(layer, live)
             got, expected = {}, {}
             for found, one in ((got, layer), (expected, twin)):
@@ -105,6 +113,10 @@ class TestThePackage:
             for name, array in expected.items():
                 assert_close(got[name], array, TO_REFERENCE[dtype], name)
 
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("cell", CELLS)
+class TestThePackage:
     def test_step_is_sequence(self, cell: str, dtype: str) -> None:
         layer, _ = pair(cell, dtype)
         given = Given(layer)
@@ -159,9 +171,9 @@ class TestOptions:
         given = Given(layer)
         assert_same_bits(seqrs.load(tmp_path / "m.safetensors")(given.x)[0], layer(given.x)[0], "y")
 
-    def test_training_learns(self) -> None:
+    def test_training_learns(self, device: str) -> None:
         model = seqrs.Sequential([seqrs.LSTM(3, 16, layer_norm=True), seqrs.Linear(16, 1)], seed=1)
-        trainer = seqrs.Trainer(model, loss=seqrs.MSE(), optimizer=seqrs.Adam(1e-2))
+        trainer = seqrs.Trainer(model.to(device), loss=seqrs.MSE(), optimizer=seqrs.Adam(1e-2))
         x = np.random.default_rng(0).normal(size=(16, 10, 3))
         y = np.cumsum(x[:, :, :1], 1) / 3
         losses = [trainer.step(x, y).loss for _ in range(60)]

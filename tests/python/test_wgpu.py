@@ -20,6 +20,7 @@ from adapter import GPU, gpu
 from cases import (
     CELLS,
     LIVE,
+    NORMALISED,
     Array,
     B,
     Given,
@@ -96,7 +97,7 @@ def check(layer: Any, executor: seqrs.wgpu.Executor, options: dict[str, Any]) ->
         assert_close(plain.read(name), want[name], tolerances.PACKAGE_TO_REFERENCE_F32, name)
 
 
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", CELLS | NORMALISED)
 class TestLayers:
     @pytest.mark.parametrize("live", LIVE)
     @pytest.mark.parametrize("bidirectional", [False, True], ids=["forward", "bidirectional"])
@@ -149,14 +150,15 @@ def test_what_lies_in_the_padding_is_never_read(executor: seqrs.wgpu.Executor) -
     assert_same(on_device(there, given), want)
 
 
+@pytest.mark.parametrize("cell", ["lstm", "normalised-lstm"])
 def test_buffers_as_large_as_the_device_has_are_cut_with_the_same_bits(
-    executor: seqrs.wgpu.Executor,
+    executor: seqrs.wgpu.Executor, cell: str
 ) -> None:
     class Small(seqrs.wgpu.Executor):
         # Two steps fit, and the parameters.
         _largest_buffer = 4 * 12 * H * 2 * B
 
-    layer = make("lstm")
+    layer = make(cell)
     given = Given(layer)
     whole = seqrs.wgpu.LayerOnDevice(layer, executor, B, T, gradients=True)
     cut = seqrs.wgpu.LayerOnDevice(layer, Small(executor.device), B, T, gradients=True)
@@ -167,7 +169,7 @@ def test_buffers_as_large_as_the_device_has_are_cut_with_the_same_bits(
 #: Each cell by itself, whatever is projected: the class, and the options that choose it.
 PLAIN = {
     cell.removesuffix("-projected"): (kind, {n: o for n, o in own.items() if n != "proj_size"})
-    for cell, (kind, own) in CELLS.items()
+    for cell, (kind, own) in (CELLS | NORMALISED).items()
 }
 
 

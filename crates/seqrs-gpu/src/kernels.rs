@@ -829,7 +829,9 @@ fn all() -> Vec<Kernel> {
         }
         all.push(Kernel::AllStepsBack(kind, tile(1)));
     }
+    // A normalised cell is not fused, whichever functions are in it.
     for kind in CellKind::ALL.into_iter().filter(|kind| kind.may_be_normalised()) {
+        let kind = kind.unfused();
         let projected = (kind.states() > 1).then_some(Projected::Yes);
         for projected in projected.into_iter().chain([Projected::No]) {
             for recorded in [Recorded::Yes, Recorded::No] {
