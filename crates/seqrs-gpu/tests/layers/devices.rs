@@ -79,3 +79,15 @@ fn every_width_of_subgroups() {
         }
     }
 }
+
+/// Of lavapipe: workgroups that run at the same time, so that one which meddles with another's rows
+/// is seen.
+#[test]
+fn workgroups_at_the_same_time() {
+    if gpu().is_none_or(|gpu| !gpu.description().is_software) {
+        return;
+    }
+    for test in ["values::masks_with_holes", "values::lengths"] {
+        in_a_process(test, |command| command.env("LP_NUM_THREADS", "4"));
+    }
+}
