@@ -17,7 +17,8 @@ what the layer reads. (`model.to("gpu")` of `seqrs.gpu` opens a device of its ow
 True
 
 It needs the package: `pip install 'seqrs[wgpu]'`. Any adapter of WebGPU will do, with the limits
-that a device has by default; there is no dropout. Two runs give the same bits.
+that a device has by default; nothing is drawn: there is no dropout, and zoneout mixes states as at
+inference. Two runs give the same bits.
 """
 
 from __future__ import annotations

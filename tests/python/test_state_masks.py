@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import seqrs
 import tolerances
+from adapter import GPU, PLACES, gpu
 from cases import (
     DTYPES,
     LIVE,
@@ -126,25 +127,28 @@ class TestTheReference:
                 )
 
 
+@pytest.mark.parametrize(("dtype", "device"), PLACES)
+@pytest.mark.parametrize("live", LIVE)
+@pytest.mark.parametrize("kind", KINDS)
+def test_inference_is_that_of_the_reference(kind: str, live: str, dtype: str, device: str) -> None:
+    options: dict[str, Any] = {"num_layers": 2, "bidirectional": True}
+    layer = layer_of(kind, dtype, recurrent_dropout=0.4, zoneout=0.3, **options)
+    given, which = Given(layer), live_for(layer, live)
+    got, expected = {}, {}
+    for found, one in ((got, layer.to(device)), (expected, twin_of(layer))):
+        y, final, tape = one.forward(given.x, given.state, **which, training=False)
+        found |= {"y": y} | dict(zip("hc", parts(final), strict=False))
+        gradients = one.backward(tape, given.dy, given.dstate)
+        found |= {"d_x": gradients.x} | gradients.params
+        found |= {f"d_{k}": a for k, a in zip("hc", parts(gradients.state), strict=False)}
+    for name, array in expected.items():
+        assert_close(got[name], array, TO_REFERENCE[dtype], name)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("kind", KINDS)
 class TestInference:
     """h is the mean of the old and the new one, and recurrent dropout does nothing."""
-
-    @pytest.mark.parametrize("live", LIVE)
-    def test_is_that_of_the_reference(self, kind: str, dtype: str, live: str) -> None:
-        options: dict[str, Any] = {"num_layers": 2, "bidirectional": True}
-        layer = layer_of(kind, dtype, recurrent_dropout=0.4, zoneout=0.3, **options)
-        given, which = Given(layer), live_for(layer, live)
-        got, expected = {}, {}
-        for found, one in ((got, layer), (expected, twin_of(layer))):
-            y, final, tape = one.forward(given.x, given.state, **which, training=False)
-            found |= {"y": y} | dict(zip("hc", parts(final), strict=False))
-            gradients = one.backward(tape, given.dy, given.dstate)
-            found |= {"d_x": gradients.x} | gradients.params
-            found |= {f"d_{k}": a for k, a in zip("hc", parts(gradients.state), strict=False)}
-        for name, array in expected.items():
-            assert_close(got[name], array, TO_REFERENCE[dtype], name)
 
     def test_step_is_sequence(self, kind: str, dtype: str) -> None:
         layer = layer_of(kind, dtype, zoneout=0.3)
@@ -245,6 +249,23 @@ class TestDraws:
         first, other = self.run(1), self.run(1, seed=4)
         assert_same(self.run(1), first)
         assert not np.array_equal(first["y"], other["y"])
+
+    @gpu
+    @pytest.mark.parametrize("live", LIVE)
+    @pytest.mark.parametrize("layer_norm", [False, True], ids=["plain", "normalised"])
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_a_gpu_is_given_the_same(self, kind: str, layer_norm: bool, live: str) -> None:
+        if layer_norm and kind not in ("lstm", "gru-reset-after"):
+            return
+        options: dict[str, Any] = {"recurrent_dropout": 0.4, "zoneout": 0.3, "seed": 3}
+        options |= {"num_layers": 2, "bidirectional": True}
+        options |= {"layer_norm": True} if layer_norm else {}
+        want, got = (
+            everything(layer.to(device), Given(layer), **live_for(layer, live))
+            for layer, device in ((layer_of(kind, "float32", **options), d) for d in ("cpu", GPU))
+        )
+        for name, array in want.items():
+            assert_close(got[name], array, tolerances.PACKAGE_TO_REFERENCE_F32, name)
 
     def test_lengths_and_masks_are_the_same(self) -> None:
         lengths = np.random.default_rng(0).integers(0, 13, 40)

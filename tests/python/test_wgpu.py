@@ -132,6 +132,27 @@ class TestLayers:
         assert_close(there.read("h"), parts(state)[0], tolerances.PACKAGE_TO_REFERENCE_F32)
 
 
+@pytest.mark.parametrize("live", LIVE)
+@pytest.mark.parametrize("cell", ["rnn-tanh", "lstm-projected", "normalised-lstm"])
+def test_zoneout_mixes_and_nothing_is_drawn(
+    executor: seqrs.wgpu.Executor, cell: str, live: str
+) -> None:
+    layer = make(cell, zoneout=0.25, recurrent_dropout=0.5, num_layers=2)
+    given, options = Given(layer), live_for(layer, live)
+    there = seqrs.wgpu.LayerOnDevice(layer, executor, B, T, **options, gradients=True)
+    y, state, tape = layer.forward(given.x, given.state, **options, training=False)
+    gradients = layer.backward(tape, given.dy, given.dstate)
+    got = on_device(there, given)
+    letters = "hc"[: len(parts(state))]
+    want = {"y": y, **dict(zip(letters, parts(state), strict=True)), "d_x": gradients.x}
+    want |= {f"d_{k}0": a for k, a in zip(letters, parts(gradients.state), strict=True)}
+    want |= {f"d_{name}": array for name, array in gradients.params.items()}
+    assert got.keys() == want.keys()
+    for name, array in want.items():
+        assert_close(got[name], array, tolerances.PACKAGE_TO_REFERENCE_F32, name)
+    assert_same(on_device(there, given), got)
+
+
 def test_nothing_is_live(executor: seqrs.wgpu.Executor) -> None:
     layer = make("lstm")
     given = Given(layer)
@@ -173,12 +194,12 @@ PLAIN = {
 }
 
 
-def layer_of(cell: str, hidden: int = H, **projection: int) -> Callable[[], Any]:
+def layer_of(cell: str, hidden: int = H, **more: Any) -> Callable[[], Any]:
     """What a layer does in inference, forward and backward."""
 
     def work() -> None:
         kind, own = PLAIN[cell]
-        options = {"num_layers": 2, "bidirectional": True, "dropout": 0.3, **own, **projection}
+        options = {"num_layers": 2, "bidirectional": True, "dropout": 0.3, **own, **more}
         layer = getattr(seqrs, kind)(I, hidden, **options)
         randomise(layer)
         layer.to(GPU)
@@ -190,6 +211,7 @@ def layer_of(cell: str, hidden: int = H, **projection: int) -> Callable[[], Any]
 
 
 ADAM = seqrs.Adam(0.01)
+MASKS = {"recurrent_dropout": 0.3, "zoneout": 0.3}
 
 
 def training_of(
@@ -225,6 +247,17 @@ WORK: dict[str, Callable[[], Any]] = {
     **{f"{cell}-by-steps": layer_of(cell, 130) for cell in PLAIN},
     **{
         f"{cell}-projected": layer_of(cell, proj_size=P)
+        for cell, (kind, _) in PLAIN.items()
+        if kind == "LSTM"
+    },
+    **{
+        f"{cell}-masked": layer_of(
+            cell, **MASKS, **({"zoneout_cell": 0.2} if "lstm" in cell else {})
+        )
+        for cell in PLAIN
+    },
+    **{
+        f"{cell}-projected-masked": layer_of(cell, proj_size=P, **MASKS)
         for cell, (kind, _) in PLAIN.items()
         if kind == "LSTM"
     },

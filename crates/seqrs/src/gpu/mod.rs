@@ -17,7 +17,6 @@
 
 mod model;
 mod plan;
-mod supported;
 mod trainer;
 
 pub use model::{GpuModel, GpuTape};

@@ -13,7 +13,6 @@ use seqrs_cpu::Cpu;
 use seqrs_gpu::device::{Gpu, GpuError};
 use seqrs_gpu::{Function, Linear, Normal, Numbers, Recorder, Weights};
 
-use super::supported;
 use crate::layer::Layer;
 use crate::layers::activation::Activation;
 use crate::layers::dropout::{self, Places};
@@ -68,10 +67,8 @@ impl GpuModel {
     /// Takes the model to a device.
     ///
     /// # Errors
-    /// [`Error::Option`] names an option of a layer that is not there on a GPU;
     /// [`Error::NoDevice`], [`Error::OutOfMemory`].
     pub fn new(gpu: Arc<Gpu>, model: Sequential<f32>) -> Result<Self, Error> {
-        model.recurrent().try_for_each(|(_, layer)| supported::check(layer.stack()))?;
         let recorder = gpu.recorder();
         let parameters = uploaded(&recorder, &model);
         let weights = weights_of_all(&model, &parameters);

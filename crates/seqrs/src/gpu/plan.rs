@@ -5,7 +5,6 @@
 
 use std::sync::Arc;
 
-use super::supported;
 use seqrs_core::Error;
 use seqrs_core::backend::State;
 use seqrs_core::rows::{Place, Rows, RowsMut};
@@ -53,8 +52,7 @@ impl Plan {
     /// `largest_buffer` bytes. Nothing is dropped between layers.
     ///
     /// # Errors
-    /// [`Error::Option`] names an option that is not there on a GPU, [`Error::Shape`] if the batch
-    /// does not fit in such buffers.
+    /// [`Error::Shape`] if the batch does not fit in such buffers.
     pub fn new(
         stack: &Spec,
         steps: &Steps,
@@ -62,7 +60,6 @@ impl Plan {
         gradients: bool,
         largest_buffer: u64,
     ) -> Result<Self, Error> {
-        supported::check(stack)?;
         let rec = Recorder::with_largest_buffer(largest_buffer);
         let mut buffers = Vec::new();
         let mut named = |name: &'static str, rows: [usize; 2], width: usize| {
