@@ -107,6 +107,17 @@ pub struct State<Buffer> {
     pub c: Option<Buffer>,
 }
 
+impl<Buffer> State<Buffer> {
+    /// The same states, to be changed in place.
+    #[inline]
+    pub fn lent<S: ?Sized>(&mut self) -> State<&mut S>
+    where
+        Buffer: DerefMut<Target = S>,
+    {
+        State { h: &mut self.h, c: self.c.as_deref_mut() }
+    }
+}
+
 /// What training draws for the states of one direction of a layer, and nothing at inference.
 #[derive(Debug)]
 pub struct StateMasks<Scratch> {
@@ -133,7 +144,7 @@ pub struct Forward<'a, B: Backend + ?Sized> {
     /// What was drawn for the states, a direction each; empty where nothing was.
     pub masks: &'a [StateMasks<B::Scratch>],
     /// States of the whole stack.
-    pub state: &'a mut State<B::Buffer>,
+    pub state: State<&'a mut B::Slice>,
     /// This layer's first slot in them.
     pub slot: usize,
     /// Outputs, D times the state size each.

@@ -187,7 +187,7 @@ fn forward_direction<C: Cell, T: Real>(
     let w = &run.weights[d];
     let (w_ih, w_hh) = (w.part(&w.shape.weight_ih), w.part(&w.shape.weight_hh));
     let slot = (run.slot + d) * batch;
-    let State { h, c } = &mut *run.state;
+    let State { h, c } = &mut run.state;
     let h = &mut h[slot * state..(slot + batch) * state];
     let c = c.as_mut().map(|c| &mut c[slot * hidden..(slot + batch) * hidden]);
     let mut no_cells = Vec::new();

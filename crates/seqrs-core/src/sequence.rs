@@ -39,15 +39,15 @@ pub fn infer<B: Backend>(
     weights: &StackWeights<B>,
     x: Rows<'_, B::Slice>,
     steps: &Steps,
-    state: &mut State<B::Buffer>,
+    mut state: State<&mut B::Slice>,
     y: RowsMut<'_, B::Slice>,
 ) -> Result<(), Error> {
     let last = spec.num_layers() - 1;
-    let mut below: Option<B::Buffer> = None;
+    let mut below: Option<B::Scratch> = None;
     for (layer, weights) in weights.iter().enumerate() {
         let mut above = match layer {
             l if l == last => None,
-            _ => Some(backend.zeros(steps.items() * spec.output_size())?),
+            _ => Some(backend.blank(steps.items() * spec.output_size())?),
         };
         let run = Forward {
             shape: &spec.shape(layer),
@@ -58,7 +58,7 @@ pub fn infer<B: Backend>(
                 Some(y) => Rows { data: &**y, place: Place::packed(spec.output_size()) },
             },
             masks: &[],
-            state: &mut *state,
+            state: state.lent(),
             slot: layer * spec.directions().len(),
             y: match &mut above {
                 None => RowsMut { data: &mut *y.data, place: y.place },
@@ -120,7 +120,7 @@ pub fn record<B: Backend>(
             weights,
             masks: &masks,
             x: Rows { data: &**tape.input(layer), place: Place::packed(shape.input) },
-            state: &mut *state,
+            state: state.lent(),
             slot: layer * shape.directions,
             y: RowsMut { data: &mut *y, place: Place::packed(spec.output_size()) },
             tape: &mut directions,

@@ -7,6 +7,7 @@
 //! Walking the steps in reverse order reverses each row inside its own length, because a
 //! row's first live step in that order is its last one.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use crate::Error;
@@ -46,10 +47,21 @@ pub struct Steps {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Live {
     /// Every row at every step; holds 0..batch.
-    All { rows: Vec<u32> },
+    All { rows: Cow<'static, [u32]> },
     /// Items of step t are `offsets[t]..offsets[t + 1]`, and belong to `rows[item]`.
     Some { offsets: Vec<usize>, rows: Vec<u32> },
 }
+
+/// The rows of small batches, which take no memory of their own.
+static FEW_ROWS: [u32; 256] = {
+    let mut rows = [0; 256];
+    let mut b = 0;
+    while b < rows.len() {
+        rows[b] = b as u32;
+        b += 1;
+    }
+    rows
+};
 
 impl Steps {
     /// Every row live at every step.
@@ -58,8 +70,15 @@ impl Steps {
     /// [`Error::Shape`] if there are more rows than a 32-bit index can name,
     /// [`Error::OutOfMemory`].
     pub fn dense(time: usize, batch: usize) -> Result<Self, Error> {
-        let mut rows = room("rows of a batch", batch)?;
-        rows.extend(0..row_count(batch)?);
+        let count = row_count(batch)?;
+        let rows = match FEW_ROWS.get(..batch) {
+            Some(rows) => Cow::Borrowed(rows),
+            None => {
+                let mut rows = room("rows of a batch", batch)?;
+                rows.extend(0..count);
+                Cow::Owned(rows)
+            }
+        };
         Ok(Self { time, batch, live: Live::All { rows } })
     }
 

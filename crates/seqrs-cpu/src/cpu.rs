@@ -22,6 +22,9 @@ use crate::weights::{Weights, columns, rows};
 /// Rows whose pointers are gathered at once; a multiple of the rows that a product keeps in L2.
 const ROWS: usize = 960;
 
+/// Likewise where there are no more.
+const FEW_ROWS: usize = 8;
+
 /// Items whose pointers are gathered at once; a multiple of a chunk of a sum.
 const ITEMS: usize = 2048;
 
@@ -57,6 +60,20 @@ impl<T: Element> Cpu<T> {
     pub fn new() -> Result<Self, Error> {
         let level = Level::from_env().map_err(|e| Error::option(e.what, e.expected, e.got))?;
         Ok(Self::with(level, team::num_threads()?))
+    }
+
+    /// As [`new`](Self::new), for `multiply_adds` altogether: where one thread does them by itself,
+    /// nobody asks the system how many there are. (That is 0.2 us of a step of 2 us.)
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn for_work(multiply_adds: usize) -> Result<Self, Error> {
+        // What is wrong with the environment has to be said at first use, whatever that is.
+        if multiply_adds >= WORTH_A_THREAD || !team::knows_num_threads() {
+            return Self::new();
+        }
+        let level = Level::from_env().map_err(|e| Error::option(e.what, e.expected, e.got))?;
+        Ok(Self::with(level, 1))
     }
 
     /// With a given instruction set, and the work cut for a given number of threads; as many
@@ -119,7 +136,11 @@ impl<T: Element> Cpu<T> {
         let (n, k) = (weights.columns(), weights.depth());
         let count = y.len() / n.max(1);
         assert_eq!((count * n, count * k), (y.len(), x.len()), "x and y of as many rows");
-        let tasks = team::split(count, self.threads_for(count * n * k), 1)
+        let threads = self.threads_for(count * n * k).min(count);
+        if threads <= 1 {
+            return self.product_here(x, weights, y);
+        }
+        let tasks = team::split(count, threads, 1)
             .into_iter()
             .scan(y, |rest, range| {
                 let (y, after) = std::mem::take(rest).split_at_mut(range.len() * n);
@@ -127,25 +148,37 @@ impl<T: Element> Cpu<T> {
                 Some((range, y))
             })
             .map(|(range, y)| {
-                move || {
-                    let (mut from, mut to) = ([null(); ROWS], [null_mut(); ROWS]);
-                    let x = x[range.start * k..range.end * k].chunks(ROWS * k.max(1));
-                    for (x, y) in x.zip(y.chunks_mut(ROWS * n)) {
-                        let count = y.len() / n;
-                        for r in 0..count {
-                            from[r] = x[r * k..][..k].as_ptr();
-                            to[r] = y[r * n..][..n].as_mut_ptr();
-                        }
-                        let (x, y) = (&from[..count], &to[..count]);
-                        let (weights, start) = (&weights.0, Start::Bias);
-                        let product = Product { x, weights, panels: weights.all(), start, y };
-                        // SAFETY: rows of the two slices.
-                        unsafe { T::product(self.level, product) };
-                    }
-                }
+                move || self.product_here(&x[range.start * k..range.end * k], weights, y)
             })
             .collect();
         team::run(tasks);
+    }
+
+    /// The same, on this thread.
+    fn product_here(&self, x: &[T], weights: &Packed<T>, y: &mut [T]) {
+        match y.len() / weights.columns().max(1) {
+            // Filling lists of pointers for many rows takes longer than the product of a few.
+            0..=FEW_ROWS => self.product_of_rows::<FEW_ROWS>(x, weights, y),
+            _ => self.product_of_rows::<ROWS>(x, weights, y),
+        }
+    }
+
+    /// The same, N rows at a time.
+    fn product_of_rows<const N: usize>(&self, x: &[T], weights: &Packed<T>, y: &mut [T]) {
+        let (n, k) = (weights.columns(), weights.depth());
+        let (mut from, mut to) = ([null(); N], [null_mut(); N]);
+        for (x, y) in x.chunks(N * k.max(1)).zip(y.chunks_mut(N * n.max(1))) {
+            let count = y.len() / n;
+            for r in 0..count {
+                from[r] = x[r * k..][..k].as_ptr();
+                to[r] = y[r * n..][..n].as_mut_ptr();
+            }
+            let (x, y) = (&from[..count], &to[..count]);
+            let (weights, start) = (&weights.0, Start::Bias);
+            let product = Product { x, weights, panels: weights.all(), start, y };
+            // SAFETY: rows of the two slices.
+            unsafe { T::product(self.level, product) };
+        }
     }
 
     /// d_w (n, k) += d_y (rows, n)^T x (rows, k), and d_b (n) += the sum of d_y's rows.

@@ -251,7 +251,7 @@ pub(crate) fn shares<T: Element>(
 pub(crate) fn forward<T: Element>(
     cell: &dyn Kernels<T>,
     cpu: &Cpu<T>,
-    run: Forward<'_, Cpu<T>>,
+    mut run: Forward<'_, Cpu<T>>,
 ) -> Result<(), Error>
 where
     Cpu<T>: Backend<
@@ -318,7 +318,7 @@ where
         false => run.weights[0].first.count(),
     };
     let (parts, crew) = shares::<T>(threads, most, run.shape, run.steps);
-    let ranges = split_rows(run.steps, parts);
+    let ranges = split_rows(run.steps, parts.min(run.steps.batch()));
     let pairs = jobs.iter().flat_map(|job| ranges.iter().map(move |range| (job, range)));
     let mut rooms: Few<Room<T>> = pairs
         .clone()
@@ -327,6 +327,7 @@ where
     let crews: Few<Crew> = rooms.iter().map(|_| Crew::new(crew - 1)).collect();
     let views: Few<Bench<T>> = rooms.iter_mut().map(Room::view).collect();
     let mut results: Few<Result<(), Error>> = smallvec![Ok(()); views.len() * crew];
+    let threads = threads.min(results.len());
     let workers = pairs.zip(&views).zip(&crews).flat_map(|(((job, range), bench), crew)| {
         (0..crew.len()).map(move |k| (job, range, bench, crew, k))
     });
@@ -666,8 +667,8 @@ unsafe fn rows_forward<T: Element>(
             // Columns of h that this member has computed.
             let mut mine = 0..state;
             if let Some(projection) = &weights.projection {
-                let x: Vec<*const T> = live.iter().map(|row| row.h_new.cast_const()).collect();
-                let h: Vec<*mut T> = rows_here
+                let x: Rows<*const T> = live.iter().map(|row| row.h_new.cast_const()).collect();
+                let h: Rows<*mut T> = rows_here
                     .iter()
                     .map(|&b| b as usize - range.start)
                     .map(|row| places.at((turn[row] * rows + row) * state))
@@ -742,7 +743,7 @@ unsafe fn show<T: Element>(
 ) {
     let Some(norm) = job.norms.as_ref().and_then(|norms| norms.c.as_ref()) else { return };
     let hidden = job.shape.hidden;
-    let mut rows = Vec::with_capacity(live.len());
+    let mut rows = Rows::with_capacity(live.len());
     for (k, row) in live.iter().enumerate() {
         let to = shown.at(k * hidden);
         // SAFETY: by the caller.

@@ -62,6 +62,11 @@ pub fn num_threads() -> Result<usize, Error> {
     }
 }
 
+/// Whether [`num_threads`] has had an answer, in this process or before it was forked.
+pub(crate) fn knows_num_threads() -> bool {
+    ASKED.load(Ordering::Relaxed) != 0 || DEFAULT.load(Ordering::Relaxed) != 0
+}
+
 fn default_num_threads() -> Result<usize, Error> {
     let process = u64::from(process::id()) << 32;
     let known = DEFAULT.load(Ordering::Relaxed);

@@ -130,7 +130,7 @@ where
         &weights,
         x,
         &steps,
-        &mut after,
+        after.lent(),
         RowsMut { data: &mut y, place: Place::batch_first(case.time, width) },
     )
     .unwrap();

@@ -235,7 +235,7 @@ pub(crate) fn forward(rec: &Recorder, run: Forward<'_, Recorder>) -> Result<(), 
                 }
             }
         }
-        rec.copy_rows(batch, state, (&h, 0, h_row), (&run.state.h, slot * state, state));
+        rec.copy_rows(batch, state, (&h, 0, h_row), (&*run.state.h, slot * state, state));
         if let Some(record) = record {
             let row = states * hidden;
             rec.copy_rows(batch, state, (&h, 0, h_row), (&record.last, 0, row));

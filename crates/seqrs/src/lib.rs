@@ -119,6 +119,8 @@ mod room;
 mod scratch;
 mod spectrum;
 mod spread;
+mod state_room;
+pub mod stepping;
 
 pub use arrays::{
     Batch, Diagnosis, Gradients, Recorded, States, Targets, TrainerBuilder, diagnose,

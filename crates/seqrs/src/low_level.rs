@@ -33,6 +33,8 @@
 pub use crate::arrays::diagnosis::diagnose_on;
 pub use crate::model_tape::{ModelGradients, OutputRef};
 pub use crate::sequential::{Input, ModelState, Output, Rank};
+pub use crate::state_room::LentStates;
+pub use crate::stepping::StepInput;
 pub use crate::targets::{Packed, Target};
 
 pub use seqrs_core::Steps;

@@ -19,6 +19,7 @@ use crate::model_tape::{ModelGradients, ModelTape, Record};
 use crate::number::Number;
 use crate::random::mix;
 use crate::room::{copied_states, owned};
+use crate::state_room::check_count;
 
 /// What a model reads: a row of numbers, or an id, for each item (live step of a row).
 #[derive(Clone, Copy, Debug)]
@@ -322,11 +323,7 @@ impl<T: Number> Sequential<T> {
     /// [`Error::State`] for those of another model, [`Error::Shape`] for those of another
     /// batch.
     pub fn check_state(&self, state: &ModelState<T>, batch: usize) -> Result<(), Error> {
-        let count = self.recurrent().count();
-        if state.len() != count {
-            let expected = format!("{count} (one for each recurrent layer)");
-            return Err(Error::state("states", expected, state.len()));
-        }
+        check_count(&self.layers, state)?;
         for ((k, layer), state) in self.recurrent().zip(state) {
             layer.check_state(|| format!("state of {}", self.title(k)), state, batch)?;
         }
@@ -363,7 +360,7 @@ impl<T: Number> Sequential<T> {
                     };
                     let len = steps.items() * layer.stack().output_size();
                     let mut y = memory::zeros("output of a recurrent layer", len)?;
-                    layer.infer(cpu, given, steps, &mut new[link.state], &mut y)?;
+                    layer.infer(cpu, given, steps, new[link.state].lent(), &mut y)?;
                     y
                 }
                 (Layer::Embedding(layer), _, Input::Ids(ids)) => {

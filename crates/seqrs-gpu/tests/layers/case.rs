@@ -307,7 +307,7 @@ where
     let mut y = backend.zeros(batch * time * width)?;
     let place = Place::batch_first(time, width);
     let to = RowsMut { data: &mut *y, place };
-    sequence::infer(backend, &spec, &weights, x, steps, &mut after, to)?;
+    sequence::infer(backend, &spec, &weights, x, steps, after.lent(), to)?;
     let mut recorded = state(100);
     let tape = sequence::record(
         backend,

@@ -8,6 +8,7 @@ use super::{check_shape, copied, shaped};
 use crate::layer::Layer;
 use crate::number::Number;
 use crate::sequential::{ModelState, Sequential};
+use crate::state_room::{check_count, recurrent};
 
 /// The state of each recurrent layer of a model, in order: h (L D, B, H) and, for an LSTM,
 /// c (L D, B, H). Slots go layer by layer, the forward direction first. With a projection
@@ -48,31 +49,46 @@ impl<T: Number> Layer<T> {
     }
 }
 
-/// The same states, flat. How many there are, and which have a c, is left for
-/// [`Sequential::check_state`]. `name` is what a message calls them.
+/// Compares states with those of `batch` rows of the layers. `name` is what a message calls them.
+pub(super) fn check<T: Number>(
+    name: &str,
+    layers: &[Layer<T>],
+    states: &States<T>,
+    batch: usize,
+) -> Result<(), Error> {
+    check_count(layers, states)?;
+    for ((k, layer), state) in recurrent(layers).zip(states) {
+        let stack = layer.stack();
+        let title = || format!("{name} of layer {k} ({})", layers[k].name());
+        let check = |letter, got: &[usize], size| {
+            let expected = [stack.slots(), batch, size];
+            match got == expected {
+                true => Ok(()),
+                false => check_shape(&format!("{}: {letter}", title()), got, &expected),
+            }
+        };
+        layer.check_parts(title, state)?;
+        check("h", state.h.shape(), stack.state_size())?;
+        if let Some(c) = &state.c {
+            check("c", c.shape(), stack.options().hidden_size)?;
+        }
+    }
+    Ok(())
+}
+
+/// The same states, flat. `name` is what a message calls them.
 pub(super) fn to_flat<T: Number>(
     name: &str,
     model: &Sequential<T>,
     states: &States<T>,
     batch: usize,
 ) -> Result<ModelState<T>, Error> {
-    let mut layers = model.recurrent();
+    check(name, model.layers(), states, batch)?;
     let flat = |state: &State<Array3<T>>| {
-        if let Some((k, layer)) = layers.next() {
-            let stack = layer.stack();
-            let title = |letter| format!("{name} of {}: {letter}", model.title(k));
-            let shape = |size| [stack.slots(), batch, size];
-            check_shape(&title("h"), state.h.shape(), &shape(stack.state_size()))?;
-            if let Some(c) = &state.c {
-                check_shape(&title("c"), c.shape(), &shape(stack.options().hidden_size))?;
-            }
-        }
         let c = state.c.as_ref().map(|c| copied(name, &c.view())).transpose()?;
         Ok(State { h: copied(name, &state.h.view())?, c })
     };
-    let flat = states.iter().map(flat).collect::<Result<_, Error>>()?;
-    model.check_state(&flat, batch)?;
-    Ok(flat)
+    states.iter().map(flat).collect()
 }
 
 /// States of the model, as arrays.

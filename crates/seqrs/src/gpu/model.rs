@@ -316,7 +316,7 @@ impl GpuModel {
         if !recorded {
             let mut y = self.recorder.blank_of(steps.items() * stack.output_size());
             let to = RowsMut { data: &mut *y, place: Place::packed(stack.output_size()) };
-            sequence::infer(&self.recorder, stack, weights, x, steps, state, to)?;
+            sequence::infer(&self.recorder, stack, weights, x, steps, state.lent(), to)?;
             return Ok(Record::Rows { y });
         }
         // The same masks as on the CPU, which draws them.

@@ -89,7 +89,7 @@ impl Plan {
         let from = Rows { data: &*x, place: place(input) };
         if !gradients {
             let to = RowsMut { data: &mut *y, place: place(output) };
-            sequence::infer(&rec, stack, &weights, from, steps, &mut state, to)?;
+            sequence::infer(&rec, stack, &weights, from, steps, state.lent(), to)?;
             return Ok(Self { buffers, forward: rec.program(), backward: None });
         }
         let tape = sequence::record(

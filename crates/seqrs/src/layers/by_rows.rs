@@ -36,25 +36,30 @@ pub(crate) fn by_rows<T: Number, O: Send, const N: usize>(
     // Only the calling thread knows whether to stop, and tells the others.
     let stopped = &AtomicBool::new(false);
     let mut rest = outputs;
-    let mut tasks = Vec::new();
-    for run in team::split(rows, cpu.threads(), GRAIN.div_ceil(numbers.max(1))) {
-        let mut rest = take_rows(&mut rest, run.len());
-        let work = &work;
-        tasks.push(move || {
-            for start in run.clone().step_by(look) {
-                if interrupt::check().is_err() {
-                    stopped.store(true, Ordering::Relaxed);
-                }
-                if stopped.load(Ordering::Relaxed) {
-                    return;
-                }
-                let part = start..run.end.min(start + look);
-                let outputs = take_rows(&mut rest, part.len());
-                work(part, outputs.map(|(output, _)| output));
+    let task = |run: Range<usize>, mut rest: Outputs<'_, O, N>| {
+        for start in run.clone().step_by(look) {
+            if interrupt::check().is_err() {
+                stopped.store(true, Ordering::Relaxed);
             }
+            if stopped.load(Ordering::Relaxed) {
+                return;
+            }
+            let part = start..run.end.min(start + look);
+            let outputs = take_rows(&mut rest, part.len());
+            work(part, outputs.map(|(output, _)| output));
+        }
+    };
+    let (task, grain) = (&task, GRAIN.div_ceil(numbers.max(1)));
+    if cpu.threads() == 1 || rows <= grain {
+        task(0..rows, rest);
+    } else {
+        let runs = team::split(rows, cpu.threads(), grain).into_iter();
+        let parts = runs.map(|run| {
+            let part = take_rows(&mut rest, run.len());
+            move || task(run, part)
         });
+        team::run(parts.collect());
     }
-    team::run(tasks);
     match stopped.load(Ordering::Relaxed) {
         true => Err(Error::Interrupted),
         false => Ok(()),

@@ -138,6 +138,15 @@ impl<T: Number> EmbeddingLayer<T> {
         Ok(y)
     }
 
+    /// As [`forward`](Self::forward), of ids that were checked, to where the rows belong.
+    pub(crate) fn look_up(&self, ids: &[i64], y: &mut [T]) {
+        let width = self.options.embedding_dim;
+        let table = self.parameters.numbers();
+        for (&id, y) in ids.iter().zip(y.chunks_exact_mut(width)) {
+            y.copy_from_slice(&table[id as usize * width..][..width]);
+        }
+    }
+
     /// Adds the gradient of each item to the row of its id, in the order of the items.
     pub(crate) fn backward(
         &self,

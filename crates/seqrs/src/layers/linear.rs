@@ -128,16 +128,22 @@ impl<T: Number> LinearLayer<T> {
 
     /// y (rows, O) of x (rows, I).
     pub(crate) fn forward(&self, cpu: &Cpu<T>, x: &[T]) -> Result<Vec<T>, Error> {
+        let rows = x.len() / self.options.in_features;
+        let mut y = memory::zeros("output of a linear layer", rows * self.options.out_features)?;
+        self.forward_into(cpu, x, &mut y)?;
+        Ok(y)
+    }
+
+    /// As [`forward`](Self::forward), to where y belongs.
+    pub(crate) fn forward_into(&self, cpu: &Cpu<T>, x: &[T], y: &mut [T]) -> Result<(), Error> {
         let Linear { in_features, out_features, .. } = self.options;
-        let rows = x.len() / in_features;
-        let mut y = memory::zeros("output of a linear layer", rows * out_features)?;
         let packs = self.packs(cpu)?;
         let look = self.rows_per_look();
         for (x, y) in x.chunks(look * in_features).zip(y.chunks_mut(look * out_features)) {
             interrupt::check()?;
             cpu.product(x, &packs.forward, y);
         }
-        Ok(y)
+        Ok(())
     }
 
     /// Adds to the gradients of the parameters; gives that of x if asked.

@@ -1,5 +1,7 @@
 //! The recurrent layers: RNN, LSTM and GRU.
 
+use std::ops::Deref;
+
 use seqrs_core::backend::State;
 use seqrs_core::cell::{Bound, CellKind, Chosen, Equations, Function};
 use seqrs_core::memory::Lent;
@@ -17,6 +19,7 @@ use crate::layer::{Layer, LayerSpec, NamedParameter};
 use crate::number::Number;
 use crate::parameters::{Form, Parameters};
 use crate::room::{copied, copied_state};
+use crate::state_room::StateRoom;
 
 // A layer's file says nothing of what is as it is by default, so that the file of a plain layer is
 // the one that it was before there was anything else.
@@ -588,7 +591,7 @@ impl<T: Number> Recurrent<T> {
         check_rows("x", x.data.len(), x.place, steps, self.stack.options().input_size)?;
         check_rows("y", y.data.len(), y.place, steps, self.stack.output_size())?;
         self.check_state(|| "state".to_string(), state, steps.batch())?;
-        sequence::infer(cpu, &self.stack, &*self.weights(cpu)?, x, steps, state, y)
+        sequence::infer(cpu, &self.stack, &*self.weights(cpu)?, x, steps, state.lent(), y)
     }
 
     /// One step: `x` (B, I), `y` (B, state size).
@@ -605,9 +608,27 @@ impl<T: Number> Recurrent<T> {
         y: &mut [T],
     ) -> Result<(), Error> {
         self.check_stepwise(|| "step".to_string())?;
-        let x = Rows { data: x, place: Place::packed(self.stack.options().input_size) };
-        let y = RowsMut { data: y, place: Place::packed(self.stack.output_size()) };
-        self.infer_into(cpu, x, &Steps::dense(1, batch)?, state, y)
+        let steps = Steps::dense(1, batch)?;
+        check_rows("x", x.len(), Place::packed(self.input_size()), &steps, self.input_size())?;
+        let width = self.stack.output_size();
+        check_rows("y", y.len(), Place::packed(width), &steps, width)?;
+        self.check_state(|| "state".to_string(), state, batch)?;
+        let mut room = StateRoom::of([self.state_lens(batch)])?;
+        let mut lent = room.lend();
+        lent[0].h.copy_from_slice(&state.h);
+        if let (Some(to), Some(c)) = (&mut lent[0].c, &state.c) {
+            to.copy_from_slice(c);
+        }
+        self.infer_packed(cpu, x, &steps, lent[0].lent(), y)?;
+        state.h.copy_from_slice(lent[0].h);
+        if let (Some(c), Some(from)) = (&mut state.c, &lent[0].c) {
+            c.copy_from_slice(from);
+        }
+        Ok(())
+    }
+
+    fn input_size(&self) -> usize {
+        self.stack.options().input_size
     }
 
     /// `title` is what a message calls the layer.
@@ -621,10 +642,10 @@ impl<T: Number> Recurrent<T> {
     }
 
     /// `title` is what a message calls the state.
-    pub(crate) fn check_state(
+    pub(crate) fn check_state<S: Deref<Target = [T]>>(
         &self,
         title: impl Fn() -> String,
-        state: &State<Vec<T>>,
+        state: &State<S>,
         batch: usize,
     ) -> Result<(), Error> {
         let slots = self.stack.slots();
@@ -637,12 +658,37 @@ impl<T: Number> Recurrent<T> {
             )),
         };
         check("h", state.h.len(), self.stack.state_size())?;
+        self.check_parts(&title, state)?;
+        match &state.c {
+            Some(c) => check("c", c.len(), self.stack.options().hidden_size),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether there is a c is that of the layer.
+    pub(crate) fn check_parts<S>(
+        &self,
+        title: impl Fn() -> String,
+        state: &State<S>,
+    ) -> Result<(), Error> {
         match (&state.c, self.stack.cell().states()) {
-            (Some(c), 2) => check("c", c.len(), self.stack.options().hidden_size),
-            (None, 1) => Ok(()),
+            (Some(_), 2) | (None, 1) => Ok(()),
             (Some(_), _) => Err(Error::state(title(), "h alone", "h and c (those of an LSTM)")),
             (None, _) => Err(Error::state(title(), "h and c", "h alone")),
         }
+    }
+
+    /// One step, or more of one row, of what was checked: packed `x` to packed `y`.
+    pub(crate) fn infer_packed(
+        &self,
+        cpu: &Cpu<T>,
+        x: &[T],
+        steps: &Steps,
+        state: State<&mut [T]>,
+        y: &mut [T],
+    ) -> Result<(), Error> {
+        let x = Rows { data: x, place: Place::packed(self.input_size()) };
+        self.infer(cpu, x, steps, state, y)
     }
 
     /// Inference within a model, which has checked x and the state, to packed `y`.
@@ -651,7 +697,7 @@ impl<T: Number> Recurrent<T> {
         cpu: &Cpu<T>,
         x: Rows<'_, [T]>,
         steps: &Steps,
-        state: &mut State<Vec<T>>,
+        state: State<&mut [T]>,
         y: &mut [T],
     ) -> Result<(), Error> {
         let y = RowsMut { data: y, place: Place::packed(self.stack.output_size()) };
