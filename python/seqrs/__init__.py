@@ -58,6 +58,8 @@ if TYPE_CHECKING:
     from .generation import generate
     from .interop.keras import from_keras, from_keras_weights, to_keras_weights
     from .interop.pytorch import from_torch, from_torch_state_dict, to_torch
+    from .selftest import self_test
+    from .streams import Stream, StreamPool
     from .training import Trainer, TrainStep
 
 __all__ = [
@@ -98,6 +100,8 @@ __all__ = [
     "Sequential",
     "ShapeError",
     "StateError",
+    "Stream",
+    "StreamPool",
     "Tape",
     "TrainStep",
     "Trainer",
@@ -121,6 +125,7 @@ __all__ = [
     "plot",
     "reference",
     "schedules",
+    "self_test",
     "set_num_threads",
     "to_keras_weights",
     "to_torch",
@@ -136,6 +141,8 @@ _LATER = {
     "CSVLogger": "callbacks",
     "EarlyStopping": "callbacks",
     "ModelCheckpoint": "callbacks",
+    "Stream": "streams",
+    "StreamPool": "streams",
     "TrainStep": "training",
     "Trainer": "training",
     "callbacks": "",
@@ -153,6 +160,7 @@ _LATER = {
     "onnx": "",
     "reference": "",
     "schedules": "",
+    "self_test": "selftest",
     "to_torch": "interop.pytorch",
     "torch": "",
     "to_keras_weights": "interop.keras",

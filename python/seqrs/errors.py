@@ -58,7 +58,7 @@ class VerificationError(SeqrsError):
 
 
 class QueueFullError(SeqrsError):
-    """A queue holds as many requests as it may."""
+    """A queue or a pool holds as many as it may."""
 
 
 class InternalError(SeqrsError):

@@ -156,15 +156,39 @@ class Sequential:
         """
         return Gradients(*self._handle.backward(checked_tape(tape), dy, dstate))
 
-    def step(self, x_t: npt.ArrayLike, state: Any = None) -> tuple[Array, tuple[Any, ...]]:
+    def step(
+        self, x_t: npt.ArrayLike, state: Any = None, *, out: Any = None
+    ) -> tuple[Array, tuple[Any, ...]]:
         """One step of every row: x_t (B, F) or ids (B,) -> y_t (B, .) and the state after it.
 
         The same bits as the sequence of which it is a step.
 
+        Args:
+            x_t: (B, F), or ids (B,) where the first layer is an Embedding.
+            state: what an earlier step or call gave, or None for zeros.
+            out: None for new results, an array for y_t, or (y_t, state) with arrays for both, in
+                the form in which they come back: C-contiguous NumPy arrays of the model's dtype.
+                They may be those of `state`, so that the state moves on in place. They are written
+                to at the end, when nothing can fail any more.
+
+        Returns:
+            y_t and the state after the step; those of `out`, if given.
+
         Raises:
             StateError: a layer needs the whole sequence; says which.
         """
-        return self._handle.step(x_t, state)
+        return self._handle.step(x_t, state, out)
+
+    def warmup(self, batch_size: int = 1, steps: int = 1) -> None:
+        """Runs zeros through the model, so that the first call that counts does not wait.
+
+        Weights are packed then, threads begun, and buffers there for calls of that size.
+
+        Args:
+            batch_size: rows, B.
+            steps: steps, T.
+        """
+        self._handle.warm_up(integer("batch_size", batch_size), integer("steps", steps))
 
     def initial_state(self, batch_size: int) -> tuple[Any, ...]:
         """The zero state of `batch_size` rows."""

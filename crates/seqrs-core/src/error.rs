@@ -74,6 +74,16 @@ pub enum Error {
         /// What there is.
         got: String,
     },
+    /// Something holds as much as it may.
+    #[error("{what}: expected {expected}, got {got}")]
+    Full {
+        /// What holds it.
+        what: String,
+        /// How much it may.
+        expected: String,
+        /// What came.
+        got: String,
+    },
     /// A buffer of this many bytes cannot be had.
     #[error("{what}: expected room for {bytes} bytes, got none")]
     OutOfMemory {
@@ -109,5 +119,6 @@ impl Error {
         #[doc = "An [`Error::ModelFile`]."] model_file ModelFile;
         #[doc = "An [`Error::Numerical`]."] numerical Numerical;
         #[doc = "An [`Error::NoDevice`]."] no_device NoDevice;
+        #[doc = "An [`Error::Full`]."] full Full;
     }
 }

@@ -93,7 +93,7 @@ impl<T: Element> Cpu<T> {
     }
 
     /// How many threads `multiply_adds` are worth.
-    pub(crate) fn threads_for(&self, multiply_adds: usize) -> usize {
+    pub fn threads_for(&self, multiply_adds: usize) -> usize {
         self.threads.min(multiply_adds / WORTH_A_THREAD + 1)
     }
 

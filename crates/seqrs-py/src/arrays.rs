@@ -12,15 +12,18 @@ use std::marker::PhantomData;
 use bytemuck::Pod;
 use numpy::ndarray::{ArrayD, IxDyn};
 use numpy::{
-    Element, PyArrayDescrMethods, PyArrayDyn, PyArrayMethods, PyUntypedArray, PyUntypedArrayMethods,
+    BorrowError, Element, PyArrayDescrMethods, PyArrayDyn, PyArrayMethods, PyReadwriteArrayDyn,
+    PyUntypedArray, PyUntypedArrayMethods,
 };
 use pyo3::exceptions::{PyBufferError, PyMemoryError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::IntoPyDict;
+use seqrs_core::memory;
 pub(crate) use seqrs_core::memory::{copied, room};
 
+use crate::batch::check_shape;
 use crate::errors;
 
 /// Results up to this many bytes are copied into memory that NumPy allocates: that takes
@@ -220,6 +223,109 @@ fn quietly<R>(py: Python<'_>, convert: impl FnOnce() -> PyResult<R>) -> PyResult
     let converted = convert();
     state.call_method1(intern!(py, "__exit__"), (py.None(), py.None(), py.None()))?;
     converted
+}
+
+/// A new array, zeros at first, which nobody else has until it is given away: so it may be written
+/// to without the GIL.
+pub(crate) enum Fresh<'py, T: Plain> {
+    /// In NumPy's memory.
+    Small(Bound<'py, PyArrayDyn<T>>),
+    /// In ours, of this shape.
+    Large(Vec<T>, Vec<usize>),
+}
+
+impl<'py, T: Plain + Copy> Fresh<'py, T> {
+    /// Zeros.
+    pub(crate) fn zeros(py: Python<'py>, shape: &[usize]) -> PyResult<Self> {
+        let len = shape.iter().try_fold(1_usize, |len, &size| len.checked_mul(size));
+        let len = len.ok_or_else(|| PyMemoryError::new_err("an array beyond all memory"))?;
+        if len.saturating_mul(size_of::<T>()) <= COPIED_BYTES {
+            return Ok(Self::Small(PyArrayDyn::zeros(py, IxDyn(shape), false)));
+        }
+        let numbers = memory::zeros("results", len).map_err(|error| errors::raise(py, error))?;
+        Ok(Self::Large(numbers, shape.to_vec()))
+    }
+
+    /// Its numbers.
+    pub(crate) fn numbers(&mut self) -> &mut [T] {
+        match self {
+            // SAFETY: it was made contiguous, and nobody else has it.
+            Self::Small(array) => unsafe { array.as_slice_mut() }.expect("contiguous"),
+            Self::Large(numbers, _) => numbers,
+        }
+    }
+
+    /// Takes over the numbers of an array that must have the same shape.
+    pub(crate) fn copy_from(
+        &mut self,
+        name: &impl Display,
+        given: &Bound<'py, PyAny>,
+    ) -> PyResult<()> {
+        let array = real::<T>(name, given)?;
+        match self {
+            Self::Small(own) => check_shape(given.py(), name, array.shape(), own.shape())?,
+            Self::Large(_, shape) => check_shape(given.py(), name, array.shape(), shape)?,
+        }
+        self.numbers().copy_from_slice(array.numbers());
+        Ok(())
+    }
+
+    /// The array.
+    pub(crate) fn given(self, py: Python<'py>) -> Bound<'py, PyAny> {
+        match self {
+            Self::Small(array) => array.into_any(),
+            Self::Large(numbers, shape) => {
+                let array = ArrayD::from_shape_vec(shape, numbers).expect("of this size");
+                PyArrayDyn::from_owned_array(py, array).into_any()
+            }
+        }
+    }
+}
+
+/// An array of the caller's, for results: nobody else writes results to it meanwhile.
+pub(crate) struct Target<'py, T: Element>(PyReadwriteArrayDyn<'py, T>);
+
+impl<'py, T: Plain + Copy> Target<'py, T> {
+    /// `given`, if it is a C-contiguous NumPy array of this type and shape that may be written to,
+    /// and shares no memory with another target.
+    pub(crate) fn new(
+        name: impl Display,
+        given: &Bound<'py, PyAny>,
+        shape: &[usize],
+    ) -> PyResult<Self> {
+        let py = given.py();
+        let wanted = numpy::dtype::<T>(py);
+        let Ok(array) = given.cast::<PyArrayDyn<T>>() else {
+            let got = match given.cast::<PyUntypedArray>() {
+                Ok(array) => format!("one of {}", array.dtype()),
+                Err(_) => kind_of(given),
+            };
+            return Err(errors::dtype(py, name.to_string(), format!("an array of {wanted}"), got));
+        };
+        check_shape(py, &name, array.shape(), shape)?;
+        let refused = |got| {
+            let expected = "an array in C order, for this result alone, that may be written to";
+            Err(errors::shape(py, name.to_string(), expected, got))
+        };
+        if !(array.is_c_contiguous() && array.is_aligned()) {
+            return refused("one that lies otherwise");
+        }
+        match array.try_readwrite() {
+            Ok(array) => Ok(Self(array)),
+            Err(BorrowError::NotWriteable) => refused("a read-only one"),
+            Err(_) => refused("one in which other results go"),
+        }
+    }
+
+    /// Writes all numbers.
+    pub(crate) fn write(&mut self, numbers: &[T]) {
+        self.0.as_slice_mut().expect("contiguous").copy_from_slice(numbers);
+    }
+
+    /// The array.
+    pub(crate) fn given(self) -> Bound<'py, PyAny> {
+        self.0.as_any().clone()
+    }
 }
 
 /// The numbers as a new array of this shape.

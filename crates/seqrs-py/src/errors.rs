@@ -18,6 +18,7 @@ pub(crate) enum Class {
     ModelFile,
     Numerical,
     NoDevice,
+    QueueFull,
     Internal,
 }
 
@@ -30,6 +31,7 @@ impl Class {
             Self::ModelFile => "ModelFileError",
             Self::Numerical => "NumericalError",
             Self::NoDevice => "NoDeviceError",
+            Self::QueueFull => "QueueFullError",
             Self::Internal => "InternalError",
         }
     }
@@ -56,6 +58,7 @@ pub(crate) fn raise(py: Python<'_>, error: Error) -> PyErr {
         Error::ModelFile { .. } => Class::ModelFile.raise(py, message),
         Error::Numerical { .. } => Class::Numerical.raise(py, message),
         Error::NoDevice { .. } => Class::NoDevice.raise(py, message),
+        Error::Full { .. } => Class::QueueFull.raise(py, message),
         Error::OutOfMemory { .. } => PyMemoryError::new_err(message),
         // The exception of the signal itself where the border has seen it.
         Error::Interrupted => {

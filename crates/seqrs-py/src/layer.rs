@@ -171,6 +171,9 @@ pub(crate) struct PyLayer {
     late: Mutex<Option<Arc<Late>>>,
     /// Dropout draws made so far.
     draws: AtomicU64,
+    /// How often the layer was changed, and itself as a model, if a step was made since.
+    changes: AtomicU64,
+    ready: Mutex<Option<Arc<AnyNetwork>>>,
 }
 
 impl PyLayer {
@@ -182,7 +185,38 @@ impl PyLayer {
             resident: Mutex::default(),
             late: Mutex::default(),
             draws: AtomicU64::new(0),
+            changes: AtomicU64::new(0),
+            ready: Mutex::default(),
         }
+    }
+
+    /// How often the layer was changed, after a trainer's parameters have come from a GPU.
+    pub(crate) fn changes(&self, py: Python<'_>) -> PyResult<u64> {
+        let late = locked(&self.late).clone();
+        if let Some(late) = late {
+            late.bring(py)?;
+        }
+        Ok(self.changes.load(Ordering::Relaxed))
+    }
+
+    /// The layer to step on the CPU: made once for all steps until it changes.
+    fn ready(
+        &self,
+        py: Python<'_>,
+        wide: impl FnOnce() -> PyResult<bool>,
+    ) -> PyResult<Arc<AnyNetwork>> {
+        // Also brings what may change it.
+        self.changes(py)?;
+        if let Some(ready) = &*locked(&self.ready) {
+            return Ok(Arc::clone(ready));
+        }
+        let typed = self.structure().dtype().is_some();
+        let made = Arc::new(self.network(py, wide)?);
+        // One that may be of either type is of the one that it is asked for.
+        if typed {
+            *locked(&self.ready) = Some(Arc::clone(&made));
+        }
+        Ok(made)
     }
 
     /// The layer at this moment.
@@ -202,6 +236,8 @@ impl PyLayer {
     /// Puts another layer of the same structure in place.
     pub(crate) fn set(&self, layer: AnyLayer) {
         *locked(&self.late) = None;
+        self.changes.fetch_add(1, Ordering::Relaxed);
+        *locked(&self.ready) = None;
         let old = std::mem::replace(&mut *locked(&self.layer), layer);
         drop(old);
     }
@@ -463,15 +499,30 @@ impl PyLayer {
     }
 
     /// One step.
-    #[pyo3(signature = (x_t, state))]
+    #[pyo3(signature = (x_t, state, out))]
     fn step<'py>(
         &self,
         x_t: &Bound<'py, PyAny>,
         state: Given<'_, 'py>,
+        out: Given<'_, 'py>,
     ) -> PyResult<(Bound<'py, PyAny>, Py<PyAny>)> {
-        guard(x_t.py(), || {
-            let network = self.placed(x_t.py(), || arrays::is_wide("x_t", x_t))?;
-            with_network!(network, network => network.step(x_t, state))
+        let py = x_t.py();
+        guard(py, || {
+            let wide = || arrays::is_wide("x_t", x_t);
+            if let Device::Gpu(_) = self.device() {
+                let network = self.placed(py, wide)?;
+                return with_network!(&network, network => network.step(x_t, state, out));
+            }
+            let network = self.ready(py, wide)?;
+            with_network!(&*network, network => network.step(x_t, state, out))
+        })
+    }
+
+    /// Runs zeros through it, so that the first call that counts finds everything there.
+    fn warm_up(&self, py: Python<'_>, batch: usize, steps: usize) -> PyResult<()> {
+        guard(py, || {
+            let network = self.placed(py, || Ok(false))?;
+            with_network!(network, network => network.warm_up(py, batch, steps))
         })
     }
 

@@ -26,6 +26,8 @@ mod model;
 mod network;
 mod ranges;
 mod state;
+mod stepping;
+mod stream_pool;
 mod tape;
 mod testing;
 mod threads;
@@ -41,6 +43,8 @@ fn _seqrs(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<layer::PyLayer>()?;
     module.add_class::<model::PyModel>()?;
     module.add_class::<tape::Tape>()?;
+    module.add_class::<stream_pool::PyStream>()?;
+    module.add_class::<stream_pool::PyStreamPool>()?;
     module.add_class::<trainer::PyTrainer>()?;
     module.add_function(wrap_pyfunction!(device::gpu_adapters, module)?)?;
     module.add_function(wrap_pyfunction!(files::foreign_tensors, module)?)?;

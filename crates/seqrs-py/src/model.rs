@@ -30,6 +30,8 @@ pub(crate) struct PyModel {
     resident: Mutex<Option<Arc<Resident>>>,
     /// Dropout draws made so far.
     draws: AtomicU64,
+    /// To be stepped, with the number of changes of each layer when it was made.
+    ready: Mutex<Option<(Vec<u64>, Arc<AnyNetwork>)>>,
 }
 
 impl PyModel {
@@ -43,6 +45,7 @@ impl PyModel {
             dtype: T::DTYPE,
             resident: Mutex::default(),
             draws: AtomicU64::new(0),
+            ready: Mutex::default(),
         })
     }
 
@@ -89,6 +92,25 @@ impl PyModel {
         })
     }
 
+    /// The model to step on the CPU: made once for all steps until a layer changes.
+    fn ready(&self, py: Python<'_>) -> PyResult<Arc<AnyNetwork>> {
+        let mut ready = device::locked(&self.ready).take();
+        for (k, layer) in self.layers.iter().enumerate() {
+            let changes = layer.get().changes(py)?;
+            ready = ready.filter(|(before, _)| before[k] == changes);
+        }
+        let (before, network) = match ready {
+            Some(ready) => ready,
+            None => {
+                let changes = self.layers.iter().map(|layer| layer.get().changes(py));
+                (changes.collect::<PyResult<_>>()?, Arc::new(self.any(py)?))
+            }
+        };
+        let found = Arc::clone(&network);
+        *device::locked(&self.ready) = Some((before, network));
+        Ok(found)
+    }
+
     /// The model, to compute on its device.
     fn placed(&self, py: Python<'_>) -> PyResult<AnyNetwork> {
         let device = self.device(py)?;
@@ -125,6 +147,8 @@ impl PyModel {
     /// Puts the parameters of these layers in place, all of them before anyone else looks:
     /// the GIL is held throughout.
     pub(crate) fn put<T: Kept>(&self, _py: Python<'_>, layers: &[Layer<T>]) {
+        // It would keep the parameters from before.
+        *device::locked(&self.ready) = None;
         for (handle, layer) in self.layers.iter().zip(layers) {
             handle.get().set(T::keep(layer.clone()));
         }
@@ -147,7 +171,8 @@ impl PyModel {
         guard(py, || {
             let dtype = Self::common_dtype(py, &layers)?;
             let (resident, draws) = (Mutex::default(), AtomicU64::new(0));
-            let model = Self { id: next_handle(), layers, dtype, resident, draws };
+            let ready = Mutex::default();
+            let model = Self { id: next_handle(), layers, dtype, resident, draws, ready };
             // Refuses layers that do not fit.
             model.any(py)?;
             match (seed, dtype) {
@@ -266,16 +291,25 @@ impl PyModel {
     }
 
     /// One step.
-    #[pyo3(signature = (x_t, state))]
+    #[pyo3(signature = (x_t, state, out))]
     fn step<'py>(
         &self,
         x_t: &Bound<'py, PyAny>,
         state: Given<'_, 'py>,
+        out: Given<'_, 'py>,
     ) -> PyResult<(Bound<'py, PyAny>, Py<PyAny>)> {
-        guard(
-            x_t.py(),
-            || with_network!(self.placed(x_t.py())?, network => network.step(x_t, state)),
-        )
+        let py = x_t.py();
+        guard(py, || {
+            if let Device::Gpu(_) = self.device(py)? {
+                return with_network!(self.placed(py)?, network => network.step(x_t, state, out));
+            }
+            with_network!(&*self.ready(py)?, network => network.step(x_t, state, out))
+        })
+    }
+
+    /// Runs zeros through it, so that the first call that counts finds everything there.
+    fn warm_up(&self, py: Python<'_>, batch: usize, steps: usize) -> PyResult<()> {
+        guard(py, || with_network!(self.placed(py)?, network => network.warm_up(py, batch, steps)))
     }
 
     /// How it stands on a batch, in numbers.

@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
+use seqrs::low_level::{LentStates, StepInput};
 use seqrs::model_tape::{ModelGradients, ModelTape, OutputRef};
 use seqrs::number::Number;
 use seqrs::sequential::{Input, ModelState, Output, Rank};
 use seqrs::{Layer, Sequential};
-use seqrs_core::rows::RowsMut;
-use seqrs_core::{Error, Steps};
+use seqrs_core::backend::State;
+use seqrs_core::rows::{Place, Rows, RowsMut};
+use seqrs_core::{Error, Steps, memory};
 use seqrs_cpu::Cpu;
 
 use crate::arrays::{self, Plain};
@@ -163,21 +165,7 @@ impl<T: Elem> Network<T> {
         self.infer(py, call.state, &x, &steps, layout)
     }
 
-    /// One step of every row: y and the state after it.
-    pub(crate) fn step<'py>(
-        &self,
-        x: &Bound<'py, PyAny>,
-        state: Option<&Bound<'py, PyAny>>,
-    ) -> PyResult<(Bound<'py, PyAny>, Py<PyAny>)> {
-        let py = x.py();
-        self.model.check_stepwise().map_err(|error| errors::raise(py, error))?;
-        let live = Live { lengths: None, mask: None };
-        let (x, steps, layout) =
-            batch::read("x_t", x, reads(&self.model), Axes::Rows, false, live)?;
-        self.infer(py, state, &x, &steps, layout)
-    }
-
-    fn infer<'py>(
+    pub(crate) fn infer<'py>(
         &self,
         py: Python<'py>,
         state: Option<&Bound<'py, PyAny>>,
@@ -219,6 +207,42 @@ impl<T: Elem> Network<T> {
         };
         let y = arrays::new(py, &shape, numbers)?;
         Ok((y, state::write(py, state, &self.model, layout.batch, self.holder)?))
+    }
+
+    /// Runs zeros through it: `steps` steps of `batch` rows at once and, where it can be stepped,
+    /// one step. Weights are packed then, threads begun, and buffers there.
+    pub(crate) fn warm_up(&self, py: Python<'_>, batch: usize, steps: usize) -> PyResult<()> {
+        let dense = Steps::dense(steps, batch).map_err(|error| errors::raise(py, error))?;
+        let width = match reads(&self.model) {
+            Reads::Ids(_) => None,
+            Reads::Numbers(width) => Some(width.unwrap_or(1)),
+        };
+        let cpu = cpu::<T>(py)?;
+        compute(py, || {
+            let mut state = self.model.zero_state(batch)?;
+            let ids = memory::zeros::<i64>("ids", steps * batch)?;
+            let numbers = memory::zeros::<T>("inputs", steps * batch * width.unwrap_or(0))?;
+            let x = match width {
+                None => Input::Ids(Rows { data: &ids, place: Place::packed(1) }),
+                Some(n) => Input::Numbers(Rows { data: &numbers, place: Place::packed(n) }, n),
+            };
+            if let Some(resident) = &self.resident {
+                return T::infer_on_gpu(&resident.model, x, &dense, &mut state).map(drop);
+            }
+            self.model.infer_on(&cpu, x, &dense, &mut state)?;
+            if self.model.is_stepwise() && steps > 0 {
+                let x = match width {
+                    None => StepInput::Ids(&ids[..batch]),
+                    Some(n) => StepInput::Numbers(&numbers[..batch * n]),
+                };
+                let width = self.model.output_width().or(width).unwrap_or(1);
+                let mut y = memory::zeros("output", batch * width)?;
+                let cpu = self.model.cpu_for_step(batch)?;
+                let mut state: LentStates<'_, T> = state.iter_mut().map(State::lent).collect();
+                self.model.step_on(&cpu, x, batch, &mut state, &mut y)?;
+            }
+            Ok(())
+        })
     }
 
     /// As [`Network::call`], and a tape for [`Network::backward`].

@@ -3,7 +3,7 @@
 //! A recurrent layer's state is h, or (h, c) for an LSTM; a model's is a tuple with one of
 //! these for each recurrent layer. Alone, a layer without a state has None.
 
-use std::fmt::Display;
+use std::fmt::{self, Arguments, Display};
 
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
@@ -42,12 +42,33 @@ pub(crate) fn read<T: Number + Plain>(
     batch: usize,
     holder: Holder,
 ) -> PyResult<ModelState<T>> {
+    let mut state = Vec::new();
+    each(py, name, given, model, holder, |name, given, layer| {
+        state.push(match given {
+            None => layer.initial_state(batch).map_err(|error| errors::raise(py, error))?,
+            Some(given) => read_one(name, given, layer.stack(), batch)?,
+        });
+        Ok(())
+    })?;
+    Ok(state)
+}
+
+/// Calls `visit` with each recurrent layer, what Python gave for its state, and how messages call
+/// that.
+pub(crate) fn each<'py, T: Number + Plain>(
+    py: Python<'py>,
+    name: &str,
+    given: Option<&Bound<'py, PyAny>>,
+    model: &Sequential<T>,
+    holder: Holder,
+    mut visit: impl FnMut(Arguments<'_>, Option<&Bound<'py, PyAny>>, &Recurrent<T>) -> PyResult<()>,
+) -> PyResult<()> {
     let Some(given) = given else {
-        return model.zero_state(batch).map_err(|error| errors::raise(py, error));
+        return recurrent(model).try_for_each(|layer| visit(format_args!("{name}"), None, layer));
     };
     if holder == Holder::Layer {
         return match recurrent(model).next() {
-            Some(layer) => Ok(vec![read_one(name, given, layer.stack(), batch)?]),
+            Some(layer) => visit(format_args!("{name}"), Some(given), layer),
             None => Err(errors::shape(py, name, "None (the layer has none)", "one")),
         };
     }
@@ -59,14 +80,10 @@ pub(crate) fn read<T: Number + Plain>(
             return Err(errors::shape(py, name, expected, kind_of(given, other)?));
         }
     };
-    let mut state = Vec::with_capacity(count);
     for (k, (entry, layer)) in entries.iter().zip(recurrent(model)).enumerate() {
-        state.push(match entry.is_none() {
-            true => layer.initial_state(batch).map_err(|error| errors::raise(py, error))?,
-            false => read_one(format_args!("{name}[{k}]"), entry, layer.stack(), batch)?,
-        });
+        visit(format_args!("{name}[{k}]"), Some(entry).filter(|entry| !entry.is_none()), layer)?;
     }
-    Ok(state)
+    Ok(())
 }
 
 /// The entries of a tuple or list.
@@ -85,19 +102,44 @@ fn kind_of(given: &Bound<'_, PyAny>, entries: Option<Vec<Bound<'_, PyAny>>>) -> 
     })
 }
 
-/// Reads one layer's state.
-fn read_one<T: Number + Plain>(
-    name: impl Display,
-    given: &Bound<'_, PyAny>,
-    stack: &Spec,
-    batch: usize,
-) -> PyResult<State<Vec<T>>> {
-    let (slots, hidden) = (stack.slots(), stack.options().hidden_size);
-    let shape = [slots, batch, stack.state_size()];
-    if stack.cell().states() == 1 {
-        return Ok(State { h: read_part(name, given, &shape)?, c: None });
+/// One layer's state, as it was given.
+pub(crate) struct Pair<'py> {
+    pub(crate) h: Bound<'py, PyAny>,
+    pub(crate) c: Option<Bound<'py, PyAny>>,
+}
+
+impl Pair<'_> {
+    /// How messages call h and c of the state of this name.
+    pub(crate) fn names<'a>(&self, name: Arguments<'a>) -> (Part<'a>, Part<'a>) {
+        let letters = if self.c.is_some() { [": h", ": c"] } else { [""; 2] };
+        let [h, c] = letters.map(|letter| Part { name, letter });
+        (h, c)
     }
-    let pair = match given.cast::<PyTuple>() {
+}
+
+/// The name of a part of a state.
+#[derive(Clone, Copy)]
+pub(crate) struct Part<'a> {
+    name: Arguments<'a>,
+    letter: &'static str,
+}
+
+impl Display for Part<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.name, self.letter)
+    }
+}
+
+/// h and c of what was given as one layer's state.
+pub(crate) fn split<'py>(
+    name: Arguments<'_>,
+    given: &Bound<'py, PyAny>,
+    stack: &Spec,
+) -> PyResult<Pair<'py>> {
+    if stack.cell().states() == 1 {
+        return Ok(Pair { h: given.clone(), c: None });
+    }
+    let (h, c) = match given.cast::<PyTuple>() {
         Ok(pair) if pair.len() == 2 => (pair.get_item(0)?, pair.get_item(1)?),
         _ => match sequence(given).map(<[_; 2]>::try_from) {
             Some(Ok([h, c])) => (h, c),
@@ -107,10 +149,21 @@ fn read_one<T: Number + Plain>(
             }
         },
     };
-    Ok(State {
-        h: read_part(format_args!("{name}: h"), &pair.0, &shape)?,
-        c: Some(read_part(format_args!("{name}: c"), &pair.1, &[slots, batch, hidden])?),
-    })
+    Ok(Pair { h, c: Some(c) })
+}
+
+/// Reads one layer's state.
+fn read_one<T: Number + Plain>(
+    name: Arguments<'_>,
+    given: &Bound<'_, PyAny>,
+    stack: &Spec,
+    batch: usize,
+) -> PyResult<State<Vec<T>>> {
+    let (slots, hidden) = (stack.slots(), stack.options().hidden_size);
+    let pair = split(name, given, stack)?;
+    let (of_h, of_c) = pair.names(name);
+    let c = pair.c.as_ref().map(|c| read_part(of_c, c, &[slots, batch, hidden])).transpose()?;
+    Ok(State { h: read_part(of_h, &pair.h, &[slots, batch, stack.state_size()])?, c })
 }
 
 fn read_part<T: Number + Plain>(

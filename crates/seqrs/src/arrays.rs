@@ -88,7 +88,7 @@ impl Layout {
 }
 
 /// The elements in the order of the indices, copied only if they lie otherwise.
-fn in_order<'a, A: Copy, D: Dimension>(
+pub(crate) fn in_order<'a, A: Copy, D: Dimension>(
     what: &str,
     view: &ArrayView<'a, A, D>,
 ) -> Result<Cow<'a, [A]>, Error> {
@@ -110,7 +110,7 @@ fn copied<A: Copy, D: Dimension>(what: &str, view: &ArrayView<'_, A, D>) -> Resu
 }
 
 /// As many numbers as the shape has places, as an array.
-fn shaped<A, S: IntoDimension>(shape: S, numbers: Vec<A>) -> Array<A, S::Dim> {
+pub(crate) fn shaped<A, S: IntoDimension>(shape: S, numbers: Vec<A>) -> Array<A, S::Dim> {
     Array::from_shape_vec(shape.into_dimension(), numbers).expect("one number for each place")
 }
 
@@ -122,7 +122,7 @@ fn words(shape: &[usize]) -> String {
     }
 }
 
-fn check_shape(what: &str, got: &[usize], expected: &[usize]) -> Result<(), Error> {
+pub(crate) fn check_shape(what: &str, got: &[usize], expected: &[usize]) -> Result<(), Error> {
     match got == expected {
         true => Ok(()),
         false => Err(Error::shape(what, format!("the shape {}", words(expected)), words(got))),

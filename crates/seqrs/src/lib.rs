@@ -121,6 +121,7 @@ mod spectrum;
 mod spread;
 mod state_room;
 pub mod stepping;
+pub mod stream_pool;
 
 pub use arrays::{
     Batch, Diagnosis, Gradients, Recorded, States, Targets, TrainerBuilder, diagnose,
@@ -141,6 +142,7 @@ pub use sampling::{Sampling, generate};
 pub use schedules::Schedule;
 pub use seqrs_core::cell::{Function, FunctionName};
 pub use sequential::Sequential;
+pub use stream_pool::StreamPool;
 pub use trainer::{Evaluation, StepResult, Trainer, TrainerOptions};
 
 /// The version of `ndarray` whose arrays are used.

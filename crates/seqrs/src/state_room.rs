@@ -103,6 +103,7 @@ mod tests {
         states[0].h.fill(1.0);
         states[0].c.as_mut().unwrap().fill(2.0);
         states[1].h.fill(3.0);
+        drop(states);
         assert_eq!(room.numbers[..], [1.0, 1.0, 2.0, 2.0, 2.0, 3.0]);
     }
 }

@@ -6,7 +6,7 @@
 //! 8 recurrent layers, and as little work as one thread does by itself. What comes first in a
 //! process, and with an instruction set, packs the weights.
 
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 
 use seqrs_core::backend::State;
 use seqrs_core::memory::Lent;
@@ -25,6 +25,19 @@ pub enum StepInput<'a, T> {
     Numbers(&'a [T]),
     /// (B): ids, for a model that begins with an embedding.
     Ids(&'a [i64]),
+}
+
+impl<T> StepInput<'_, T> {
+    /// Some of the `batch` rows.
+    pub(crate) fn rows(&self, rows: Range<usize>, batch: usize) -> Self {
+        match self {
+            Self::Numbers(x) => {
+                let width = x.len() / batch.max(1);
+                Self::Numbers(&x[rows.start * width..rows.end * width])
+            }
+            Self::Ids(ids) => Self::Ids(&ids[rows]),
+        }
+    }
 }
 
 /// What the layers so far have given.
@@ -54,6 +67,14 @@ impl<T: Number> Sequential<T> {
     ) -> Result<(), Error> {
         step_layers(self.layers(), cpu, x, batch, state, y)
     }
+
+    /// The process's instruction set and threads, as many as one step of `batch` rows is worth.
+    ///
+    /// # Errors
+    /// As [`Cpu::new`].
+    pub fn cpu_for_step(&self, batch: usize) -> Result<Cpu<T>, Error> {
+        Cpu::for_work(work(self.layers()).saturating_mul(batch))
+    }
 }
 
 /// Multiply-adds of one step of one row, about: each weight of a matrix is used once.
@@ -66,10 +87,7 @@ pub(crate) fn work<T: Number>(layers: &[Layer<T>]) -> usize {
 }
 
 /// Numbers in a row of the output of layers that read `width` numbers, or ids.
-pub(crate) fn output_width<T: Number>(
-    layers: &[Layer<T>],
-    width: Option<usize>,
-) -> Option<usize> {
+pub(crate) fn output_width<T: Number>(layers: &[Layer<T>], width: Option<usize>) -> Option<usize> {
     layers.iter().fold(width, |width, layer| layer.output_width(width))
 }
 
@@ -168,6 +186,22 @@ fn check<T: Number, S: Deref<Target = [T]>>(
     state: &[State<S>],
     y: usize,
 ) -> Result<(), Error> {
+    check_rows(layers, x, batch, y)?;
+    check_count(layers, state)?;
+    for ((k, layer), state) in recurrent(layers).zip(state) {
+        let name = || format!("state of layer {k} ({})", layers[k].name());
+        layer.check_state(name, state, batch)?;
+    }
+    Ok(())
+}
+
+/// Compares the layers with each other, the input, and the size of the output.
+pub(crate) fn check_rows<T: Number>(
+    layers: &[Layer<T>],
+    x: StepInput<'_, T>,
+    batch: usize,
+    y: usize,
+) -> Result<(), Error> {
     let stepwise = |layer: &Layer<T>| match layer {
         Layer::Recurrent(layer) => !layer.stack().options().bidirectional,
         layer => !matches!(layer, Layer::MeanPool | Layer::MaxPool),
@@ -187,11 +221,6 @@ fn check<T: Number, S: Deref<Target = [T]>>(
             return Err(Error::shape("layers", "layers that fit", "others"));
         }
         width = layer.output_width(width);
-    }
-    check_count(layers, state)?;
-    for ((k, layer), state) in recurrent(layers).zip(state) {
-        let name = || format!("state of layer {k} ({})", layers[k].name());
-        layer.check_state(name, state, batch)?;
     }
     let expected = width.unwrap_or(0).saturating_mul(batch);
     match y == expected {
