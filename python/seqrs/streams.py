@@ -12,7 +12,8 @@ step reads all weights for a single row; together they are read once for many ro
 Each stream gets the bits that it would get alone, whatever it is stepped with.
 
 Memory: with S numbers of state of a stream (of each recurrent layer L*H for h, or L*P with a
-projection, and L*H for an LSTM's c), a pool takes
+projection, and L*H for an LSTM's c; in float32 an odd H or P counts as the next even one), a pool
+takes
 
     capacity * (2 * S * bytes of a number + 48) bytes
 

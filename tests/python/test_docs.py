@@ -79,6 +79,8 @@ def names_of_examples(module: str) -> dict[str, Any]:
         (x, y), *_ = id_batches(1)
         names |= {"x": x, "y": y, "model": character_model()}
         names |= {"train": id_batches(2), "held_out": id_batches(1)}
+    if module == "seqrs.streams":
+        names |= {"model": seqrs.LSTM(8, 4), "x": names["x"][:, 0]}
     if module == "seqrs.wgpu":
         names["device"] = device_or_skip()
     return names

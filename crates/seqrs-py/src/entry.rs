@@ -17,17 +17,25 @@ use crate::errors::{Class, raise};
 /// nothing, often enough for Ctrl-C to stop it within 200 ms.
 const SIGNAL_PERIOD: Duration = Duration::from_millis(50);
 
+/// When a computation has last looked.
+#[derive(Clone, Copy)]
+enum LastLook {
+    /// Right before it began, as Python does.
+    Before,
+    /// Once, some time ago: a short call looks once, and what the clock says takes 2 % of a step of
+    /// 16 units.
+    Once,
+    At(Instant),
+}
+
 thread_local! {
-    /// None until a call computes.
-    static LAST_LOOK: Cell<Option<Instant>> = const { Cell::new(None) };
+    static LAST_LOOK: Cell<LastLook> = const { Cell::new(LastLook::Before) };
     static PENDING: RefCell<Option<PyErr>> = const { RefCell::new(None) };
 }
 
 /// Runs the body of a function that Python calls.
 pub(crate) fn guard<R>(py: Python<'_>, body: impl FnOnce() -> PyResult<R>) -> PyResult<R> {
-    // Python has looked right before the call. (What the clock says is asked for when it is needed:
-    // it takes 1 % of a step of 16 units.)
-    LAST_LOOK.set(None);
+    LAST_LOOK.set(LastLook::Before);
     match catch_unwind(AssertUnwindSafe(body)) {
         Ok(result) => result,
         Err(panic) => {
@@ -63,16 +71,20 @@ pub(crate) fn pending_interrupt() -> Option<PyErr> {
 fn signal_came() -> bool {
     // A call that ends within the first period never takes the GIL back.
     match LAST_LOOK.get() {
-        None => {
-            LAST_LOOK.set(Some(Instant::now()));
+        LastLook::Before => {
+            LAST_LOOK.set(LastLook::Once);
             return false;
         }
-        Some(last) if last.elapsed() < SIGNAL_PERIOD => return false,
-        Some(_) => {}
+        LastLook::Once => {
+            LAST_LOOK.set(LastLook::At(Instant::now()));
+            return false;
+        }
+        LastLook::At(last) if last.elapsed() < SIGNAL_PERIOD => return false,
+        LastLook::At(_) => {}
     }
     let came = look().is_err();
     // Waiting for the GIL is not work.
-    LAST_LOOK.set(Some(Instant::now()));
+    LAST_LOOK.set(LastLook::At(Instant::now()));
     came
 }
 

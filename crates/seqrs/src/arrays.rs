@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `model(x, state, lengths, mask)` | [`Sequential::infer`], of a [`Batch`] |
 //! | `model.step(x_t, state)` | [`Sequential::step`], [`Sequential::step_ids`] |
+//! | `model.step(x_t, state, out=(y, state))` | [`Sequential::step_into`], [`Sequential::step_ids_into`] |
+//! | `StreamPool(model, capacity)` | [`StreamPool::new`](crate::StreamPool::new) |
 //! | `model.forward(...)`, `model.backward(...)` | [`Sequential::forward`], [`Sequential::backward`] |
 //! | `Trainer(model, loss, optimizer, ...)` | [`Trainer::new`](crate::Trainer::new), options, `build()?` |
 //! | `seqrs.diagnose(model, x, y, loss)` | [`diagnose`], of a [`Batch`] and [`Targets`] |

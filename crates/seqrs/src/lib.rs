@@ -69,6 +69,8 @@
 //!   a list of them.
 //! - [`Sequential::infer`], [`Sequential::step`] and [`Sequential::step_ids`] keep nothing;
 //!   [`Sequential::forward`] keeps a tape for [`Sequential::backward`]. All read a [`Batch`].
+//! - [`Sequential::step_into`] and [`Layer::step_into`] step without taking memory;
+//!   [`StreamPool`] steps many streams as one batch.
 //! - [`Trainer`]: [`losses`], [`optimizers`], [`schedules`], clipping, truncated
 //!   back-propagation, and [`Trainer::checkpoint`], from which a run goes on bit for bit.
 //! - [`diagnose`]: saturated gates, dead units, vanishing and exploding gradients, in numbers.

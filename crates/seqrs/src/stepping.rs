@@ -110,7 +110,9 @@ pub(crate) fn step_layers<T: Number>(
         StepInput::Ids(_) => 1,
     };
     for (k, layer) in layers.iter().enumerate() {
-        interrupt::check()?;
+        if k > 0 {
+            interrupt::check()?;
+        }
         if !writes(layer) {
             // Works in place: on the input's copy where there is nothing else.
             if let (Flow::Input, StepInput::Numbers(x)) = (&flow, x) {

@@ -12,13 +12,17 @@
 //! ```
 //! The checksum finds damage. It is no signature: whoever may write a blob may write any state.
 
+use std::ops::Range;
+
 use seqrs_core::Error;
 use xxhash_rust::xxh64::xxh64;
 
 use super::places::Half;
+use super::store::Store;
 use super::{Books, Stream, StreamPool};
 use crate::number::Number;
 use crate::room::room;
+use crate::state_room::recurrent;
 
 const MAGIC: &[u8; 8] = b"seqrs.st";
 const VERSION: u32 = 1;
@@ -41,9 +45,9 @@ impl<T: Number> StreamPool<T> {
     pub fn export_state(&self, stream: Stream) -> Result<Vec<u8>, Error> {
         // The hash of a large model takes a while, so it comes before the lock.
         let fingerprint = self.fingerprint();
-        let mut numbers = room("state", self.record)?;
-        numbers.resize(self.record, num_traits::zero::<T>());
-        let len = HEADER + self.record * T::BYTES + CHECKSUM;
+        let mut numbers = room("state", self.numbers())?;
+        numbers.resize(self.numbers(), num_traits::zero::<T>());
+        let len = HEADER + self.numbers() * T::BYTES + CHECKSUM;
         let mut bytes = room("state", len)?;
         {
             let now = self.now();
@@ -51,18 +55,21 @@ impl<T: Number> StreamPool<T> {
             let readable = stream.pool == self.id
                 && books.places.is_readable(stream.place, stream.generation, now);
             if !readable {
-                self.find(&mut books.places, stream)?;
+                self.find(&mut books.places, stream, now)?;
             }
             match books.places.half(stream.place) {
                 Half::Zero => {}
-                half => self.store.read(stream.place, half, 0, &mut numbers),
+                half => {
+                    let read = |at, run| self.store.read(stream.place, half, at, &mut numbers[run]);
+                    self.each_run(read);
+                }
             }
         }
         bytes.extend_from_slice(MAGIC);
         bytes.extend_from_slice(&VERSION.to_le_bytes());
         bytes.extend_from_slice(&(T::BYTES as u32).to_le_bytes());
         bytes.extend_from_slice(&fingerprint.to_le_bytes());
-        bytes.extend_from_slice(&(self.record as u64).to_le_bytes());
+        bytes.extend_from_slice(&(self.numbers() as u64).to_le_bytes());
         numbers.iter().for_each(|number| number.append_le(&mut bytes));
         bytes.extend_from_slice(&xxh64(&bytes, 0).to_le_bytes());
         Ok(bytes)
@@ -85,11 +92,12 @@ impl<T: Number> StreamPool<T> {
     pub fn import_state_with(&self, bytes: &[u8], allow_nonfinite: bool) -> Result<Stream, Error> {
         let numbers = self.read(bytes, allow_nonfinite)?;
         let stream = self.open()?;
+        let now = self.now();
         let mut books = self.books();
         let Books { places, .. } = &mut *books;
         // Nobody else knows the stream, but it may have become the longest unused meanwhile.
-        self.find(places, stream)?;
-        self.store.write(stream.place, Half::First, 0, &numbers);
+        self.find(places, stream, now)?;
+        self.each_run(|at, run| self.store.write(stream.place, Half::First, at, &numbers[run]));
         places.set_half(stream.place, Half::First);
         Ok(stream)
     }
@@ -99,7 +107,7 @@ impl<T: Number> StreamPool<T> {
         let wrong = |what: &str, expected: String, got: String| {
             Err(Error::state(format!("state: {what}"), expected, got))
         };
-        let len = HEADER + self.record * T::BYTES + CHECKSUM;
+        let len = HEADER + self.numbers() * T::BYTES + CHECKSUM;
         if bytes.len() < HEADER + CHECKSUM || !bytes.starts_with(MAGIC) {
             let got = format!("{} bytes of something else", bytes.len());
             return wrong("bytes", "the state of a stream, as exported".to_owned(), got);
@@ -123,11 +131,11 @@ impl<T: Number> StreamPool<T> {
             let expected = format!("{fingerprint:016x}, of this pool's model");
             return wrong("fingerprint", expected, format!("{:016x}", long(16)));
         }
-        if long(24) != self.record as u64 || bytes.len() != len {
+        if long(24) != self.numbers() as u64 || bytes.len() != len {
             let got = format!("{} numbers in {} bytes", long(24), bytes.len());
-            return wrong("size", format!("{} numbers in {len} bytes", self.record), got);
+            return wrong("size", format!("{} numbers in {len} bytes", self.numbers()), got);
         }
-        let mut numbers = room("state", self.record)?;
+        let mut numbers = room("state", self.numbers())?;
         let given = bytes[HEADER..end].chunks_exact(T::BYTES).map(T::from_le);
         for (k, number) in given.enumerate() {
             if !allow_nonfinite && !Number::to_f64(number).is_finite() {
@@ -137,6 +145,32 @@ impl<T: Number> StreamPool<T> {
             numbers.push(number);
         }
         Ok(numbers)
+    }
+
+    /// Numbers of state of a stream, S.
+    fn numbers(&self) -> usize {
+        let lens = recurrent(self.model.layers()).map(|(_, layer)| layer.state_lens(1));
+        lens.map(|lens| lens.h + lens.c.unwrap_or(0)).sum()
+    }
+
+    /// Calls `visit` with each run of a stream's numbers that lies in one piece of its record: where
+    /// it begins there, and which of all numbers it is.
+    fn each_run(&self, mut visit: impl FnMut(usize, Range<usize>)) {
+        let (mut at, mut start) = (0, 0);
+        for (_, layer) in recurrent(self.model.layers()) {
+            let stack = layer.stack();
+            let mut runs = |width: usize| {
+                for _ in 0..stack.slots() {
+                    visit(at, start..start + width);
+                    at += Store::<T>::words_of(width);
+                    start += width;
+                }
+            };
+            runs(stack.state_size());
+            if stack.cell().states() > 1 {
+                runs(stack.options().hidden_size);
+            }
+        }
     }
 
     /// The model's, as a number; made when it is first asked for.

@@ -25,6 +25,7 @@
 //! ```text
 //! bytes = capacity (2 S bytes of a number + 48)
 //! ```
+//! (in float32 an odd H or P counts as the next even one).
 //! The system gives it as it is used: a place that no stream has had takes none. A step of any
 //! number of streams takes the workspace of 128 rows for each thread, and 16 bytes a stream.
 //!
@@ -38,6 +39,7 @@ mod stats;
 mod store;
 
 use std::fmt;
+use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -101,8 +103,6 @@ impl fmt::Display for Stream {
 pub struct StreamPool<T: Number> {
     id: u64,
     model: Sequential<T>,
-    /// Numbers of state of one stream.
-    record: usize,
     output: Option<usize>,
     work: usize,
     store: Store<T>,
@@ -129,11 +129,16 @@ impl<T: Number> StreamPool<T> {
         if capacity == 0 || u32::try_from(capacity).is_err() {
             return Err(Error::shape("capacity", "1 to 4294967295 streams", capacity));
         }
-        let lens = recurrent(model.layers()).map(|(_, layer)| layer.state_lens(1));
-        let record = lens.map(|lens| lens.h + lens.c.unwrap_or(0)).sum();
+        let stacks = || recurrent(model.layers()).map(|(_, layer)| layer.stack());
+        let parts = stacks().flat_map(|stack| {
+            let of_c = stack.cell().states() > 1;
+            let slots = 0..stack.slots();
+            let h = slots.clone().map(|_| stack.state_size());
+            h.chain(slots.filter(move |_| of_c).map(|_| stack.options().hidden_size))
+        });
+        let record = parts.map(Store::<T>::words_of).sum();
         Ok(Self {
             id: NEXT_POOL.fetch_add(1, Ordering::Relaxed),
-            record,
             output: stepping::output_width(model.layers(), model.input_width()),
             work: stepping::work(model.layers()),
             store: Store::new(capacity, record)?,
@@ -203,7 +208,7 @@ impl<T: Number> StreamPool<T> {
     pub fn reset(&self, stream: Stream) -> Result<(), Error> {
         let now = self.now();
         let mut books = self.books();
-        self.find(&mut books.places, stream)?;
+        self.find(&mut books.places, stream, now)?;
         books.places.set_half(stream.place, Half::Zero);
         books.places.touch(stream.place, now);
         Ok(())
@@ -214,8 +219,9 @@ impl<T: Number> StreamPool<T> {
     /// # Errors
     /// As [`reset`](Self::reset).
     pub fn close(&self, stream: Stream) -> Result<(), Error> {
+        let now = self.now();
         let mut books = self.books();
-        self.find(&mut books.places, stream)?;
+        self.find(&mut books.places, stream, now)?;
         books.places.close(stream.place);
         books.counts.closed += 1;
         Ok(())
@@ -320,13 +326,13 @@ impl<T: Number> StreamPool<T> {
     pub fn claim(&self, streams: &[Stream]) -> Result<Claim<'_, T>, Error> {
         let mut rows = crate::room::room("rows of a batch", streams.len())?;
         let began = Instant::now();
+        let now = self.now();
         let mut books = self.books();
         let mark = books.places.new_claim();
         for (k, &stream) in streams.iter().enumerate() {
-            let found = self.find(&mut books.places, stream);
-            if let Err(error) = found {
+            if let Err(error) = self.find(&mut books.places, stream, now) {
                 let twice = books.places.is_claimed_by(stream.place, mark);
-                rows.iter().for_each(|&(place, _)| books.places.release(place, self.now()));
+                rows.iter().for_each(|&(place, _)| books.places.release(place, now));
                 let of = |expected, got| Error::state(format!("sids[{k}]"), expected, got);
                 return Err(match error {
                     Error::State { expected, .. } if twice && stream.pool == self.id => {
@@ -345,9 +351,9 @@ impl<T: Number> StreamPool<T> {
     }
 
     /// Looks a handle up.
-    fn find(&self, places: &mut Places, stream: Stream) -> Result<(), Error> {
+    fn find(&self, places: &mut Places, stream: Stream, now: u64) -> Result<(), Error> {
         let got = match stream.pool == self.id {
-            true => match places.why_not(stream.place, stream.generation, self.now()) {
+            true => match places.why_not(stream.place, stream.generation, now) {
                 None => return Ok(()),
                 Some(got) => got,
             },
@@ -467,6 +473,10 @@ impl<T: Number> StreamPool<T> {
         let batch = rows.len();
         let mut room = StateRoom::new(layers, batch)?;
         let mut states = room.lend();
+        let fetch = |&(place, half): &(u32, Half)| {
+            self.store.fetch(place, half) ^ self.store.fetch(place, half.other())
+        };
+        black_box(rows.iter().map(fetch).fold(0, |sum, word| sum ^ word));
         self.each_part(&mut states, |at, width, numbers| {
             for (&(place, half), to) in rows.iter().zip(numbers.chunks_exact_mut(width)) {
                 match half {
@@ -499,7 +509,7 @@ impl<T: Number> StreamPool<T> {
                 let slot = numbers.len() / slots;
                 for numbers in numbers.chunks_exact_mut(slot) {
                     visit(at, width, numbers);
-                    at += width;
+                    at += Store::<T>::words_of(width);
                 }
             };
             parts(state.h, stack.state_size());

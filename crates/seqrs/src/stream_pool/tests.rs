@@ -391,6 +391,9 @@ fn memory_is_what_the_formula_says() {
     let pool = StreamPool::new(numbers_model::<f64>(), 10).unwrap();
     // Two layers of h (4) and c (5), and the GRU's h (7).
     assert_eq!(pool.nbytes(), 10 * (2 * (2 * (4 + 5) + 7) * 8 + 48));
+    // In pairs.
+    let pool = StreamPool::new(numbers_model::<f32>(), 10).unwrap();
+    assert_eq!(pool.nbytes(), 10 * (2 * (2 * (4 + 6) + 8) * 4 + 48));
 }
 
 #[test]
