@@ -133,8 +133,8 @@ WRONG: dict[str, tuple[Any, type[Exception], str]] = {
         seqrs.ShapeError,
         "out: state: c: expected shape (1, 3, 7)",
     ),
-    "one array twice": ((Y, (STATE[0], STATE[0])), seqrs.ShapeError, "other results go"),
-    "overlapping": ((STATE[0][0], STATE), seqrs.ShapeError, "other results go"),
+    "one array twice": ((Y, (STATE[0], STATE[0])), seqrs.ShapeError, "two that overlap"),
+    "overlapping": ((STATE[0][0], STATE), seqrs.ShapeError, "two that overlap"),
 }
 
 

@@ -12,8 +12,8 @@ use std::marker::PhantomData;
 use bytemuck::Pod;
 use numpy::ndarray::{ArrayD, IxDyn};
 use numpy::{
-    BorrowError, Element, PyArrayDescrMethods, PyArrayDyn, PyArrayMethods, PyReadwriteArrayDyn,
-    PyUntypedArray, PyUntypedArrayMethods,
+    Element, PyArrayDescrMethods, PyArrayDyn, PyArrayMethods, PyUntypedArray,
+    PyUntypedArrayMethods, npyffi,
 };
 use pyo3::exceptions::{PyBufferError, PyMemoryError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::intern;
@@ -255,21 +255,6 @@ impl<'py, T: Plain + Copy> Fresh<'py, T> {
         }
     }
 
-    /// Takes over the numbers of an array that must have the same shape.
-    pub(crate) fn copy_from(
-        &mut self,
-        name: &impl Display,
-        given: &Bound<'py, PyAny>,
-    ) -> PyResult<()> {
-        let array = real::<T>(name, given)?;
-        match self {
-            Self::Small(own) => check_shape(given.py(), name, array.shape(), own.shape())?,
-            Self::Large(_, shape) => check_shape(given.py(), name, array.shape(), shape)?,
-        }
-        self.numbers().copy_from_slice(array.numbers());
-        Ok(())
-    }
-
     /// The array.
     pub(crate) fn given(self, py: Python<'py>) -> Bound<'py, PyAny> {
         match self {
@@ -282,49 +267,70 @@ impl<'py, T: Plain + Copy> Fresh<'py, T> {
     }
 }
 
-/// An array of the caller's, for results: nobody else writes results to it meanwhile.
-pub(crate) struct Target<'py, T: Element>(PyReadwriteArrayDyn<'py, T>);
+/// Copies an array that must have this shape.
+pub(crate) fn read_into<T: Plain>(
+    name: &impl Display,
+    given: &Bound<'_, PyAny>,
+    shape: &[usize],
+    to: &mut [T],
+) -> PyResult<()> {
+    let array = real::<T>(name, given)?;
+    check_shape(given.py(), name, array.shape(), shape)?;
+    to.copy_from_slice(array.numbers());
+    Ok(())
+}
 
-impl<'py, T: Plain + Copy> Target<'py, T> {
-    /// `given`, if it is a C-contiguous NumPy array of this type and shape that may be written to,
-    /// and shares no memory with another target.
+/// An array of the caller's, for results.
+pub(crate) struct Target<'py, T>(Bound<'py, PyArrayDyn<T>>);
+
+impl<'py, T: Plain> Target<'py, T> {
+    /// `given`, if it is a C-contiguous NumPy array of this type and shape that may be written to.
     pub(crate) fn new(
         name: impl Display,
         given: &Bound<'py, PyAny>,
         shape: &[usize],
     ) -> PyResult<Self> {
         let py = given.py();
-        let wanted = numpy::dtype::<T>(py);
         let Ok(array) = given.cast::<PyArrayDyn<T>>() else {
             let got = match given.cast::<PyUntypedArray>() {
                 Ok(array) => format!("one of {}", array.dtype()),
                 Err(_) => kind_of(given),
             };
-            return Err(errors::dtype(py, name.to_string(), format!("an array of {wanted}"), got));
+            let expected = format!("an array of {}", numpy::dtype::<T>(py));
+            return Err(errors::dtype(py, name.to_string(), expected, got));
         };
         check_shape(py, &name, array.shape(), shape)?;
-        let refused = |got| {
-            let expected = "an array in C order, for this result alone, that may be written to";
-            Err(errors::shape(py, name.to_string(), expected, got))
+        // SAFETY: a NumPy array has its flags for as long as it lives, and the GIL is held.
+        let flags = unsafe { (*npyffi::_PyArray_GET_ITEM_DATA(array.as_array_ptr())).flags };
+        let got = match flags {
+            _ if flags & npyffi::NPY_ARRAY_WRITEABLE == 0 => "a read-only one",
+            _ if !(array.is_c_contiguous() && array.is_aligned()) => "one that lies otherwise",
+            _ => return Ok(Self(array.clone())),
         };
-        if !(array.is_c_contiguous() && array.is_aligned()) {
-            return refused("one that lies otherwise");
-        }
-        match array.try_readwrite() {
-            Ok(array) => Ok(Self(array)),
-            Err(BorrowError::NotWriteable) => refused("a read-only one"),
-            Err(_) => refused("one in which other results go"),
-        }
+        let expected = "an array in C order that may be written to";
+        Err(errors::shape(py, name.to_string(), expected, got))
+    }
+
+    /// Whether both lie in the same memory, in part at least.
+    pub(crate) fn overlaps(&self, other: &Self) -> bool {
+        let bytes = |target: &Self| {
+            let start = target.0.data().addr();
+            start..start + target.0.len() * size_of::<T>()
+        };
+        let (one, other) = (bytes(self), bytes(other));
+        one.start < other.end && other.start < one.end
     }
 
     /// Writes all numbers.
-    pub(crate) fn write(&mut self, numbers: &[T]) {
-        self.0.as_slice_mut().expect("contiguous").copy_from_slice(numbers);
+    pub(crate) fn write(&self, numbers: &[T]) {
+        // SAFETY: `new` saw it contiguous, aligned and writeable, and of this dtype. The GIL is
+        // held and no Python code runs, so nobody else reads or writes it meanwhile.
+        unsafe { self.0.as_slice_mut() }.expect("contiguous").copy_from_slice(numbers);
     }
 
     /// The array.
     pub(crate) fn given(self) -> Bound<'py, PyAny> {
-        self.0.as_any().clone()
+        self.0.into_any()
     }
 }
 

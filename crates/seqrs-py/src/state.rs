@@ -108,13 +108,11 @@ pub(crate) struct Pair<'py> {
     pub(crate) c: Option<Bound<'py, PyAny>>,
 }
 
-impl Pair<'_> {
-    /// How messages call h and c of the state of this name.
-    pub(crate) fn names<'a>(&self, name: Arguments<'a>) -> (Part<'a>, Part<'a>) {
-        let letters = if self.c.is_some() { [": h", ": c"] } else { [""; 2] };
-        let [h, c] = letters.map(|letter| Part { name, letter });
-        (h, c)
-    }
+/// How messages call h and c of the state of this name.
+pub(crate) fn names<'a>(name: Arguments<'a>, stack: &Spec) -> (Part<'a>, Part<'a>) {
+    let letters = if stack.cell().states() > 1 { [": h", ": c"] } else { [""; 2] };
+    let [h, c] = letters.map(|letter| Part { name, letter });
+    (h, c)
 }
 
 /// The name of a part of a state.
@@ -161,7 +159,7 @@ fn read_one<T: Number + Plain>(
 ) -> PyResult<State<Vec<T>>> {
     let (slots, hidden) = (stack.slots(), stack.options().hidden_size);
     let pair = split(name, given, stack)?;
-    let (of_h, of_c) = pair.names(name);
+    let (of_h, of_c) = names(name, stack);
     let c = pair.c.as_ref().map(|c| read_part(of_c, c, &[slots, batch, hidden])).transpose()?;
     Ok(State { h: read_part(of_h, &pair.h, &[slots, batch, stack.state_size()])?, c })
 }

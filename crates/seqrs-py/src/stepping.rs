@@ -4,6 +4,8 @@
 //! returns, and which hold the state before the step until then. Only arrays of the caller's (`out`)
 //! are written to at the end, with the GIL, as others may look at them.
 
+use std::fmt::Display;
+
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
 use seqrs::Layer;
@@ -19,8 +21,55 @@ use crate::errors;
 use crate::network::{Elem, Network, reads};
 use crate::state::{self, Holder};
 
-/// The states before a step, on their way to become those after it.
-type Parts<'py, T> = Vec<State<Fresh<'py, T>>>;
+/// Where h or c is computed: it holds what was before the step until then.
+enum Part<'py, T: Elem> {
+    /// To be given back.
+    Array(Fresh<'py, T>),
+    /// To be copied to an array of the caller's.
+    Buffer(Lent<T>),
+}
+
+/// The state of each layer, on its way.
+type Parts<'py, T> = Vec<State<Part<'py, T>>>;
+
+impl<'py, T: Elem> Part<'py, T> {
+    /// The numbers that were given, or zeros.
+    fn new(
+        py: Python<'py>,
+        name: &impl Display,
+        given: Option<&Bound<'py, PyAny>>,
+        shape: &[usize],
+        to_keep: bool,
+    ) -> PyResult<Self> {
+        let mut part = match to_keep {
+            true => Self::Array(Fresh::zeros(py, shape)?),
+            false => {
+                let buffer = Lent::new("state", shape.iter().product());
+                Self::Buffer(buffer.map_err(|error| errors::raise(py, error))?)
+            }
+        };
+        match (given, &mut part) {
+            (Some(given), part) => arrays::read_into(name, given, shape, part.numbers())?,
+            (None, Self::Buffer(buffer)) => buffer.fill(T::from_f64(0.0)),
+            (None, Self::Array(_)) => {}
+        }
+        Ok(part)
+    }
+
+    fn numbers(&mut self) -> &mut [T] {
+        match self {
+            Self::Array(array) => array.numbers(),
+            Self::Buffer(buffer) => buffer,
+        }
+    }
+
+    fn given(self, py: Python<'py>) -> Bound<'py, PyAny> {
+        match self {
+            Self::Array(array) => array.given(py),
+            Self::Buffer(_) => unreachable!("was made to be copied"),
+        }
+    }
+}
 
 impl<T: Elem> Network<T> {
     /// One step of every row: y and the state after it; in `out`, if it is given.
@@ -44,7 +93,9 @@ impl<T: Elem> Network<T> {
         }
         let batch = layout.batch;
         let width = self.width_of(&x);
-        let mut parts = self.parts(py, state, batch)?;
+        let out = out.map(|out| Out::<T>::read(self, out, batch, width)).transpose()?;
+        let to_keep = out.as_ref().is_none_or(|out| out.state.is_none());
+        let mut parts = self.parts(py, state, batch, to_keep)?;
         match out {
             None => {
                 let mut y = Fresh::zeros(py, &[batch, width])?;
@@ -52,17 +103,16 @@ impl<T: Elem> Network<T> {
                 Ok((y.given(py), self.given(py, parts)?))
             }
             Some(out) => {
-                let mut out = Out::<T>::read(self, out, batch, width)?;
                 let mut y =
                     Lent::new("output", batch * width).map_err(|error| errors::raise(py, error))?;
                 self.compute_step(py, &x, batch, lent(&mut parts), &mut y)?;
                 out.y.write(&y);
                 match out.state {
                     None => Ok((out.y.given(), self.given(py, parts)?)),
-                    Some((given, targets)) => {
-                        for (mut target, mut part) in targets.into_iter().zip(parts) {
+                    Some(OutState { given, targets }) => {
+                        for (target, mut part) in targets.iter().zip(parts) {
                             target.h.write(part.h.numbers());
-                            if let (Some(mut target), Some(mut c)) = (target.c, part.c) {
+                            if let (Some(target), Some(mut c)) = (&target.c, part.c) {
                                 target.write(c.numbers());
                             }
                         }
@@ -103,30 +153,28 @@ impl<T: Elem> Network<T> {
         })
     }
 
-    /// New arrays with the numbers of the state that was given, or zeros.
+    /// The numbers of the state that was given, or zeros.
     fn parts<'py>(
         &self,
         py: Python<'py>,
         state: Option<&Bound<'py, PyAny>>,
         batch: usize,
+        to_keep: bool,
     ) -> PyResult<Parts<'py, T>> {
         let mut parts = Vec::new();
         state::each(py, "state", state, &self.model, self.holder, |name, given, layer| {
             let stack = layer.stack();
             let (slots, hidden) = (stack.slots(), stack.options().hidden_size);
-            let mut h = Fresh::zeros(py, &[slots, batch, stack.state_size()])?;
-            let mut c = match stack.cell().states() {
+            let pair = given.map(|given| state::split(name, given, stack)).transpose()?;
+            let (of_h, of_c) = state::names(name, stack);
+            let shape = [slots, batch, stack.state_size()];
+            let given = pair.as_ref().map(|pair| &pair.h);
+            let h = Part::new(py, &of_h, given, &shape, to_keep)?;
+            let given = pair.as_ref().and_then(|pair| pair.c.as_ref());
+            let c = match stack.cell().states() {
                 1 => None,
-                _ => Some(Fresh::zeros(py, &[slots, batch, hidden])?),
+                _ => Some(Part::new(py, &of_c, given, &[slots, batch, hidden], to_keep)?),
             };
-            if let Some(given) = given {
-                let pair = state::split(name, given, stack)?;
-                let (of_h, of_c) = pair.names(name);
-                h.copy_from(&of_h, &pair.h)?;
-                if let (Some(to), Some(from)) = (&mut c, &pair.c) {
-                    to.copy_from(&of_c, from)?;
-                }
-            }
             parts.push(State { h, c });
             Ok(())
         })?;
@@ -135,7 +183,7 @@ impl<T: Elem> Network<T> {
 
     /// The state in Python's form.
     fn given<'py>(&self, py: Python<'py>, parts: Parts<'py, T>) -> PyResult<Py<PyAny>> {
-        let one = |part: State<Fresh<'py, T>>| -> PyResult<Bound<'py, PyAny>> {
+        let one = |part: State<Part<'py, T>>| -> PyResult<Bound<'py, PyAny>> {
             let h = part.h.given(py);
             match part.c {
                 None => Ok(h),
@@ -156,9 +204,9 @@ impl<T: Elem> Network<T> {
 }
 
 fn lent<'a, T: Elem>(parts: &'a mut Parts<'_, T>) -> LentStates<'a, T> {
-    let lent = |part: &'a mut State<Fresh<'_, T>>| State {
+    let lent = |part: &'a mut State<Part<'_, T>>| State {
         h: part.h.numbers(),
-        c: part.c.as_mut().map(Fresh::numbers),
+        c: part.c.as_mut().map(Part::numbers),
     };
     parts.iter_mut().map(lent).collect()
 }
@@ -166,8 +214,13 @@ fn lent<'a, T: Elem>(parts: &'a mut Parts<'_, T>) -> LentStates<'a, T> {
 /// Where the caller wants the results.
 struct Out<'py, T: Elem> {
     y: Target<'py, T>,
-    /// The state as it was given, and its arrays.
-    state: Option<(Bound<'py, PyAny>, Vec<State<Target<'py, T>>>)>,
+    state: Option<OutState<'py, T>>,
+}
+
+/// The state as it was given, and its arrays.
+struct OutState<'py, T: Elem> {
+    given: Bound<'py, PyAny>,
+    targets: Vec<State<Target<'py, T>>>,
 }
 
 impl<'py, T: Elem> Out<'py, T> {
@@ -203,7 +256,7 @@ impl<'py, T: Elem> Out<'py, T> {
                 return Err(errors::shape(py, name.to_string(), "arrays of the state", "None"));
             };
             let pair = state::split(name, given, stack)?;
-            let (of_h, of_c) = pair.names(name);
+            let (of_h, of_c) = state::names(name, stack);
             let h = Target::new(of_h, &pair.h, &[slots, batch, stack.state_size()])?;
             let c = pair.c.as_ref();
             let c = c.map(|c| Target::new(of_c, c, &[slots, batch, hidden])).transpose()?;
@@ -213,7 +266,14 @@ impl<'py, T: Elem> Out<'py, T> {
         if network.recurrent().count() != targets.len() {
             return Err(errors::shape(py, "out: state", "the state of each layer", "fewer"));
         }
-        Ok(Self { y, state: Some((given.clone(), targets)) })
+        let parts = targets.iter().flat_map(|part| std::iter::once(&part.h).chain(&part.c));
+        let all: Vec<&Target<'_, T>> = std::iter::once(&y).chain(parts).collect();
+        for (k, one) in all.iter().enumerate() {
+            if all[..k].iter().any(|other| other.overlaps(one)) {
+                return Err(errors::shape(py, "out", "arrays of their own", "two that overlap"));
+            }
+        }
+        Ok(Self { y, state: Some(OutState { given: given.clone(), targets }) })
     }
 }
 

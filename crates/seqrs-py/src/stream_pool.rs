@@ -65,6 +65,14 @@ impl<T: Elem> Typed<T> {
         Ok(Self { pool, network })
     }
 
+    /// Without the GIL, as it takes a while; all else of an export is done with it.
+    fn prepare_to_export(&self, py: Python<'_>) -> PyResult<()> {
+        compute(py, || {
+            self.pool.prepare_to_export();
+            Ok(())
+        })
+    }
+
     fn step<'py>(
         &self,
         streams: &[Stream],
@@ -95,7 +103,7 @@ impl<T: Elem> Typed<T> {
                 Ok(y.given(py))
             }
             Some(out) => {
-                let mut out = Target::<T>::new("out", out, &shape)?;
+                let out = Target::<T>::new("out", out, &shape)?;
                 let mut y = Lent::new("output", shape[0] * shape[1]).map_err(raise)?;
                 run(&mut y)?;
                 out.write(&y);
@@ -203,9 +211,8 @@ impl PyStreamPool {
         let py = sid.py();
         guard(py, || {
             let stream = stream(sid)?;
-            // With the GIL, as the books are looked at; the hash of the model is not.
             with_pool!(self, typed => {
-                compute(py, || Ok(typed.pool.prepare_to_export()))?;
+                typed.prepare_to_export(py)?;
                 let bytes = typed.pool.export_state(stream);
                 Ok(PyBytes::new(py, &bytes.map_err(|error| errors::raise(py, error))?))
             })
@@ -221,7 +228,7 @@ impl PyStreamPool {
     ) -> PyResult<PyStream> {
         guard(py, || {
             with_pool!(self, typed => {
-                compute(py, || Ok(typed.pool.prepare_to_export()))?;
+                typed.prepare_to_export(py)?;
                 let opened = typed.pool.import_state_with(state, allow_nonfinite);
                 opened.map(PyStream).map_err(|error| errors::raise(py, error))
             })
