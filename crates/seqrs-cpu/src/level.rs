@@ -14,7 +14,7 @@ pub struct Level(Set);
 
 /// The instruction sets, by rising speed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-enum Set {
+pub(crate) enum Set {
     Scalar,
     Neon,
     Avx2,
@@ -83,6 +83,17 @@ impl Level {
     /// differ from the other levels' in the last places.
     pub fn is_scalar(self) -> bool {
         self.0 == Set::Scalar
+    }
+
+    /// Which instruction set it is.
+    pub(crate) fn set(self) -> Set {
+        self.0
+    }
+
+    /// Whether the processor also has the instructions of AVX-512 for products of bytes.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn has_products_of_bytes(self) -> bool {
+        self.0 == Set::Avx512 && is_x86_feature_detected!("avx512vnni")
     }
 
     /// Runs `kernel` on the registers of this level, compiled for its instructions.

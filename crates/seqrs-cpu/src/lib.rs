@@ -10,6 +10,7 @@
 
 pub mod lanes;
 pub mod level;
+pub mod quantised;
 pub mod team;
 
 mod backward;

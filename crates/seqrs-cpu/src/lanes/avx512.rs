@@ -25,7 +25,7 @@ macro_rules! register {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug)]
         #[repr(transparent)]
-        pub(crate) struct $name($raw);
+        pub(crate) struct $name(pub(crate) $raw);
 
         super::lanes! {
             [] $name;

@@ -28,13 +28,13 @@ pub mod single;
 // is on most targets and all of them with `-C target-cpu=native`.
 #[cfg(target_arch = "x86_64")]
 #[allow(unused_unsafe)]
-mod avx2;
+pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 #[allow(unused_unsafe)]
-mod avx512;
+pub(crate) mod avx512;
 #[cfg(target_arch = "aarch64")]
 #[allow(unused_unsafe)]
-mod neon;
+pub(crate) mod neon;
 
 #[cfg(test)]
 mod tests;

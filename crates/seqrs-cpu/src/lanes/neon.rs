@@ -26,7 +26,7 @@ macro_rules! register {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug)]
         #[repr(transparent)]
-        pub(crate) struct $name($raw);
+        pub(crate) struct $name(pub(crate) $raw);
 
         super::lanes! {
             [] $name;

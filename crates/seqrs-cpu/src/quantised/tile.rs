@@ -1,0 +1,68 @@
+//! Tiles of sums in memory: some registers of some rows.
+
+use seqrs_core::lanes::Lanes;
+
+use crate::kernel::{load_first, store_first};
+use crate::lanes::Simd;
+use crate::pack::PANEL;
+
+/// Reads a tile of the columns from `first` on, of which there are `columns` in all; zeros beyond.
+///
+/// # Safety
+/// y has R rows that are readable for these columns.
+#[inline(always)]
+pub(super) unsafe fn load<V: Simd<Elem = f32>, const R: usize>(
+    y: &[*mut f32; R],
+    first: usize,
+    columns: usize,
+) -> [[V; PANEL]; R] {
+    let mut tile = [[V::zero(); PANEL]; R];
+    let whole = first + PANEL * V::WIDTH <= columns;
+    for r in 0..R {
+        for v in 0..PANEL {
+            let at = first + v * V::WIDTH;
+            // SAFETY: by the caller.
+            tile[r][v] = unsafe {
+                match whole {
+                    true => V::load(y[r].add(at)),
+                    false => load_first(y[r].wrapping_add(at), left::<V>(at, columns)),
+                }
+            };
+        }
+    }
+    tile
+}
+
+/// Writes a tile, as [`load`] reads it.
+///
+/// # Safety
+/// y has R rows that are writable for these columns.
+#[inline(always)]
+pub(super) unsafe fn store<V: Simd<Elem = f32>, const R: usize>(
+    tile: &[[V; PANEL]; R],
+    y: &[*mut f32],
+    first: usize,
+    columns: usize,
+) {
+    let whole = first + PANEL * V::WIDTH <= columns;
+    for r in 0..R {
+        for v in 0..PANEL {
+            let at = first + v * V::WIDTH;
+            // SAFETY: by the caller.
+            unsafe {
+                match whole {
+                    true => tile[r][v].store(y[r].add(at)),
+                    false => {
+                        store_first(tile[r][v], y[r].wrapping_add(at), left::<V>(at, columns));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// How many columns of a register exist.
+#[inline(always)]
+fn left<V: Simd>(at: usize, columns: usize) -> usize {
+    columns.saturating_sub(at).min(V::WIDTH)
+}
