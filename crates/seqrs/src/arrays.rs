@@ -18,6 +18,7 @@ pub mod batch;
 pub mod diagnosis;
 pub mod gradients;
 pub mod inference;
+pub mod quantised;
 pub mod states;
 pub mod targets;
 pub mod training;

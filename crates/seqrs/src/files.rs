@@ -17,19 +17,22 @@
 //! | key | value |
 //! |---|---|
 //! | `format` | `seqrs` |
-//! | `format_version` | the version that was written, 1 |
-//! | `min_reader` | the lowest version whose readers understand the file, 1 |
+//! | `format_version` | the version that was written, 1; 2 with `quantisation` |
+//! | `min_reader` | the lowest version whose readers understand the file, the same |
 //! | `dtype` | `float32` or `float64` |
+//! | `quantisation` | `int8` or `bf16`, only where matrices are such ([`quantised`](crate::quantised)) |
 //! | `structure` | a [`LayerSpec`](crate::layer::LayerSpec), or a list of them for a [`Sequential`] |
 //! | `checksum` | XXH64 of the other entries, each `key NUL value NUL`, sorted by key |
 //!
-//! Tensors have the parameters' names; in a list, `{index}.{parameter}`.
+//! Tensors have the parameters' names; in a list, `{index}.{parameter}`. A matrix of 8-bit integers
+//! has a second one with the scales of its rows, of the same name and `.scale`.
 
 pub(crate) mod container;
 mod contents;
 mod description;
 mod foreign;
 pub(crate) mod json;
+pub(crate) mod quantised;
 pub(crate) mod regular;
 
 use std::io::Read;
@@ -41,6 +44,7 @@ use seqrs_core::Error;
 use crate::atomic;
 use crate::layer::Layer;
 use crate::number::{DType, Number};
+use crate::quantised::Quantised;
 use crate::sequential::Sequential;
 use container::{Header, Limits, Tensor};
 use contents::Contents;
@@ -57,6 +61,8 @@ pub enum AnyModel {
     SequentialF32(Sequential<f32>),
     /// A model in `f64`.
     SequentialF64(Sequential<f64>),
+    /// A model with weights of small numbers.
+    Quantised(Quantised),
 }
 
 /// What a reader lets through.
@@ -136,13 +142,14 @@ impl AnyModel {
             Self::LayerF64(layer) => layer.to_bytes(),
             Self::SequentialF32(model) => model.to_bytes(),
             Self::SequentialF64(model) => model.to_bytes(),
+            Self::Quantised(model) => model.to_bytes(),
         }
     }
 
     /// The type of its numbers.
     pub fn dtype(&self) -> DType {
         match self {
-            Self::LayerF32(_) | Self::SequentialF32(_) => DType::F32,
+            Self::LayerF32(_) | Self::SequentialF32(_) | Self::Quantised(_) => DType::F32,
             Self::LayerF64(_) | Self::SequentialF64(_) => DType::F64,
         }
     }
@@ -197,6 +204,9 @@ files_of!(Sequential);
 
 fn read_any(source: &mut dyn Read, len: u64, options: &LoadOptions) -> Result<AnyModel, Error> {
     let description = Description::read(source, len)?;
+    if description.quantisation().is_some() {
+        return Ok(AnyModel::Quantised(description.quantised(source, options)?));
+    }
     Ok(match description.dtype() {
         DType::F32 => match description.model(source, options)? {
             Model::Layer(layer) => AnyModel::LayerF32(layer),

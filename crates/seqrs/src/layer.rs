@@ -152,7 +152,7 @@ impl LayerSpec {
         self
     }
 
-    fn described(&self) -> Option<Described> {
+    pub(crate) fn described(&self) -> Option<Described> {
         match self {
             Self::Rnn(rnn) => Some(Described::Rnn(rnn.clone())),
             Self::Lstm(lstm) => Some(Described::Lstm(lstm.clone())),
@@ -413,7 +413,8 @@ impl<T: Number> Layer<T> {
     }
 }
 
-fn check_len(expected: usize, got: usize) -> Result<(), Error> {
+/// Whether a layer has as many numbers as its description says.
+pub(crate) fn check_len(expected: usize, got: usize) -> Result<(), Error> {
     match expected == got {
         true => Ok(()),
         false => Err(Error::shape("parameters", format!("{expected} numbers"), got)),

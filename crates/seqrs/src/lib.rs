@@ -71,6 +71,7 @@
 //!   [`Sequential::forward`] keeps a tape for [`Sequential::backward`]. All read a [`Batch`].
 //! - [`Sequential::step_into`] and [`Layer::step_into`] step without taking memory;
 //!   [`StreamPool`] steps many streams as one batch.
+//! - [`Sequential::quantised`]: weights of 8-bit integers or bf16, for inference.
 //! - [`Trainer`]: [`losses`], [`optimizers`], [`schedules`], clipping, truncated
 //!   back-propagation, and [`Trainer::checkpoint`], from which a run goes on bit for bit.
 //! - [`diagnose`]: saturated gates, dead units, vanishing and exploding gradients, in numbers.
@@ -107,6 +108,7 @@ pub mod number;
 pub mod optimizers;
 pub mod pace;
 pub mod parameters;
+pub mod quantised;
 pub mod random;
 pub mod sampling;
 pub mod schedules;
@@ -140,6 +142,8 @@ pub use losses::{BinaryCrossEntropy, CrossEntropy, Huber, Loss, Mae, Mse, Reduct
 pub use model_tape::ModelTape;
 pub use number::{DType, Number};
 pub use optimizers::{Adam, AdamW, OptimizerSpec, RmsProp, Sgd};
+pub use quantised::report::{Deviation, LayerReport, QuantisationReport};
+pub use quantised::{Quantisation, Quantised};
 pub use sampling::{Sampling, generate};
 pub use schedules::Schedule;
 pub use seqrs_core::cell::{Function, FunctionName};

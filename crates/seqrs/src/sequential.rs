@@ -545,16 +545,16 @@ impl<T: Number> Sequential<T> {
     }
 }
 
-fn packed_rows<T>(data: &[T], width: usize) -> Rows<'_, [T]> {
+pub(crate) fn packed_rows<T>(data: &[T], width: usize) -> Rows<'_, [T]> {
     Rows { data, place: Place::packed(width) }
 }
 
-fn is_pooling<T: Number>(layer: &Layer<T>) -> bool {
+pub(crate) fn is_pooling<T: Number>(layer: &Layer<T>) -> bool {
     matches!(layer, Layer::Last | Layer::MeanPool | Layer::MaxPool)
 }
 
 /// Inference of the layers that have no state, on packed rows.
-fn infer_rows<T: Number>(
+pub(crate) fn infer_rows<T: Number>(
     cpu: &Cpu<T>,
     layer: &Layer<T>,
     link: &Link,

@@ -231,7 +231,7 @@ fn metadata_that_is_not_ours_is_refused_by_key() {
         ("format", "pt", "format in the metadata: expected \"seqrs\""),
         ("format_version", "0", "format_version: expected an integer of at least 1, got 0"),
         ("format_version", "+1", "format_version"),
-        ("min_reader", "2", "min_reader: expected at most 1 (a newer seqrs reads this file)"),
+        ("min_reader", "3", "min_reader: expected at most 2 (a newer seqrs reads this file)"),
         ("min_reader", "1.0", "min_reader: expected an integer"),
         ("dtype", "float16", "dtype: expected float32 or float64, got float16"),
         ("dtype", "float64", "data of the file: expected 1344 bytes"),

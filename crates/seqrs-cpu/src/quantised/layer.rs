@@ -28,7 +28,7 @@ use super::ahead::Ahead;
 use super::cells;
 use super::matrix::Matrix;
 use crate::cpu::Cpu;
-use crate::forward::{Few, Shared, blocks, split_rows, threads, ROWS_AT_ONCE};
+use crate::forward::{Few, ROWS_AT_ONCE, Shared, blocks, split_rows, threads};
 use crate::kernels::Pass;
 use crate::level::Level;
 use crate::step::{Pointwise, Row};
@@ -177,9 +177,9 @@ impl Bench {
         let columns = counts.gates * hidden;
         let time = job.steps.time();
         let Weights { input, first, second, projection } = job.weights;
-        let beside = first.rows_beside().filter(|beside| {
-            rows == 1 && second.is_none() && time >= WORTH_BESIDE * beside
-        });
+        let beside = first
+            .rows_beside()
+            .filter(|beside| rows == 1 && second.is_none() && time >= WORTH_BESIDE * beside);
         let chunk = match beside {
             Some(rows) => rows,
             None => (AHEAD / (rows * columns * size_of::<f32>()).max(1)).clamp(1, time.max(1)),
@@ -311,7 +311,11 @@ impl Recurrent<'_> {
 ///
 /// # Safety
 /// Nobody else uses these rows of the job's direction.
-unsafe fn rows_forward(job: &Job<'_>, range: &Range<usize>, bench: &mut Bench) -> Result<(), Error> {
+unsafe fn rows_forward(
+    job: &Job<'_>,
+    range: &Range<usize>,
+    bench: &mut Bench,
+) -> Result<(), Error> {
     let Shape { cell, hidden, state, .. } = *job.shape;
     let counts = cell.counts();
     let columns = counts.gates * hidden;

@@ -15,5 +15,5 @@ pub mod layer;
 pub mod matrix;
 
 mod ahead;
-mod tile;
 mod sums;
+mod tile;

@@ -1,7 +1,5 @@
 //! Tiles of sums in memory: some registers of some rows.
 
-use seqrs_core::lanes::Lanes;
-
 use crate::kernel::{load_first, store_first};
 use crate::lanes::Simd;
 use crate::pack::PANEL;

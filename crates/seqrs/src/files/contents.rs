@@ -6,14 +6,20 @@ use seqrs_core::Error;
 use xxhash_rust::xxh64::Xxh64;
 
 use super::container::{Header, Tensor};
+use super::quantised::Part;
 use crate::layer::{Layer, LayerSpec};
 use crate::number::{DType, Number};
+use crate::quantised::Quantisation;
 use crate::sequential::Sequential;
 
 /// The value of `format`.
 pub(super) const FORMAT: &str = "seqrs";
-/// The version that is written, and the highest that is read.
-pub(super) const VERSION: u32 = 1;
+/// The highest version that is read: that of files of small numbers.
+pub(super) const VERSION: u32 = 2;
+/// The version of all others.
+const PLAIN_VERSION: u32 = 1;
+/// The key that says what matrices are made of, where they are small numbers.
+pub(super) const QUANTISATION: &str = "quantisation";
 /// Longest structure, in bytes: more than a thousand layers. It bounds the memory that
 /// reading one takes.
 pub(super) const MAX_STRUCTURE: usize = 256 << 10;
@@ -53,14 +59,15 @@ impl<T: Number> Contents<'_, T> {
                 let begin = end;
                 end += (parameter.range.len() * T::BYTES) as u64;
                 let tensor = Tensor {
-                    dtype: tensor_dtype(T::DTYPE).to_owned(),
+                    dtype: Part::Numbers.dtype(T::DTYPE).to_owned(),
                     shape: parameter.shape.iter().map(|&size| size as u64).collect(),
                     data_offsets: (begin, end),
                 };
                 tensors.push((format!("{prefix}{}", parameter.name), tensor));
             }
         }
-        let mut bytes = Header { metadata: metadata::<T>(structure), tensors }.to_bytes()?;
+        let mut bytes =
+            Header { metadata: metadata(T::DTYPE, structure, None), tensors }.to_bytes()?;
         bytes.try_reserve_exact(end as usize).map_err(|_| Error::OutOfMemory {
             what: "a model file".into(),
             bytes: u128::from(end),
@@ -75,7 +82,7 @@ impl<T: Number> Contents<'_, T> {
     pub(super) fn fingerprint(&self) -> String {
         let structure = self.structure(|layer| layer.spec().with_seed(0));
         let mut hash = Xxh64::new(0);
-        hash.update(digits(checksum(&metadata::<T>(structure))).as_bytes());
+        hash.update(digits(checksum(&metadata(T::DTYPE, structure, None))).as_bytes());
         let mut bytes = Vec::new();
         for numbers in self.layers.iter().flat_map(|(_, layer)| layer.numbers().chunks(4096)) {
             bytes.clear();
@@ -91,16 +98,25 @@ impl<T: Number> Contents<'_, T> {
     }
 }
 
-fn metadata<T: Number>(structure: String) -> BTreeMap<String, String> {
+/// What a file says of itself; the kind of small numbers, if its matrices are such.
+pub(super) fn metadata(
+    dtype: DType,
+    structure: String,
+    kind: Option<Quantisation>,
+) -> BTreeMap<String, String> {
+    let version = if kind.is_some() { VERSION } else { PLAIN_VERSION };
     let entries = [
         ("format", FORMAT.to_owned()),
-        ("format_version", VERSION.to_string()),
-        ("min_reader", VERSION.to_string()),
-        ("dtype", T::DTYPE.name().to_owned()),
+        ("format_version", version.to_string()),
+        ("min_reader", version.to_string()),
+        ("dtype", dtype.name().to_owned()),
         ("structure", structure),
     ];
     let mut metadata: BTreeMap<String, String> =
         entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+    if let Some(kind) = kind {
+        metadata.insert(QUANTISATION.into(), kind.name().to_owned());
+    }
     metadata.insert("checksum".into(), digits(checksum(&metadata)));
     metadata
 }
@@ -128,14 +144,6 @@ pub(super) fn prefix(k: usize) -> String {
     format!("{k}.")
 }
 
-/// The format's name for a type of numbers.
-pub(super) fn tensor_dtype(dtype: DType) -> &'static str {
-    match dtype {
-        DType::F32 => "F32",
-        DType::F64 => "F64",
-    }
-}
-
-fn json(structure: &impl serde::Serialize) -> String {
+pub(super) fn json(structure: &impl serde::Serialize) -> String {
     serde_json::to_string(structure).expect("a structure is plain data")
 }

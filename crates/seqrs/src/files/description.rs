@@ -9,12 +9,15 @@ use serde_json::Value;
 
 use super::LoadOptions;
 use super::container::{Header, Limits, MAX_TENSORS, Tensor, fill};
-use super::contents::{FORMAT, MAX_STRUCTURE, VERSION, checksum, digits, prefix, tensor_dtype};
+use super::contents::{FORMAT, MAX_STRUCTURE, QUANTISATION, VERSION, checksum, digits, prefix};
 use super::json::Distinct;
-use crate::layer::{Layer, LayerSpec, NamedParameter};
+use super::quantised::{Part, Parts, parts};
+use crate::layer::{Layer, LayerSpec};
 use crate::layers::recurrent::{Gru, Lstm, Rnn};
 use crate::number::{DType, Number};
 use crate::printable::printable;
+use crate::quantised::layer::{Small, check};
+use crate::quantised::{Quantisation, Quantised, hollow};
 use crate::sequential::Sequential;
 
 /// Metadata that there is, and all there may be.
@@ -33,6 +36,7 @@ pub(super) enum Model<T: Number> {
 #[derive(Debug)]
 pub(super) struct Description {
     dtype: DType,
+    quantisation: Option<Quantisation>,
     structure: Structure,
     /// Where each tensor goes, in the order in which their bytes lie.
     places: Vec<Place>,
@@ -49,6 +53,9 @@ struct Structure {
 struct Place {
     name: String,
     layer: usize,
+    /// Which of the layer's parameters, and what of it.
+    parameter: usize,
+    part: Part,
     range: Range<usize>,
 }
 
@@ -62,10 +69,67 @@ impl Description {
             "float64" => DType::F64,
             other => return wrong("dtype", "float32 or float64", other),
         };
+        let quantisation = match metadata.get(QUANTISATION) {
+            None => None,
+            Some(_) if dtype != DType::F32 => {
+                return wrong("dtype", "float32, with small weights", dtype.name());
+            }
+            Some(name) => match Quantisation::of_name(name) {
+                None => return wrong(QUANTISATION, "int8 or bf16", name),
+                known => known,
+            },
+        };
         let structure = Structure::parse(&metadata["structure"])?;
-        structure.check_sizes(dtype, &tensors)?;
-        let places = structure.places(dtype, tensors)?;
-        Ok(Self { dtype, structure, places })
+        structure.check_sizes(dtype, quantisation, &tensors)?;
+        if let Some(kind) = quantisation {
+            structure.check_small(kind)?;
+        }
+        let places = structure.places(dtype, quantisation, tensors)?;
+        Ok(Self { dtype, quantisation, structure, places })
+    }
+
+    pub(super) fn quantisation(&self) -> Option<Quantisation> {
+        self.quantisation
+    }
+
+    /// Reads the numbers of a model with small weights.
+    pub(super) fn quantised(
+        self,
+        source: &mut dyn Read,
+        options: &LoadOptions,
+    ) -> Result<Quantised, Error> {
+        let Some(kind) = self.quantisation else {
+            return wrong("weights", "small ones (int8 or bf16)", self.dtype.name());
+        };
+        let Structure { layers: specs, .. } = &self.structure;
+        let mut parameters: Vec<Vec<Parts>> = Vec::new();
+        for (k, spec) in specs.iter().enumerate() {
+            let count = spec.parameters().map_err(|error| self.structure.error(k, error))?.len();
+            parameters.push((0..count).map(|_| Parts::default()).collect());
+        }
+        for Place { name, layer, parameter, part, range } in &self.places {
+            let tensor = (*part, name.as_str(), range.len());
+            parameters[*layer][*parameter].read(source, tensor, options)?;
+        }
+        let (mut layers, mut small) = (Vec::new(), Vec::new());
+        for (k, (spec, parameters)) in specs.iter().zip(parameters).enumerate() {
+            let tensors: Vec<_> = parameters.into_iter().map(Parts::tensor).collect();
+            let in_file = |error| self.structure.error(k, error);
+            match hollow(spec).map_err(in_file)? {
+                Some(layer) => {
+                    layers.push(layer);
+                    small.push(Some(Small::with(tensors)));
+                }
+                None => {
+                    let mut numbers = memory::room("parameters", spec.num_parameters()?)?;
+                    tensors.iter().for_each(|tensor| numbers.extend(tensor.vector()));
+                    layers.push(Layer::with_numbers(spec.clone(), numbers).map_err(in_file)?);
+                    small.push(None);
+                }
+            }
+        }
+        let model = Sequential::new(layers).map_err(|error| in_file("structure: ", error))?;
+        Quantised::new(kind, &model, small)
     }
 
     pub(super) fn dtype(&self) -> DType {
@@ -78,6 +142,9 @@ impl Description {
         source: &mut dyn Read,
         options: &LoadOptions,
     ) -> Result<Model<T>, Error> {
+        if let Some(kind) = self.quantisation {
+            return wrong("weights", T::DTYPE.name(), &format!("{kind} (`seqrs::load` reads it)"));
+        }
         if T::DTYPE != self.dtype {
             return wrong("dtype", T::DTYPE.name(), self.dtype.name());
         }
@@ -86,7 +153,7 @@ impl Description {
             let count = spec.num_parameters().map_err(|error| self.structure.error(k, error))?;
             numbers.push(memory::zeros::<T>("the numbers of a model file", count)?);
         }
-        for Place { name, layer, range } in &self.places {
+        for Place { name, layer, range, .. } in &self.places {
             let target = &mut numbers[*layer][range.clone()];
             read_numbers(source, target)?;
             if !options.allow_nonfinite
@@ -154,7 +221,8 @@ fn check_metadata(metadata: &BTreeMap<String, String>) -> Result<(), Error> {
             return wrong("metadata", &format!("the key \"{key}\""), "none");
         }
     }
-    if let Some(key) = metadata.keys().find(|key| !KEYS.contains(&key.as_str())) {
+    let known = |key: &str| KEYS.contains(&key) || (written > 1 && key == QUANTISATION);
+    if let Some(key) = metadata.keys().find(|key| !known(key)) {
         return wrong("metadata", &format!("the keys {}", KEYS.join(", ")), key);
     }
     let expected = digits(checksum(metadata));
@@ -196,7 +264,12 @@ impl Structure {
 
     /// Whether there are as many numbers as the structure needs; takes no memory, however
     /// large the sizes.
-    fn check_sizes(&self, dtype: DType, tensors: &[(String, Tensor)]) -> Result<(), Error> {
+    fn check_sizes(
+        &self,
+        dtype: DType,
+        quantisation: Option<Quantisation>,
+        tensors: &[(String, Tensor)],
+    ) -> Result<(), Error> {
         let mut count = 0;
         for (k, layer) in self.layers.iter().enumerate() {
             count += layer.num_parameters().map_err(|error| self.error(k, error))? as u128;
@@ -213,8 +286,20 @@ impl Structure {
                 return wrong(&what, &expected, &num_layers.to_string());
             }
         }
-        let expected = count * bytes_of(dtype) as u128;
         let got = tensors.last().map_or(0, |(_, tensor)| tensor.data_offsets.1);
+        if let Some(kind) = quantisation {
+            // Exactly how many follows from the tensors; this bounds how many there can be.
+            let least = count * if kind == Quantisation::Bf16 { 2 } else { 1 };
+            return match u128::from(got) >= least {
+                true => Ok(()),
+                false => wrong(
+                    "data of the file",
+                    &format!("at least {least} bytes, for {count} numbers of the structure"),
+                    &format!("{got} bytes"),
+                ),
+            };
+        }
+        let expected = count * Part::Numbers.width(dtype) as u128;
         match u128::from(got) == expected {
             true => Ok(()),
             false => wrong(
@@ -225,23 +310,50 @@ impl Structure {
         }
     }
 
+    /// Whether it is a model whose weights may be small numbers.
+    fn check_small(&self, kind: Quantisation) -> Result<(), Error> {
+        if self.single {
+            return wrong("structure", "a list of layers, with small weights", "a single layer");
+        }
+        for (k, spec) in self.layers.iter().enumerate() {
+            let in_file = |error| self.error(k, error);
+            if let Some(layer) = hollow(spec).map_err(in_file)? {
+                check(kind, &layer, || spec.name().to_owned()).map_err(in_file)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Where each tensor goes, if they are those of the structure.
-    fn places(&self, dtype: DType, tensors: Vec<(String, Tensor)>) -> Result<Vec<Place>, Error> {
+    fn places(
+        &self,
+        dtype: DType,
+        quantisation: Option<Quantisation>,
+        tensors: Vec<(String, Tensor)>,
+    ) -> Result<Vec<Place>, Error> {
         let mut expected = BTreeMap::new();
         for (layer, spec) in self.layers.iter().enumerate() {
             let prefix = if self.single { String::new() } else { prefix(layer) };
-            for parameter in spec.parameters().map_err(|error| self.error(layer, error))? {
-                expected.insert(format!("{prefix}{}", parameter.name), (layer, parameter));
+            let all = spec.parameters().map_err(|error| self.error(layer, error))?;
+            for (k, parameter) in all.into_iter().enumerate() {
+                for (part, name, shape) in parts(quantisation, spec, &parameter) {
+                    let len: usize = shape.iter().product();
+                    let range = match part {
+                        Part::Scales => 0..len,
+                        _ => parameter.range.clone(),
+                    };
+                    expected.insert(format!("{prefix}{name}"), (layer, k, part, shape, range));
+                }
             }
         }
         let mut places = Vec::with_capacity(tensors.len());
         for (name, tensor) in tensors {
-            let Some((layer, parameter)) = expected.remove(&name) else {
+            let Some((layer, parameter, part, shape, range)) = expected.remove(&name) else {
                 let got = format!("\"{name}\"");
                 return wrong("tensors of the file", "those of the structure only", &got);
             };
-            check_tensor(&name, &tensor, dtype, &parameter)?;
-            places.push(Place { name, layer, range: parameter.range });
+            check_tensor(&name, &tensor, (part, dtype), &shape)?;
+            places.push(Place { name, layer, parameter, part, range });
         }
         match expected.first_key_value() {
             None => Ok(places),
@@ -262,20 +374,20 @@ impl Structure {
 fn check_tensor(
     name: &str,
     tensor: &Tensor,
-    dtype: DType,
-    parameter: &NamedParameter,
+    (part, dtype): (Part, DType),
+    shape: &[usize],
 ) -> Result<(), Error> {
-    let expected = tensor_dtype(dtype);
+    let expected = part.dtype(dtype);
     if tensor.dtype != expected {
         return wrong(&format!("dtype of \"{name}\""), expected, &tensor.dtype);
     }
-    let shape: Vec<u64> = parameter.shape.iter().map(|&size| size as u64).collect();
+    let bytes = (shape.iter().product::<usize>() * part.width(dtype)) as u64;
+    let shape: Vec<u64> = shape.iter().map(|&size| size as u64).collect();
     if tensor.shape != shape {
         let (expected, got) = (format!("{shape:?}"), format!("{:?}", tensor.shape));
         return wrong(&format!("shape of \"{name}\""), &expected, &got);
     }
     let (begin, end) = tensor.data_offsets;
-    let bytes = (parameter.range.len() * bytes_of(dtype)) as u64;
     match end - begin == bytes {
         true => Ok(()),
         false => wrong(
@@ -283,13 +395,6 @@ fn check_tensor(
             &format!("{bytes} bytes"),
             &format!("{} bytes", end - begin),
         ),
-    }
-}
-
-fn bytes_of(dtype: DType) -> usize {
-    match dtype {
-        DType::F32 => f32::BYTES,
-        DType::F64 => f64::BYTES,
     }
 }
 
@@ -306,7 +411,7 @@ fn in_file(prefix: &str, error: Error) -> Error {
 }
 
 /// A [`Error::ModelFile`]; what came is from the file and is made fit to be shown.
-fn wrong<R>(what: &str, expected: &str, got: &str) -> Result<R, Error> {
+pub(super) fn wrong<R>(what: &str, expected: &str, got: &str) -> Result<R, Error> {
     Err(Error::model_file(what, expected, printable(got)))
 }
 

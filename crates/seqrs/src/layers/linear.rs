@@ -6,7 +6,7 @@ use seqrs_cpu::{Cpu, Packed};
 use serde::{Deserialize, Serialize};
 
 use crate::init;
-use crate::layer::{Layer, LayerSpec, NamedParameter, check_count};
+use crate::layer::{Layer, LayerSpec, NamedParameter, check_count, check_len};
 use crate::number::Number;
 use crate::parameters::{Form, Parameters};
 use crate::random::Stream;
@@ -113,6 +113,7 @@ impl<T: Number> LinearLayer<T> {
     fn packs(&self, cpu: &Cpu<T>) -> Result<Form<'_, Packs<T>>, Error> {
         self.parameters.packed(cpu.level(), |numbers| {
             let Linear { in_features, out_features, .. } = self.options;
+            check_len(self.options.count()?, numbers.len())?;
             let (weight, bias) = self.weight_and_bias(numbers);
             let forward = cpu.pack(weight, bias, out_features, in_features)?;
             Ok(Packs { forward, backward: OnceBox::new() })

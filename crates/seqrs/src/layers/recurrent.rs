@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::dropout;
 use crate::init;
-use crate::layer::{Layer, LayerSpec, NamedParameter};
+use crate::layer::{Layer, LayerSpec, NamedParameter, check_len};
 use crate::number::Number;
 use crate::parameters::{Form, Parameters};
 use crate::room::{copied, copied_state};
@@ -707,6 +707,7 @@ impl<T: Number> Recurrent<T> {
     fn weights(&self, cpu: &Cpu<T>) -> Result<Form<'_, StackWeights<Cpu<T>>>, Error> {
         use seqrs_core::backend::Backend;
         self.parameters.packed(cpu.level(), |numbers| {
+            check_len(self.stack.len(), numbers.len())?;
             let layers = 0..self.stack.num_layers();
             let pack = |layer: usize| {
                 let shape = self.stack.shape(layer);

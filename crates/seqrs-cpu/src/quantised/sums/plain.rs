@@ -33,7 +33,9 @@ impl Sums for PlainSums {
     #[inline(always)]
     unsafe fn weights(from: *const i8) -> Self {
         // SAFETY: by the caller, four bytes for each lane.
-        Self(unsafe { from.cast::<[[u8; GROUP]; LANES]>().read_unaligned() }.map(i32::from_le_bytes))
+        Self(
+            unsafe { from.cast::<[[u8; GROUP]; LANES]>().read_unaligned() }.map(i32::from_le_bytes),
+        )
     }
     #[inline(always)]
     unsafe fn operands(from: *const u8) -> Self {
