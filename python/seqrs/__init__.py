@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from .generation import generate
     from .interop.keras import from_keras, from_keras_weights, to_keras_weights
     from .interop.pytorch import from_torch, from_torch_state_dict, to_torch
+    from .quantized import QuantizedSequential
     from .selftest import self_test
     from .streams import Stream, StreamPool
     from .training import Trainer, TrainStep
@@ -94,6 +95,7 @@ __all__ = [
     "ModelFileNotFoundError",
     "NoDeviceError",
     "NumericalError",
+    "QuantizedSequential",
     "QueueFullError",
     "RMSprop",
     "SeqrsError",
@@ -139,6 +141,7 @@ __all__ = [
 # packages onnx and wgpu.)
 _LATER = {
     "CSVLogger": "callbacks",
+    "QuantizedSequential": "quantized",
     "EarlyStopping": "callbacks",
     "ModelCheckpoint": "callbacks",
     "Stream": "streams",

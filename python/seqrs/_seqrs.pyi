@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable
-from typing import Any, final
+from typing import Any, Literal, final
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +10,7 @@ import numpy.typing as npt
 __all__ = [
     "Layer",
     "Model",
+    "QuantizedModel",
     "Stream",
     "StreamPool",
     "Tape",
@@ -34,6 +35,43 @@ __all__ = [
 _Array = npt.NDArray[np.floating[Any]]
 
 __version__: str
+
+@final
+class QuantizedModel:
+    @property
+    def kind(self) -> Literal["bf16", "int8"]: ...
+    @property
+    def layers(self) -> list[str]: ...
+    @property
+    def batch_first(self) -> bool: ...
+    @property
+    def num_parameters(self) -> int: ...
+    @property
+    def parameter_bytes(self) -> int: ...
+    @property
+    def output_size(self) -> int | None: ...
+    @property
+    def fingerprint(self) -> str: ...
+    def call(
+        self,
+        x: npt.ArrayLike,
+        state: Any,
+        lengths: npt.ArrayLike | None,
+        mask: npt.ArrayLike | None,
+    ) -> tuple[_Array, Any]: ...
+    def step(self, x_t: npt.ArrayLike, state: Any) -> tuple[_Array, Any]: ...
+    def report(
+        self,
+        x: npt.ArrayLike,
+        state: Any,
+        lengths: npt.ArrayLike | None,
+        mask: npt.ArrayLike | None,
+    ) -> dict[str, Any]: ...
+    def initial_state(self, batch: int) -> Any: ...
+    def save(self, path: str | os.PathLike[str]) -> None: ...
+    def to_bytes(self) -> bytes: ...
+    @staticmethod
+    def from_bytes(data: bytes) -> QuantizedModel: ...
 
 @final
 class Tape:
@@ -167,6 +205,7 @@ class Model:
     def load_state_dict(
         self, mapping: dict[str, Any], strict: bool
     ) -> tuple[list[str], list[str]]: ...
+    def quantize(self, kind: str) -> QuantizedModel: ...
     def save(self, path: str | os.PathLike[str]) -> None: ...
 
 @final
@@ -247,7 +286,7 @@ def info() -> dict[str, Any]: ...
 def foreign_tensors(
     path: str | os.PathLike[str],
 ) -> list[tuple[str, str, list[int], int, int]]: ...
-def load(path: str | os.PathLike[str], allow_nonfinite: bool) -> Layer | Model: ...
+def load(path: str | os.PathLike[str], allow_nonfinite: bool) -> Layer | Model | QuantizedModel: ...
 def loss_gradient(
     loss_json: str,
     y_pred: npt.ArrayLike,

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .characters import Plan, Report, Run
     from .models import Sequential
+    from .quantized import QuantizedSequential
 
 __all__ = ["main"]
 
@@ -198,8 +199,11 @@ def inspect(options: argparse.Namespace) -> dict[str, Any]:
     """What is in a model file."""
     from . import load
     from .models import Sequential
+    from .quantized import QuantizedSequential
 
     found = load(options.model, allow_nonfinite=True)
+    if isinstance(found, QuantizedSequential):
+        return _inspect_quantized(found, options)
     single = not isinstance(found, Sequential)
     model = found if isinstance(found, Sequential) else Sequential([found])
     size = os.path.getsize(options.model)
@@ -219,6 +223,25 @@ def inspect(options: argparse.Namespace) -> dict[str, Any]:
         "fingerprint": found.fingerprint,
         "layers": [json.loads(layer._handle.spec_json) for layer in model.layers],
         "weights": weights,
+    }
+
+
+def _inspect_quantized(model: QuantizedSequential, options: argparse.Namespace) -> dict[str, Any]:
+    """A model of small weights: its numbers are no parameters by name."""
+    size = os.path.getsize(options.model)
+    say = _Voice(options.json)
+    say(f"{options.model}: a model of {model.kind} weights, {size:,} bytes")
+    say(repr(model))
+    say(f"{model.num_parameters:,} parameters, {model.nbytes:,} bytes")
+    say(f"fingerprint {model.fingerprint}")
+    return {
+        "path": options.model,
+        "bytes": size,
+        "kind": model.kind,
+        "dtype": model.dtype,
+        "parameters": model.num_parameters,
+        "fingerprint": model.fingerprint,
+        "layers": [json.loads(layer) for layer in model._handle.layers],
     }
 
 

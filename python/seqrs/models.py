@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from .layers import Array
+    from .quantized import QuantizedSequential
 
 __all__ = ["Sequential", "load"]
 
@@ -292,6 +293,27 @@ class Sequential:
         names = self._handle.load_state_dict(checked_mapping(mapping), flag("strict", strict))
         return IncompatibleKeys(*names)
 
+    def quantize(self, kind: str) -> QuantizedSequential:
+        """The same model with weights of small numbers, for inference on the CPU.
+
+        It shares what stays float32, and keeps the float32 weights for its
+        `quantization_report`; one that was saved and loaded does without them.
+
+        Args:
+            kind: "int8": 8-bit integers, and operands too; "bf16": bfloat16
+                (`seqrs.quantized` says more).
+
+        Raises:
+            ValueError: there is no such kind, no layer has a matrix, or there are no kernels for a
+                layer (peepholes, coupled gates, chosen functions, normalised cells, zoneout); names
+                it.
+            DTypeError: the model is float64.
+            NumericalError: a parameter is NaN or infinite; names it.
+        """
+        from .quantized import wrapped as wrapped_small
+
+        return wrapped_small(self._handle.quantize(text("kind", kind)))
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes one safetensors file, which `seqrs.load` gives back as a model.
 
@@ -362,8 +384,10 @@ def _rebuilt(cls: type[Sequential], layers: tuple[Layer, ...]) -> Sequential:
     return cls._of(layers)
 
 
-def load(path: str | os.PathLike[str], *, allow_nonfinite: bool = False) -> Sequential | Layer:
-    """What `save` wrote: a model as a model, a layer as a layer.
+def load(
+    path: str | os.PathLike[str], *, allow_nonfinite: bool = False
+) -> Sequential | Layer | QuantizedSequential:
+    """What `save` wrote: a model as a model, a layer as a layer, small weights as small weights.
 
     The file is data: nothing in it is run, imported or fetched.
 
@@ -384,6 +408,10 @@ def load(path: str | os.PathLike[str], *, allow_nonfinite: bool = False) -> Sequ
         raise ModelFileNotFoundError(str(error)) from None
     if isinstance(found, _seqrs.Layer):
         return wrapped(found)
+    if isinstance(found, _seqrs.QuantizedModel):
+        from .quantized import wrapped as wrapped_small
+
+        return wrapped_small(found)
     layers = tuple(wrapped(handle) for handle in found.layers)
     model = Sequential.__new__(Sequential)
     model._attach(found, layers)

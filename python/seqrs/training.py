@@ -22,7 +22,7 @@ from . import _seqrs, batches
 from .batches import Batch
 from .callbacks import Callback
 from .checkpoints import Checkpoints
-from .errors import SeqrsError, ShapeError
+from .errors import SeqrsError, ShapeError, StateError
 from .fitting import Fit, names_of_metrics
 from .layers import Layer
 from .listeners import listeners_of
@@ -31,6 +31,7 @@ from .models import Sequential
 from .optimizers import Adam, Optimizer
 from .options import flag, integer, real, shown
 from .options import seed as checked_seed
+from .quantized import QuantizedSequential
 
 __all__ = ["TrainStep", "Trainer"]
 
@@ -105,6 +106,10 @@ class Trainer:
         bptt: int | None = None,
         seed: int = 0,
     ) -> None:
+        if isinstance(model, QuantizedSequential):
+            raise StateError(
+                f"model: expected float32 or float64 weights to train, got {model.kind} ones"
+            )
         if not isinstance(model, (Sequential, Layer)):
             raise TypeError(f"model: expected a Sequential or a layer, got {model!r}")
         self._options = Options(

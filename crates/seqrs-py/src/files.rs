@@ -9,8 +9,9 @@ use seqrs_core::Error;
 use crate::entry::{compute, guard};
 use crate::layer::{AnyLayer, Kept, PyLayer};
 use crate::model::PyModel;
+use crate::quantised::PyQuantised;
 
-/// Reads a model file: a `Layer` or a `Model`.
+/// Reads a model file: a `Layer`, a `Model` or a `QuantizedModel`.
 #[pyfunction]
 pub(crate) fn load(py: Python<'_>, path: PathBuf, allow_nonfinite: bool) -> PyResult<Py<PyAny>> {
     guard(py, || {
@@ -24,6 +25,7 @@ pub(crate) fn load(py: Python<'_>, path: PathBuf, allow_nonfinite: bool) -> PyRe
             AnyModel::SequentialF64(model) => {
                 Ok(Py::new(py, PyModel::keep(py, &model)?)?.into_any())
             }
+            AnyModel::Quantised(model) => Ok(Py::new(py, PyQuantised::keep(model))?.into_any()),
         }
     })
 }

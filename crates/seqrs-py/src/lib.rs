@@ -24,6 +24,7 @@ mod layer;
 mod loss;
 mod model;
 mod network;
+mod quantised;
 mod ranges;
 mod state;
 mod stepping;
@@ -42,6 +43,7 @@ fn _seqrs(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<layer::PyLayer>()?;
     module.add_class::<model::PyModel>()?;
+    module.add_class::<quantised::PyQuantised>()?;
     module.add_class::<tape::Tape>()?;
     module.add_class::<stream_pool::PyStream>()?;
     module.add_class::<stream_pool::PyStreamPool>()?;

@@ -16,6 +16,7 @@ use crate::entry::{compute, guard};
 use crate::errors;
 use crate::layer::{AnyLayer, AnyNetwork, Given, Kept, PyLayer, next_handle, with_network};
 use crate::network::{Call, Network};
+use crate::quantised::PyQuantised;
 use crate::state::Holder;
 use crate::tape::Tape;
 use crate::weights;
@@ -359,6 +360,14 @@ impl PyModel {
                 self.put(py, &layers);
                 Ok((found.missing, found.unexpected))
             })
+        })
+    }
+
+    /// The model with small weights.
+    fn quantize(&self, py: Python<'_>, kind: &str) -> PyResult<PyQuantised> {
+        guard(py, || match self.dtype {
+            DType::F32 => PyQuantised::of(py, &self.network(py)?.model, kind),
+            DType::F64 => Err(errors::dtype(py, "quantize", "a float32 model", DType::F64)),
         })
     }
 

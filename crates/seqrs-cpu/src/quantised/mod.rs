@@ -17,3 +17,6 @@ pub mod matrix;
 mod ahead;
 mod sums;
 mod tile;
+
+#[cfg(test)]
+mod tests;
