@@ -25,8 +25,8 @@ impl Deviation {
         for (&small, &exact) in small.iter().zip(exact) {
             let (small, exact) = (Number::to_f64(small), Number::to_f64(exact));
             let error = (small - exact).abs();
-            // A NaN stays.
-            if !(error <= largest) {
+            // Once it is NaN, none is larger.
+            if error > largest || error.is_nan() {
                 largest = error;
             }
             squares += error * error;

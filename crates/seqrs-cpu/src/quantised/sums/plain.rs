@@ -52,8 +52,8 @@ impl Sums for PlainSums {
     }
     #[inline(always)]
     fn of_bits(floats: Portable<f32>) -> Self {
-        // SAFETY: the register has as many numbers as the array.
         let mut bits = [0.0_f32; LANES];
+        // SAFETY: the register has as many numbers as the array.
         unsafe { floats.store(bits.as_mut_ptr()) };
         Self(bits.map(|float| float.to_bits() as i32))
     }
