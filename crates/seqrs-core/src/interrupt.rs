@@ -30,6 +30,11 @@ pub fn scope<R>(stop: Question, work: impl FnOnce() -> R) -> R {
     work()
 }
 
+/// The question of the innermost [`scope`], for one inside it that asks it too.
+pub fn asked() -> Option<Question> {
+    ASKED.get()
+}
+
 /// Asks the question left by [`scope`].
 ///
 /// # Errors
@@ -52,10 +57,12 @@ mod tests {
             || true,
             || {
                 assert_eq!(check(), Err(Error::Interrupted));
+                assert!(asked().is_some_and(|stop| stop()));
                 scope(|| false, || assert_eq!(check(), Ok(())));
                 assert_eq!(check(), Err(Error::Interrupted));
             },
         );
         assert_eq!(check(), Ok(()));
+        assert!(asked().is_none());
     }
 }

@@ -72,6 +72,7 @@
 //! - [`Sequential::step_into`] and [`Layer::step_into`] step without taking memory;
 //!   [`StreamPool`] steps many streams as one batch.
 //! - [`Sequential::quantised`]: weights of 8-bit integers or bf16, for inference.
+//! - [`Batcher`]: independent requests from many threads and tasks, computed as batches.
 //! - [`Trainer`]: [`losses`], [`optimizers`], [`schedules`], clipping, truncated
 //!   back-propagation, and [`Trainer::checkpoint`], from which a run goes on bit for bit.
 //! - [`diagnose`]: saturated gates, dead units, vanishing and exploding gradients, in numbers.
@@ -94,6 +95,7 @@
 
 pub mod arrays;
 pub mod atomic;
+pub mod batcher;
 pub mod checkpoint;
 pub mod clipping;
 pub mod files;
@@ -130,6 +132,7 @@ pub mod stream_pool;
 pub use arrays::{
     Batch, Diagnosis, Gradients, Recorded, States, Targets, TrainerBuilder, diagnose,
 };
+pub use batcher::{Batcher, BatcherOptions};
 pub use files::{AnyModel, LoadOptions, load, load_with};
 pub use layer::{Layer, LayerSpec, NamedParameter};
 pub use layers::activation::Activation;
