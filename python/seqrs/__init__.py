@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from . import sklearn as sklearn
     from . import torch as torch
     from . import wgpu as wgpu
+    from .batching import Batcher
     from .callbacks import CSVLogger, EarlyStopping, ModelCheckpoint
     from .diagnosis import diagnose
     from .generation import generate
@@ -73,6 +74,7 @@ __all__ = [
     "Activation",
     "Adam",
     "AdamW",
+    "Batcher",
     "BinaryCrossEntropy",
     "CSVLogger",
     "CrossEntropy",
@@ -140,6 +142,7 @@ __all__ = [
 # (`onnx` and `wgpu` are not in `__all__`: with `from seqrs import *` these names stay those of the
 # packages onnx and wgpu.)
 _LATER = {
+    "Batcher": "batching",
     "CSVLogger": "callbacks",
     "QuantizedSequential": "quantized",
     "EarlyStopping": "callbacks",

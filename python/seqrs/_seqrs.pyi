@@ -1,5 +1,6 @@
 """The compiled part of seqrs. Everything public is wrapped by the Python files beside it."""
 
+import asyncio
 import os
 from collections.abc import Callable, Iterable
 from typing import Any, Literal, final
@@ -8,15 +9,19 @@ import numpy as np
 import numpy.typing as npt
 
 __all__ = [
+    "Batcher",
     "Layer",
+    "Mailbox",
     "Model",
     "QuantizedModel",
     "Stream",
     "StreamPool",
     "Tape",
+    "Ticket",
     "Trainer",
     "__version__",
     "_panic",
+    "_panic_in",
     "_shaders",
     "_traced",
     "asked_threads",
@@ -79,6 +84,36 @@ class Tape:
 
     @property
     def nbytes(self) -> int: ...
+
+@final
+class Mailbox:
+    def __new__(cls, event_loop: asyncio.AbstractEventLoop) -> Mailbox: ...
+    @property
+    def event_loop(self) -> asyncio.AbstractEventLoop: ...
+    def __call__(self) -> None: ...
+
+@final
+class Ticket:
+    def cancel(self) -> bool: ...
+    def expire(self) -> bool: ...
+
+@final
+class Batcher:
+    def __new__(cls, model: Model, max_batch: int, max_queue: int, max_wait: float) -> Batcher: ...
+    @property
+    def closed(self) -> bool: ...
+    def predict(self, x: npt.ArrayLike, timeout: float | None) -> _Array: ...
+    def submit(
+        self,
+        x: npt.ArrayLike,
+        timeout: float | None,
+        mailbox: Mailbox,
+        future: asyncio.Future[_Array],
+    ) -> Ticket: ...
+    def swap(self, model: Model) -> None: ...
+    def close(self, drain: bool) -> None: ...
+    def after_fork(self) -> None: ...
+    def stats(self) -> dict[str, Any]: ...
 
 @final
 class Layer:
@@ -268,6 +303,7 @@ class Trainer:
     def restore(self, path: str | os.PathLike[str]) -> str: ...
 
 def _panic(words: str) -> None: ...
+def _panic_in(batcher: Batcher, words: str) -> None: ...
 def _shaders() -> dict[str, tuple[str, str, list[bool]]]: ...
 def _traced(number: int, work: Callable[[], Any]) -> list[Any]: ...
 def asked_threads() -> int: ...

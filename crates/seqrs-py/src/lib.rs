@@ -12,6 +12,7 @@
 
 mod arrays;
 mod batch;
+mod batcher;
 mod device;
 mod diagnosis;
 mod entry;
@@ -41,6 +42,9 @@ use pyo3::prelude::*;
 #[pymodule(gil_used = true)]
 fn _seqrs(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add_class::<batcher::Mailbox>()?;
+    module.add_class::<batcher::PyBatcher>()?;
+    module.add_class::<batcher::PyTicket>()?;
     module.add_class::<layer::PyLayer>()?;
     module.add_class::<model::PyModel>()?;
     module.add_class::<quantised::PyQuantised>()?;
@@ -60,6 +64,7 @@ fn _seqrs(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(threads::restore_threads, module)?)?;
     module.add_function(wrap_pyfunction!(threads::info, module)?)?;
     module.add_function(wrap_pyfunction!(testing::_panic, module)?)?;
+    module.add_function(wrap_pyfunction!(testing::_panic_in, module)?)?;
     module.add_function(wrap_pyfunction!(testing::_shaders, module)?)?;
     module.add_function(wrap_pyfunction!(testing::_traced, module)?)?;
     Ok(())

@@ -113,7 +113,7 @@ impl PyModel {
     }
 
     /// The model, to compute on its device.
-    fn placed(&self, py: Python<'_>) -> PyResult<AnyNetwork> {
+    pub(crate) fn placed(&self, py: Python<'_>) -> PyResult<AnyNetwork> {
         let device = self.device(py)?;
         let mut any = self.any(py)?;
         if let (AnyNetwork::F32(network), Device::Gpu(number)) = (&mut any, device) {

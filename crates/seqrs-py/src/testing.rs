@@ -3,6 +3,7 @@
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
+use crate::batcher::PyBatcher;
 use crate::entry::{compute, guard};
 use crate::{device, gpu};
 
@@ -10,6 +11,12 @@ use crate::{device, gpu};
 #[pyfunction]
 pub(crate) fn _panic(py: Python<'_>, words: &str) -> PyResult<()> {
     guard(py, || compute(py, || panic!("{words}")))
+}
+
+/// Panics where a batcher computes.
+#[pyfunction]
+pub(crate) fn _panic_in(batcher: &Bound<'_, PyBatcher>, words: &str) -> PyResult<()> {
+    guard(batcher.py(), || batcher.get().panic(batcher.py(), words))
 }
 
 /// Every shader by its name, as a program has them.

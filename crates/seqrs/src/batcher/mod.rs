@@ -222,7 +222,7 @@ impl<T: Number> Dispatcher<T> {
 
     /// Takes no more requests, and returns when nothing waits or is computed and the thread has
     /// ended. What waits is computed first if `drain` is set; otherwise it is answered with
-    /// [`Failure::Closed`], as is what the thread is computing.
+    /// [`Failure::Closed`], as is what is being computed.
     ///
     /// # Errors
     /// [`Error::Interrupted`]: it is closed then, but something may be computed still.

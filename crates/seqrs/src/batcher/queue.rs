@@ -22,7 +22,7 @@ use super::grouping::{self, Group};
 use super::request::{Answer, Sequence};
 use super::slot::Slot;
 use super::statistics::Statistics;
-use super::stopping;
+use super::stopping::{self, Stopped};
 use crate::number::Number;
 
 /// How often who closes looks whether the caller wants to stop waiting, and how often a thread
@@ -151,8 +151,17 @@ impl<T: Number> Queue<T> {
             state.statistics.running = 1;
             drop(state);
             let begun = Instant::now();
-            let (answer, late) = stopping::by(deadline, || batch::alone(&*model, &x));
-            return self.finish_alone(x.steps(), asked, begun, answer, late);
+            let work = || batch::alone(&*model, &x);
+            let answer = match stopping::within(&self.abandoned, deadline, work) {
+                (Err(Failure::Model(Error::Interrupted)), Some(Stopped::Late)) => {
+                    Err(Failure::Late)
+                }
+                (Err(Failure::Model(Error::Interrupted)), Some(Stopped::Shut)) => {
+                    Err(Failure::Closed)
+                }
+                (answer, _) => answer,
+            };
+            return self.finish_alone(x.steps(), asked, begun, answer);
         }
         let slot = Arc::new(Slot::default());
         let deliver = Deliver::To(Arc::clone(&slot));
@@ -258,18 +267,13 @@ impl<T: Number> Queue<T> {
         asked: Instant,
         begun: Instant,
         answer: Result<Answer<T>, Failure>,
-        late: bool,
     ) -> Result<Answer<T>, Failure> {
-        let answer = match answer {
-            Err(Failure::Model(Error::Interrupted)) if late => Err(Failure::Late),
-            answer => answer,
-        };
         let mut state = self.lock();
         let statistics = &mut state.statistics;
         statistics.running = 0;
         match &answer {
             Err(Failure::Late) => statistics.expired += 1,
-            Err(Failure::Model(Error::Interrupted)) => statistics.cancelled += 1,
+            Err(Failure::Model(Error::Interrupted) | Failure::Closed) => statistics.cancelled += 1,
             _ => {
                 statistics.batch(1, Group::default().with(length));
                 statistics.answered(asked, begun, answer.is_ok());
@@ -332,7 +336,7 @@ impl<T: Number> Queue<T> {
             match state.next(&self.options, self.is_closed(), Instant::now()) {
                 Next::Batch(items) => {
                     drop(state);
-                    stopping::while_unset(&self.abandoned, || self.compute(items));
+                    self.compute(items);
                     state = self.lock();
                 }
                 Next::Wait(_) if self.is_closed() => {
@@ -370,7 +374,8 @@ impl<T: Number> Queue<T> {
         let begun = Instant::now();
         let model = Arc::clone(&items[0].1.model);
         let sequences: Vec<&Sequence<T>> = items.iter().map(|(_, item)| &item.x).collect();
-        let answers = batch::together(&*model, &sequences);
+        let work = || batch::together(&*model, &sequences);
+        let (answers, _) = stopping::within(&self.abandoned, None, work);
         let group = sequences.iter().fold(Group::default(), |group, x| group.with(x.steps()));
 
         let mut state = self.lock();
@@ -390,7 +395,7 @@ impl<T: Number> Queue<T> {
         drop(state);
         for ((_, item), answer) in items.into_iter().zip(answers) {
             let answer = match answer {
-                // Nobody's signal reaches the worker: it was stopped as the queue was closed.
+                // No signal reaches this: it was stopped as the queue was closed.
                 Err(Failure::Model(Error::Interrupted)) => Err(Failure::Closed),
                 answer => answer,
             };
@@ -399,7 +404,7 @@ impl<T: Number> Queue<T> {
     }
 
     /// Takes no more requests. What waits is computed if `drain` is set, else given up, and what
-    /// the worker computes is stopped.
+    /// is being computed is stopped.
     pub(super) fn shut(&self, drain: bool) {
         let mut state = self.lock();
         self.closed.store(true, Ordering::Release);

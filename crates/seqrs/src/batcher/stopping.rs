@@ -1,54 +1,65 @@
-//! Stopping what is computed: when time is over, or when the batcher is shut at once.
+//! Stopping what is computed: when its time is over, when the batcher is shut at once, or when the
+//! caller wants it.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use seqrs_core::interrupt::{self, Question};
 
-#[derive(Clone, Copy)]
+/// What has stopped a computation, if it was not its caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stopped {
+    /// The deadline.
+    Late,
+    /// The flag.
+    Shut,
+}
+
 struct Limit {
-    deadline: Instant,
+    flag: Arc<AtomicBool>,
+    deadline: Option<Instant>,
     /// The caller's own question.
     outer: Option<Question>,
-    /// Whether it was the deadline that stopped the work.
-    passed: bool,
+    stopped: Option<Stopped>,
 }
 
 thread_local! {
-    static LIMIT: Cell<Option<Limit>> = const { Cell::new(None) };
-    static FLAG: RefCell<Option<Arc<AtomicBool>>> = const { RefCell::new(None) };
+    static LIMIT: RefCell<Option<Limit>> = const { RefCell::new(None) };
 }
 
-/// Runs `work`, which is interrupted at the deadline, and says whether it was, or when the caller
-/// wants it to stop.
-pub(super) fn by<R>(deadline: Option<Instant>, work: impl FnOnce() -> R) -> (R, bool) {
-    let Some(deadline) = deadline else { return (work(), false) };
+/// Runs `work`, which is interrupted when the flag is set, at the deadline, or when the caller wants
+/// it to stop; and says which of the first two it was.
+pub(super) fn within<R>(
+    flag: &Arc<AtomicBool>,
+    deadline: Option<Instant>,
+    work: impl FnOnce() -> R,
+) -> (R, Option<Stopped>) {
     let outer = interrupt::asked();
-    let before = LIMIT.replace(Some(Limit { deadline, outer, passed: false }));
-    let result = interrupt::scope(over, work);
+    let limit = Limit { flag: Arc::clone(flag), deadline, outer, stopped: None };
+    let before = LIMIT.replace(Some(limit));
+    let result = interrupt::scope(is_over, work);
     let limit = LIMIT.replace(before);
-    (result, limit.is_some_and(|limit| limit.passed))
+    (result, limit.and_then(|limit| limit.stopped))
 }
 
-fn over() -> bool {
-    let Some(limit) = LIMIT.get() else { return false };
-    if Instant::now() >= limit.deadline {
-        LIMIT.set(Some(Limit { passed: true, ..limit }));
-        return true;
+fn is_over() -> bool {
+    let outer = LIMIT.with_borrow_mut(|limit| {
+        let limit = limit.as_mut()?;
+        if limit.flag.load(Ordering::Relaxed) {
+            limit.stopped = Some(Stopped::Shut);
+        } else if limit.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            limit.stopped = Some(Stopped::Late);
+        }
+        match limit.stopped {
+            Some(_) => Some(Err(())),
+            None => limit.outer.map(Ok),
+        }
+    });
+    match outer {
+        Some(Err(())) => true,
+        Some(Ok(stop)) => stop(),
+        None => false,
     }
-    limit.outer.is_some_and(|stop| stop())
-}
-
-/// Runs `work`, which is interrupted when the flag is set.
-pub(super) fn while_unset<R>(flag: &Arc<AtomicBool>, work: impl FnOnce() -> R) -> R {
-    let before = FLAG.replace(Some(Arc::clone(flag)));
-    let result = interrupt::scope(is_set, work);
-    FLAG.set(before);
-    result
-}
-
-fn is_set() -> bool {
-    FLAG.with_borrow(|flag| flag.as_ref().is_some_and(|flag| flag.load(Ordering::Relaxed)))
 }

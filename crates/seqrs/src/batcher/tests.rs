@@ -384,7 +384,14 @@ fn closing_computes_what_waits_or_gives_it_up() {
 }
 
 #[test]
-fn closing_without_draining_stops_what_the_thread_computes() {
+fn closing_without_draining_stops_what_is_computed() {
+    let batcher = Arc::new(Batcher::new(Slow(tagger()), options(4, 10)).unwrap());
+    let alone = Arc::clone(&batcher);
+    let alone = thread::spawn(move || alone.predict(&numbers(3, 0)));
+    until(|| batcher.statistics().running == 1);
+    batcher.close(false).unwrap();
+    assert_eq!(alone.join().unwrap(), Err(Failure::Closed));
+
     let batcher = Batcher::new(Slow(tagger()), options(4, 10)).unwrap();
     let (_, told) = ask(&batcher, 3);
     until(|| batcher.statistics().running == 1);
