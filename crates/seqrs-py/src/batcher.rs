@@ -253,7 +253,7 @@ impl Mailbox {
     }
 
     /// Gives the futures what has arrived; the loop calls it.
-    fn __call__(&self, py: Python<'_>) -> PyResult<()> {
+    fn deliver(&self, py: Python<'_>) -> PyResult<()> {
         guard(py, || {
             let arrived = std::mem::take(&mut *locked(&self.arrived));
             for (future, answer) in arrived {
@@ -291,8 +291,10 @@ fn post(mailbox: Py<Mailbox>, future: Py<PyAny>, answer: AnyAnswer) {
     // An interpreter that is about to end has no loops.
     let called = Python::try_attach(|py| {
         if first {
-            let name = intern!(py, "call_soon_threadsafe");
-            let called = mailbox.get().event_loop.bind(py).call_method1(name, (&mailbox,));
+            let event_loop = mailbox.get().event_loop.bind(py);
+            let called = mailbox.bind(py).getattr(intern!(py, "deliver")).and_then(|deliver| {
+                event_loop.call_method1(intern!(py, "call_soon_threadsafe"), (deliver,))
+            });
             // A loop that was closed meanwhile: nobody waits any more.
             if called.is_err() {
                 let nobodys = std::mem::take(&mut *locked(&mailbox.get().arrived));
