@@ -252,7 +252,7 @@ impl Case {
         let mut state = self.state(&spec);
         let from = Rows { data: &x[..], place: Place::batch_first(self.time, shape.input) };
         let to = RowsMut { data: &mut y[..], place: Place::batch_first(self.time, width) };
-        sequence::infer(&cpu, &spec, &weights, from, &self.steps(), &mut state, to).unwrap();
+        sequence::infer(&cpu, &spec, &weights, from, &self.steps(), state.lent(), to).unwrap();
         (y, state.h, state.c.unwrap_or_default())
     }
 

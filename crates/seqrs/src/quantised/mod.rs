@@ -260,7 +260,7 @@ pub(crate) fn infer_layer(
             let mut y = memory::zeros("output of a recurrent layer", steps.items() * width)?;
             let state = &mut states[link.state];
             match small {
-                None => layer.infer(cpu, given, steps, state, &mut y)?,
+                None => layer.infer(cpu, given, steps, state.lent(), &mut y)?,
                 Some(small) => {
                     let y = RowsMut { data: &mut y[..], place: Place::packed(width) };
                     small.infer(cpu, layer.stack(), given, steps, state, y)?;
