@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import seqrs
 from cases import CELLS, DTYPES, Array, assert_same_state, flat, make, numbers, python
-from tolerances import assert_same_bits
+from tolerances import PACKAGE_TO_REFERENCE_F32, assert_close, assert_same_bits
 
 B, I, H = 3, 5, 7  # noqa: E741 (the letters of the design)
 
@@ -107,6 +107,21 @@ class TestOutOfModels:
         assert_same_state(out[1], state)
         alone, _ = layer.step(x[150:151])
         assert_same_bits(y[150:151], alone)
+
+
+def test_on_each_device(device: str) -> None:
+    model = seqrs.Sequential([seqrs.GRU(I, H), seqrs.Linear(H, 2)], seed=1).to(device)
+    y, state = model.step(x_of(1))
+    out = like_arrays((y, state))
+    if device == "cpu":
+        model.step(x_of(1), out=out)
+        assert_same_bits(out[0], y)
+        return
+    with pytest.raises(seqrs.StateError, match="out: expected None, got a model on a GPU"):
+        model.step(x_of(1), out=out)
+    model.warmup(2, 3)
+    model.to("cpu").step(x_of(1), out=out)
+    assert_close(y, out[0], PACKAGE_TO_REFERENCE_F32)
 
 
 def read_only(array: Array) -> Array:

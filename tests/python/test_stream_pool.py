@@ -463,6 +463,20 @@ class TestThreads:
 LARGE = seqrs.Sequential([seqrs.LSTM(I, 512, 3)], seed=1)
 
 
+def test_other_threads_go_on_during_a_step() -> None:
+    pool = seqrs.StreamPool(LARGE, capacity=2000)
+    sids = [pool.open() for _ in range(2000)]
+    stepping = threading.Thread(target=pool.step, args=(sids, x_of(1, 2000)))
+    turns = 0
+    with seqrs.num_threads(1):
+        stepping.start()
+        while stepping.is_alive():
+            time.sleep(0.001)
+            turns += 1
+    # It takes some hundred milliseconds.
+    assert turns > 10
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 class TestFork:
@@ -538,6 +552,14 @@ class TestPools:
     def test_of_what_needs_the_whole_sequence_are_refused(self, make: Callable[[], Any]) -> None:
         with pytest.raises(seqrs.StateError, match="layer"):
             seqrs.StreamPool(make())
+
+    def test_compute_on_the_cpu(self, device: str) -> None:
+        model = model_of().to(device)
+        if device == "cpu":
+            assert len(seqrs.StreamPool(model)) == 0
+            return
+        with pytest.raises(seqrs.StateError, match="device of the model: expected cpu, got gpu:0"):
+            seqrs.StreamPool(model)
 
     @pytest.mark.parametrize("capacity", [0, -1, 2**32, 1.5, "3", None, True])
     def test_of_no_size_are_refused(self, capacity: Any) -> None:
