@@ -13,9 +13,10 @@ same, and results are compared before anything is timed.
                order. The others keep all states in one array each, gather the rows of the streams
                that are called, run the batch, and scatter the new states.
 
-Contenders take turns, and a turn's value is the time of all its calls over their number. Columns
-are the median of the turns, the best one, and (pool) the time of all threads on a processor: on a
-machine that is busy with other things the clock says little, that time more.
+Contenders take turns. In a turn, calls are timed in runs of about a millisecond, or one by one
+where they take longer. Columns are the median of all runs, the best one, and (pool) the time of all
+threads on a processor: on a machine that is busy with other things the best run and that time say
+more than the median.
 """
 
 from __future__ import annotations
@@ -60,6 +61,8 @@ CLOSE = 3e-5
 
 #: Seconds before a turn, for other libraries' threads to go to sleep, and of one without the clock.
 SETTLE, WARM_UP = 0.02, 0.02
+#: Seconds of a run.
+RUN = 0.001
 
 
 @dataclass(frozen=True)
@@ -249,41 +252,45 @@ def compare(name: str, contenders: list[Contender]) -> None:
                 sys.exit(f"{name}: {other.name} gives something else than seqrs, by {distance:g}")
 
 
-def turn(call: Callable[[], Any], seconds: float) -> tuple[float, float]:
-    """Seconds of the clock, and of all threads on a processor, for each call."""
+def turn(call: Callable[[], Any], seconds: float) -> tuple[list[float], float]:
+    """Seconds of the clock for a call in each run, and of all threads on a processor for a call."""
     time.sleep(SETTLE)
     end = time.perf_counter() + WARM_UP
     count = 0
     while count == 0 or time.perf_counter() < end:
         call()
         count += 1
-    # The clock is asked for after some calls: that takes a part of a microsecond.
-    chunk, calls = max(1, count // 20), 0
-    begin, cpu = time.perf_counter(), time.process_time()
-    while (now := time.perf_counter()) < begin + seconds or calls == 0:
-        for _ in range(chunk):
+    together = max(1, int(count * RUN / WARM_UP))
+    runs = []
+    cpu, now = time.process_time(), time.perf_counter()
+    end = now + seconds
+    while now < end or not runs:
+        begin = now
+        for _ in range(together):
             call()
-        calls += chunk
-    return (now - begin) / calls, (time.process_time() - cpu) / calls
+        now = time.perf_counter()
+        runs.append((now - begin) / together)
+    return runs, (time.process_time() - cpu) / (together * len(runs))
 
 
 def measure(case: Case, rounds: int, seconds: float) -> dict[str, Any]:
     with seqrs.num_threads(case.threads):
         contenders = case.contenders()
         compare(case.name, contenders)
-        turns: dict[str, list[tuple[float, float]]] = {each.name: [] for each in contenders}
+        turns: dict[str, list[tuple[list[float], float]]] = {each.name: [] for each in contenders}
         for k in range(rounds):
             for at in range(len(contenders)):
                 each = contenders[(k + at) % len(contenders)]
                 turns[each.name].append(turn(each.call, seconds))
-    return {
-        name: {
-            "seconds": statistics.median(wall for wall, _ in values),
-            "best": min(wall for wall, _ in values),
+    found = {}
+    for name, values in turns.items():
+        runs = [run for runs, _ in values for run in runs]
+        found[name] = {
+            "seconds": statistics.median(runs),
+            "best": min(runs),
             "processor": statistics.median(cpu for _, cpu in values),
         }
-        for name, values in turns.items()
-    }
+    return found
 
 
 def show(case: Case, found: dict[str, Any]) -> None:

@@ -25,8 +25,7 @@
 //! ```text
 //! bytes = capacity (2 S bytes of a number + 48)
 //! ```
-//! (in float32 an odd H or P counts as the next even one).
-//! The system gives it as it is used: a place that no stream has had takes none. A step of any
+//! (in float32 an odd H or P counts as the next even one). The system gives it as it is used: a place that no stream has had takes none. A step of any
 //! number of streams takes the workspace of 128 rows for each thread, and 16 bytes a stream.
 //!
 //! # Fork
@@ -46,6 +45,7 @@ use std::time::{Duration, Instant};
 
 use ndarray::{Array2, ArrayView2, ArrayViewMut2};
 use once_cell::race::OnceBox;
+use seqrs_core::backend::State;
 use seqrs_core::memory::{Lent, zeros};
 use seqrs_core::{Error, interrupt};
 use seqrs_cpu::{Cpu, team};
@@ -60,8 +60,8 @@ use stats::Counts;
 pub use stats::Stats;
 use store::Store;
 
-/// Rows that a thread takes through the model at a time: their states and gates stay in its cache
-/// (LSTM of 64 units, 10 000 streams: 64 to 256 rows take the same time, 1024 take 20 % more).
+/// Rows that a thread takes through the model at a time: enough to keep its multipliers busy, and
+/// few enough for their states and gates to stay in its cache (64 units: some 400 KB).
 const BLOCK: usize = 128;
 
 static NEXT_POOL: AtomicU64 = AtomicU64::new(0);
@@ -347,7 +347,7 @@ impl<T: Number> StreamPool<T> {
             rows.push((stream.place, half));
         }
         drop(books);
-        Ok(Claim { pool: self, rows, began, finished: false })
+        Ok(Claim { pool: self, rows, began, computed: false, finished: false })
     }
 
     /// Looks a handle up.
@@ -395,6 +395,8 @@ pub struct Claim<'a, T: Number> {
     /// Places, and which of their states is the present one.
     rows: Vec<(u32, Half)>,
     began: Instant,
+    /// Whether there are new states, and whether they are to be the present ones.
+    computed: bool,
     finished: bool,
 }
 
@@ -404,6 +406,13 @@ impl<T: Number> Claim<'_, T> {
     /// # Errors
     /// As [`Sequential::step_on`].
     pub fn step_on(&mut self, x: StepInput<'_, T>, y: &mut [T]) -> Result<(), Error> {
+        self.computed = false;
+        self.compute(x, y)?;
+        self.computed = true;
+        Ok(())
+    }
+
+    fn compute(&self, x: StepInput<'_, T>, y: &mut [T]) -> Result<(), Error> {
         let (pool, count) = (self.pool, self.rows.len());
         let cpu = Cpu::<T>::for_work(pool.work.saturating_mul(count))?;
         let threads = cpu.threads_for(pool.work.saturating_mul(count));
@@ -440,9 +449,10 @@ impl<T: Number> Claim<'_, T> {
         results.into_iter().collect()
     }
 
-    /// The new states are the present ones from now on.
+    /// The states that the last step has computed are the present ones from now on; if there was
+    /// none, or it has failed, nothing has changed.
     pub fn finish(mut self) {
-        self.finished = true;
+        self.finished = self.computed;
     }
 }
 
@@ -473,6 +483,7 @@ impl<T: Number> StreamPool<T> {
         let batch = rows.len();
         let mut room = StateRoom::new(layers, batch)?;
         let mut states = room.lend();
+        // All of them at once, before they are used one after the other.
         let fetch = |&(place, half): &(u32, Half)| {
             self.store.fetch(place, half) ^ self.store.fetch(place, half.other())
         };
@@ -498,7 +509,7 @@ impl<T: Number> StreamPool<T> {
     /// it begins there, its size, and the rows of it.
     fn each_part(
         &self,
-        states: &mut [seqrs_core::backend::State<&mut [T]>],
+        states: &mut [State<&mut [T]>],
         mut visit: impl FnMut(usize, usize, &mut [T]),
     ) {
         let mut at = 0;

@@ -253,6 +253,22 @@ fn a_step_that_does_not_finish_changes_nothing() {
 }
 
 #[test]
+fn who_finishes_without_a_step_changes_nothing() {
+    let pool = StreamPool::new(ids_model(), 2).unwrap();
+    let stream = pool.open().unwrap();
+    pool.step_ids(&[stream], &[3]).unwrap();
+    let before = pool.export_state(stream).unwrap();
+    pool.claim(&[stream]).unwrap().finish();
+    assert_eq!(pool.export_state(stream).unwrap(), before);
+    let mut claim = pool.claim(&[stream]).unwrap();
+    claim.step_on(StepInput::Ids(&[5]), &mut [0.0; 3]).unwrap();
+    assert!(claim.step_on(StepInput::Ids(&[99]), &mut [0.0; 3]).is_err());
+    claim.finish();
+    assert_eq!(pool.export_state(stream).unwrap(), before);
+    assert_eq!(pool.stats().failed_steps, 2);
+}
+
+#[test]
 fn disjoint_streams_are_stepped_side_by_side() {
     let pool = Arc::new(StreamPool::new(ids_model(), 8).unwrap());
     let streams: Vec<Stream> = (0..8).map(|_| pool.open().unwrap()).collect();
