@@ -378,7 +378,7 @@ fn closing_computes_what_waits_or_gives_it_up() {
         close.join().unwrap().unwrap();
         let found = batcher.statistics();
         assert_eq!((found.waiting, found.running, found.refused), (0, 0, 1));
-        assert_eq!((found.done, found.cancelled), if drain { (3, 0) } else { (1, 2) });
+        assert_eq!((found.done, found.cancelled), if drain { (3, 0) } else { (0, 3) });
         batcher.close(drain).unwrap();
     }
 }
@@ -457,6 +457,36 @@ fn each_request_sees_one_model() {
         done.store(true, Ordering::SeqCst);
         ended.into_iter().for_each(|ended| ended.unwrap());
     });
+}
+
+#[test]
+fn what_waits_keeps_its_model() {
+    let (batcher, before) = held(options(8, 1000));
+    let after = Guarded::new();
+    let told = ask(&batcher, 3).1;
+    batcher.swap(after.clone());
+    let told = [told, ask(&batcher, 3).1];
+    before.door.open();
+    after.door.open();
+    for told in told {
+        told.recv_timeout(LONG).unwrap().unwrap();
+    }
+    assert_eq!((before.batches(), after.batches()), (vec![vec![1], vec![3]], vec![vec![3]]));
+}
+
+#[test]
+fn who_gives_up_what_is_being_computed_is_counted_once() {
+    let guarded = Guarded::new();
+    let batcher = Batcher::new(guarded.clone(), options(4, 10)).unwrap();
+    let (ticket, told) = ask(&batcher, 2);
+    guarded.door.wait_for(1);
+    assert!(ticket.cancel());
+    assert!(!ticket.expire());
+    guarded.door.open();
+    told.recv_timeout(LONG).unwrap().unwrap();
+    batcher.close(true).unwrap();
+    let found = batcher.statistics();
+    assert_eq!((found.submitted, found.cancelled, found.done, found.expired), (1, 1, 0, 0));
 }
 
 #[test]
