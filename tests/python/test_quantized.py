@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import copy
 import inspect
+import os
 import pickle
 import threading
 from collections.abc import Callable
@@ -17,6 +18,7 @@ import seqrs
 import tolerances
 from cases import Array, flat, numbers, python
 from test_files import assert_refused, joined, signed, split
+from test_interrupts import PROMISED, SLACK, interrupted
 from tolerances import assert_close, assert_same_bits
 
 KINDS = ("int8", "bf16")
@@ -292,6 +294,35 @@ print(hash(tests.deep().quantize(kind)(np.arange(30).reshape(3, 10))[0].tobytes(
         y, state = fast(np.zeros((3, 0), np.int64))
         assert y.shape == (3, O)
         same(state, fast.initial_state(3))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are sent as on POSIX")
+@pytest.mark.parametrize("kind", KINDS)
+class TestInterrupts:
+    """Ctrl-C is heard in time, and the state is as it was."""
+
+    def heard(self, job: Callable[[], object]) -> None:
+        with seqrs.num_threads(1):
+            tries = []
+            for _ in range(3):
+                done, seconds = interrupted(job, 0.25)
+                assert not done
+                tries.append(seconds)
+                if seconds < PROMISED:
+                    break
+            assert min(tries) < PROMISED + SLACK
+
+    def test_in_a_long_sequence(self, kind: str) -> None:
+        fast = seqrs.Sequential([seqrs.LSTM(1, 700)]).quantize(kind)
+        x = np.zeros((1, 75_000, 1), np.float32)
+        state = fast.initial_state(1)
+        self.heard(lambda: fast(x, state))
+        same(state, fast.initial_state(1))
+
+    def test_in_many_rows(self, kind: str) -> None:
+        fast = seqrs.Sequential([seqrs.Linear(4000, 8000)]).quantize(kind)
+        x = np.zeros((8000, 4000), np.float32)
+        self.heard(lambda: fast(x))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -12,8 +12,10 @@ use crate::forward::Shared;
 use crate::level::Level;
 use crate::team;
 
-/// Rows of a product between two looks whether the caller wants to stop.
+/// Rows of a product between two looks whether the caller wants to stop, and products that they are
+/// at most: some 30 ms of one core.
 const ROWS: usize = 960;
+const PRODUCTS: usize = 1 << 30;
 
 /// Bytes of weights that do not stay in the nearest cache beside what else a step needs.
 const WAITED_FOR: usize = 24 << 10;
@@ -170,9 +172,10 @@ impl Matrix {
         assert_eq!((count * n, count * k), (y.len(), x.len()), "x and y of as many rows");
         let bytes = self.operand_bytes();
         let y = Shared(y.as_mut_ptr());
-        for first in (0..count).step_by(ROWS) {
+        let look = (PRODUCTS / (n * k).max(1)).clamp(1, ROWS);
+        for first in (0..count).step_by(look) {
             interrupt::check()?;
-            let rows = (count - first).min(ROWS);
+            let rows = (count - first).min(look);
             let mut room = Lent::<u8>::new("operands", rows * bytes)?;
             let room = Shared(room.as_mut_ptr());
             let tasks = team::split(rows, cpu.threads_for(rows * n * k), 1)

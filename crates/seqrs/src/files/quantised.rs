@@ -5,6 +5,7 @@
 //! come first, so that each begins at a multiple of its size.
 
 use std::io::Read;
+use std::path::Path;
 
 use half::bf16;
 use seqrs_core::{Error, memory};
@@ -19,8 +20,6 @@ use crate::layer::{Layer, LayerSpec, NamedParameter};
 use crate::number::{DType, Number};
 use crate::quantised::tensor::Tensor;
 use crate::quantised::{Quantisation, Quantised};
-
-use std::path::Path;
 
 /// What the name of a matrix's scales ends in.
 const SCALE: &str = ".scale";

@@ -1,11 +1,12 @@
 //! The numbers of one parameter, small if it is a matrix.
 
 use half::bf16;
-use seqrs_core::Error;
 use seqrs_core::memory::{copied, room};
+use seqrs_core::{Error, interrupt};
 use seqrs_cpu::quantised::int8;
 
 use super::Quantisation;
+use crate::pace::NUMBERS_PER_LOOK;
 
 /// The numbers of one parameter, row by row.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,6 +46,9 @@ impl Tensor {
             Quantisation::Bf16 => {
                 let mut halves = room("weights of bf16", numbers.len())?;
                 for (k, &number) in numbers.iter().enumerate() {
+                    if k % NUMBERS_PER_LOOK == 0 {
+                        interrupt::check()?;
+                    }
                     let half = bf16::from_f32(number);
                     if !half.is_finite() {
                         let expected = "numbers that bf16 can hold (up to 3.39e38)";
