@@ -19,8 +19,8 @@ use seqrs_core::{Error, interrupt};
 
 use super::ahead::Ahead;
 use super::sums::{SumKernel, SumLevel, Sums};
-use super::tile;
-use crate::kernel::{most_rows, tiles, with_rows};
+use super::tile::{self, with_rows};
+use crate::kernel::{most_rows, tiles};
 use crate::lanes::Simd;
 use crate::pack::{LINE, PANEL};
 
@@ -172,7 +172,7 @@ impl SumKernel for Product<'_> {
                 for tile in tiles(x.len(), most_rows::<S::Float>(PANEL)) {
                     let (x, y) = (&x[tile.clone()], &y[tile]);
                     // SAFETY: `Bf16::product` passes on what its caller vouches for.
-                    with_rows!(x.len(), R => unsafe {
+                    with_rows!(S, x.len(), 3, R => unsafe {
                         product_tile::<S, R>(x, self.matrix, p, y);
                     });
                 }
@@ -247,6 +247,10 @@ impl SumKernel for Beside<'_> {
 
     #[inline(always)]
     fn run<S: Sums>(self) {
+        if S::Float::REGISTERS < 32 {
+            // `SumLevel::holds_tile_beside` says no, and nothing is compiled for it.
+            unreachable!("too few registers");
+        }
         let Self { x, matrix, y, downwards, ahead } = self;
         let (panels, width) = (matrix.panels(), PANEL * S::Float::WIDTH);
         let (x_ahead, y_ahead) = ahead.rows::<BESIDE>();

@@ -31,8 +31,8 @@ use seqrs_core::{Error, interrupt};
 
 use super::ahead::Ahead;
 use super::sums::{GROUP, SumKernel, SumLevel, Sums};
-use super::tile;
-use crate::kernel::{tiles, with_rows};
+use super::tile::{self, with_rows};
+use crate::kernel::tiles;
 use crate::lanes::Simd;
 use crate::pack::{LINE, PANEL};
 
@@ -318,6 +318,10 @@ impl SumKernel for Beside<'_> {
 
     #[inline(always)]
     fn run<S: Sums>(self) {
+        if S::Float::REGISTERS < 32 {
+            // `SumLevel::holds_tile_beside` says no, and nothing is compiled for it.
+            unreachable!("too few registers");
+        }
         let Self { x, matrix, y, downwards, ahead } = self;
         let (panels, width) = (matrix.panels(), PANEL * S::Float::WIDTH);
         let (x_ahead, y_ahead) = ahead.rows::<BESIDE>();
@@ -443,7 +447,7 @@ impl SumKernel for Product<'_> {
                 for tile in tiles(x.len(), most_rows::<S>()) {
                     let (x, y) = (&x[tile.clone()], &y[tile]);
                     // SAFETY: `Int8::product` passes on what its caller vouches for.
-                    with_rows!(x.len(), R => unsafe {
+                    with_rows!(S, x.len(), 2, R => unsafe {
                         product_tile::<S, R>(x, self.matrix, p, y);
                     });
                 }

@@ -59,6 +59,26 @@ pub(super) unsafe fn store<V: Simd<Elem = f32>, const R: usize>(
     }
 }
 
+/// Calls `$tile::<..., R, ...>` for the number of rows at hand, at most 6 where there are 32
+/// registers and `$narrow` where there are 16: nothing larger is compiled.
+macro_rules! with_rows {
+    ($sums:ty, $rows:expr, $narrow:literal, $R:ident => $tile:expr) => {{
+        let wide = <<$sums as Sums>::Float as Simd>::REGISTERS >= 32;
+        with_rows!(@match $rows, wide, $narrow, $R => $tile; 1 2 3 4 5 6)
+    }};
+    (@match $rows:expr, $wide:expr, $narrow:literal, $R:ident => $tile:expr; $($n:literal)*) => {
+        match $rows {
+            $($n if $wide || $n <= $narrow => {
+                const $R: usize = $n;
+                $tile
+            })*
+            0 => {}
+            more => unreachable!("a tile of {more} rows"),
+        }
+    };
+}
+pub(super) use with_rows;
+
 /// How many columns of a register exist.
 #[inline(always)]
 fn left<V: Simd>(at: usize, columns: usize) -> usize {
