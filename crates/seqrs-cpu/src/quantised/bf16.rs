@@ -20,7 +20,7 @@ use seqrs_core::{Error, interrupt};
 use super::ahead::Ahead;
 use super::sums::{SumKernel, SumLevel, Sums};
 use super::tile::{self, with_rows};
-use crate::kernel::{most_rows, tiles};
+use crate::kernel::tiles;
 use crate::lanes::Simd;
 use crate::pack::{LINE, PANEL};
 
@@ -169,16 +169,23 @@ impl SumKernel for Product<'_> {
         for (x, y) in self.x.chunks(BLOCK).zip(self.y.chunks(BLOCK)) {
             for k in 0..panels {
                 let p = if self.downwards { panels - 1 - k } else { k };
-                for tile in tiles(x.len(), most_rows::<S::Float>(PANEL)) {
+                for tile in tiles(x.len(), most_rows::<S>()) {
                     let (x, y) = (&x[tile.clone()], &y[tile]);
                     // SAFETY: `Bf16::product` passes on what its caller vouches for.
-                    with_rows!(S, x.len(), 3, R => unsafe {
+                    with_rows!(x.len(), most_rows::<S>(), R => unsafe {
                         product_tile::<S, R>(x, self.matrix, p, y);
                     });
                 }
             }
         }
     }
+}
+
+/// Most rows in a tile: as many sums as leave room for a row of pairs, what is made of them, and the
+/// operands. (With 6 rows they spill, and take twice the time of floats.)
+#[inline(always)]
+fn most_rows<S: Sums>() -> usize {
+    if S::Float::REGISTERS >= 32 { 4 } else { 2 }
 }
 
 /// # Safety

@@ -447,7 +447,7 @@ impl SumKernel for Product<'_> {
                 for tile in tiles(x.len(), most_rows::<S>()) {
                     let (x, y) = (&x[tile.clone()], &y[tile]);
                     // SAFETY: `Int8::product` passes on what its caller vouches for.
-                    with_rows!(S, x.len(), 2, R => unsafe {
+                    with_rows!(x.len(), most_rows::<S>(), R => unsafe {
                         product_tile::<S, R>(x, self.matrix, p, y);
                     });
                 }

@@ -59,16 +59,15 @@ pub(super) unsafe fn store<V: Simd<Elem = f32>, const R: usize>(
     }
 }
 
-/// Calls `$tile::<..., R, ...>` for the number of rows at hand, at most 6 where there are 32
-/// registers and `$narrow` where there are 16: nothing larger is compiled.
+/// Calls `$tile::<..., R, ...>` for the number of rows at hand, of which there are `$most` at most:
+/// nothing larger is compiled, as it is a constant of the kernel.
 macro_rules! with_rows {
-    ($sums:ty, $rows:expr, $narrow:literal, $R:ident => $tile:expr) => {{
-        let wide = <<$sums as Sums>::Float as Simd>::REGISTERS >= 32;
-        with_rows!(@match $rows, wide, $narrow, $R => $tile; 1 2 3 4 5 6)
-    }};
-    (@match $rows:expr, $wide:expr, $narrow:literal, $R:ident => $tile:expr; $($n:literal)*) => {
+    ($rows:expr, $most:expr, $R:ident => $tile:expr) => {
+        with_rows!(@match $rows, $most, $R => $tile; 1 2 3 4 5 6)
+    };
+    (@match $rows:expr, $most:expr, $R:ident => $tile:expr; $($n:literal)*) => {
         match $rows {
-            $($n if $wide || $n <= $narrow => {
+            $($n if $n <= $most => {
                 const $R: usize = $n;
                 $tile
             })*
