@@ -7,6 +7,7 @@
 #   make wheel           the wheel, in dist/
 #   make lint            what `make test` begins with
 #   make test-interop    the tests that need PyTorch or Keras, in the same environment
+#   make test-servers    serves by gunicorn, uvicorn, Celery and Ray Serve under load (an environment of its own, .venv-servers)
 #   make bench-rust      kernels, layers and a training step, from Rust
 #   make bench-rust-peers  compares with burn, candle, tract and rust-lstm (builds them first)
 #   make bench-rust-peers-gpu  compares with burn on wgpu, on a GPU (builds it first)
@@ -35,7 +36,7 @@ SOURCES := Cargo.toml Cargo.lock pyproject.toml \
   $(shell find crates python -type f ! -path '*/__pycache__/*' ! -name '*.so')
 
 .PHONY: help demo test bench bench-rust bench-rust-peers bench-rust-peers-gpu bench-neighbours bench-gpu docs wheel lint lint-rust lint-python \
-  test-rust test-stubs test-python test-interop clean
+  test-rust test-stubs test-python test-interop test-servers clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -52,6 +53,10 @@ $(VENV)/test.stamp: requirements/test.txt $(VENV)/build.stamp
 
 .venv-peers/ready.stamp: requirements/peers.txt requirements/test.txt requirements/build.txt .ci/setup
 	@$(SETUP) .venv-peers requirements/peers.txt
+	@touch $@
+
+.venv-servers/ready.stamp: requirements/servers.txt requirements/test.txt requirements/build.txt .ci/setup
+	@$(SETUP) .venv-servers requirements/servers.txt
 	@touch $@
 
 .venv-docs/ready.stamp: requirements/docs.txt .ci/setup
@@ -73,6 +78,7 @@ dist/.stamp: $(SOURCES) | $(VENV)/build.stamp
 
 $(VENV)/installed.stamp: | $(VENV)/build.stamp
 .venv-peers/installed.stamp: | .venv-peers/ready.stamp
+.venv-servers/installed.stamp: | .venv-servers/ready.stamp
 
 # --- what is asked for
 
@@ -115,10 +121,13 @@ test-rust:
 
 test-python: $(VENV)/test.stamp $(VENV)/installed.stamp
 	@mkdir -p target/test
-	$(CLEAN_ENV) .ci/software-gpu $(PY) -m pytest tests/python -m "not interop" --junitxml target/test/python.xml $(ARGS)
+	$(CLEAN_ENV) .ci/software-gpu $(PY) -m pytest tests/python -m "not interop and not servers" --junitxml target/test/python.xml $(ARGS)
 
 test-interop: .venv-peers/installed.stamp
 	$(CLEAN_ENV) .venv-peers/bin/python -m pytest tests/python -m interop $(ARGS)
+
+test-servers: .venv-servers/installed.stamp
+	$(CLEAN_ENV) .venv-servers/bin/python -m pytest tests/python -m servers --durations 10 $(ARGS)
 
 bench: .venv-peers/installed.stamp
 	@mkdir -p target/bench
@@ -152,5 +161,5 @@ docs: .venv-docs/ready.stamp
 	@echo "open target/docs-site/index.html"
 
 clean:
-	rm -rf target dist build .venv .venv-peers .venv-docs model.safetensors
+	rm -rf target dist build .venv .venv-peers .venv-servers .venv-docs model.safetensors
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -38,9 +38,9 @@ def level_is_here(level: str) -> bool:
     return run.returncode == 0
 
 
-def deselected() -> int:
-    """Tests that need other libraries."""
-    command = ["-m", "pytest", "tests/python", "-m", "interop", "--collect-only", "-q"]
+def deselected(marker: str) -> int:
+    """Tests that another command runs."""
+    command = ["-m", "pytest", "tests/python", "-m", marker, "--collect-only", "-q"]
     run = subprocess.run([sys.executable, *command], capture_output=True, text=True)
     return sum("::" in line for line in run.stdout.splitlines())
 
@@ -59,8 +59,10 @@ def main() -> None:
     if rust_ignored:
         not_run.append(f"{rust_ignored} Rust tests marked as ignored")
     not_run += [f"{n} Python tests: {reason}" for reason, n in sorted(python_skipped.items())]
-    if count := deselected():
+    if count := deselected("interop"):
         not_run.append(f"{count} Python tests against other libraries (make test-interop)")
+    if count := deselected("servers"):
+        not_run.append(f"{count} Python tests with real servers (make test-servers)")
     if lacking := [level for level in LEVELS if not level_is_here(level)]:
         not_run.append(f"levels that this processor lacks: {', '.join(lacking)}")
     for line in not_run or ["nothing"]:

@@ -272,25 +272,25 @@ def python(
     )
 
 
-def pool_threads() -> list[str]:
-    """The names of this process's threads that are the package's.
+def pool_threads(process: int | str = "self") -> list[str]:
+    """The names of a process's threads that are the package's.
 
     A thread that has just been made takes a moment to take its name.
     """
     before: list[str] | None = None
-    names = _thread_names()
+    names = _thread_names(process)
     while names != before:
         time.sleep(0.02)
-        before, names = names, _thread_names()
+        before, names = names, _thread_names(process)
     return [name for name in names if name.startswith("seqrs")]
 
 
-def _thread_names() -> list[str]:
+def _thread_names(process: int | str) -> list[str]:
     names = []
-    for task in os.listdir("/proc/self/task"):
+    for task in os.listdir(f"/proc/{process}/task"):
         # Other threads may end meanwhile.
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            names.append(Path(f"/proc/self/task/{task}/comm").read_text().strip())
+            names.append(Path(f"/proc/{process}/task/{task}/comm").read_text().strip())
     return sorted(names)
 
 

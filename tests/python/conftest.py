@@ -17,6 +17,8 @@ os.environ["MPLBACKEND"] = "Agg"
 def pytest_configure(config: pytest.Config) -> None:
     reason = "needs PyTorch or Keras, which `make test` does not install"
     config.addinivalue_line("markers", f"interop: {reason}")
+    reason = "starts real servers, for which `make test-servers` has an environment of its own"
+    config.addinivalue_line("markers", f"servers: {reason}")
 
 
 @pytest.fixture(params=DEVICES)
