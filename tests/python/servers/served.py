@@ -28,8 +28,7 @@ _BEGUN = os.open(os.environ["SERVED_BEGUN"], os.O_WRONLY | os.O_APPEND | os.O_CR
 class Served:
     """The model of a file, which may be replaced by another at any time.
 
-    A request takes the model of the moment when it arrives and computes with that one to its end.
-    So no answer is of two models, which loading new parameters into the one in use cannot promise.
+    A request takes the model of the moment when it arrives, and computes with that one to its end.
     """
 
     def __init__(self, path: Path) -> None:
