@@ -312,7 +312,7 @@ where
     };
     let threads = threads(cpu, run.shape, run.steps);
     if threads == 1 {
-        // Whoever works alone needs none of the lists below (a fifth of a step of 16 units).
+        // Whoever works alone needs none of the lists below, which cost a short step dearly.
         let alone = Crew::new(0);
         for d in 0..directions {
             let job = job(d);
