@@ -6,7 +6,7 @@
 //! weights were rounded to bf16.
 //!
 //! # Layout
-//! A panel is [`PANEL`] registers wide. Each of its lanes holds the weights of a column for two
+//! A panel is `PANEL` registers wide. Each of its lanes holds the weights of a column for two
 //! consecutive operands, the first in its lower half. Of the last row of an odd number of operands
 //! the upper halves are not used.
 

@@ -16,7 +16,7 @@
 //! below 2^-100 counts as zeros: its scale could not be inverted.
 //!
 //! # Layout
-//! A panel is [`PANEL`] registers wide. Each of its lanes holds four consecutive weights of a
+//! A panel is `PANEL` registers wide. Each of its lanes holds four consecutive weights of a
 //! column, which one instruction multiplies with four operands:
 //! ```text
 //! panel: [ group 0: register 0 | .. | register 3 ] [ group 1: ... ]        group = 4 operands
