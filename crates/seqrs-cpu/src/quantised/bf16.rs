@@ -46,11 +46,11 @@ pub(crate) struct Bf16 {
 
 /// Numbers to pack: (columns, depth).
 #[derive(Clone, Copy, Debug)]
-pub struct Bf16Source<'a> {
+pub(crate) struct Bf16Source<'a> {
     /// Row by row.
-    pub numbers: &'a [bf16],
+    pub(crate) numbers: &'a [bf16],
     /// One for each row, if there are any.
-    pub bias: Option<&'a [f32]>,
+    pub(crate) bias: Option<&'a [f32]>,
 }
 
 impl Bf16 {

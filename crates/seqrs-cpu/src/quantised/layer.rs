@@ -122,6 +122,12 @@ struct Job<'a> {
 pub fn infer(cpu: &Cpu<f32>, run: Infer<'_>) -> Result<(), Error> {
     let Shape { hidden, state, directions, .. } = *run.shape;
     let batch = run.steps.batch();
+    // Workers write through pointers.
+    let slots = (run.slot + directions) * batch;
+    assert!(run.state.h.len() >= slots * state, "an h for every row");
+    assert!(run.state.c.as_ref().is_none_or(|c| c.len() >= slots * hidden), "a c for every row");
+    assert_eq!(run.state.c.is_some(), run.shape.cell.states() > 1, "a c for a cell that has one");
+    assert!(run.y.data.len() >= end_of(run.y.place, run.steps, directions * state), "rows of y");
     let stop = AtomicBool::new(false);
     let y = Shared(run.y.data.as_mut_ptr());
     let h = Shared(run.state.h.as_mut_ptr());
@@ -164,6 +170,18 @@ pub fn infer(cpu: &Cpu<f32>, run: Infer<'_>) -> Result<(), Error> {
     });
     team::run_within(threads, tasks);
     results.into_iter().collect()
+}
+
+/// Where the last of rows of this width ends.
+fn end_of(place: Place, steps: &Steps, width: usize) -> usize {
+    let last = |count: usize, stride: usize| count.saturating_sub(1) * stride;
+    match (steps.items(), place) {
+        (0, _) => 0,
+        (items, Place::Packed { start, stride }) => start + last(items, stride) + width,
+        (_, Place::Padded { start, time, batch }) => {
+            start + last(steps.time(), time) + last(steps.batch(), batch) + width
+        }
+    }
 }
 
 /// What a worker works with, for the rows that it takes at a time.

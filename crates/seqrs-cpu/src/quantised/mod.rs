@@ -4,17 +4,17 @@
 //! come from the cache they lie in. Weights of a quarter of the size come in a quarter of the
 //! time, and fit in a nearer cache.
 //!
-//! `sums` are registers of small numbers; [`int8`] and [`bf16`] are a matrix each, packed, and
+//! `sums` are registers of small numbers; [`int8`] and `bf16` are a matrix each, packed, and
 //! its product; [`matrix`] is either; [`layer`] takes a layer through all steps, with the cells of
 //! `seqrs_core` on the sums ([`cells`]).
 
-pub mod bf16;
 pub mod cells;
 pub mod int8;
 pub mod layer;
 pub mod matrix;
 
 mod ahead;
+mod bf16;
 mod sums;
 mod tile;
 
