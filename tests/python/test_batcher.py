@@ -819,7 +819,11 @@ if pid:
 def test_the_interpreter_ends(name: str) -> None:
     """Also while a batcher is busy: soon, quietly and well."""
     code = """
-import asyncio, os, sys, threading, time, warnings
+import asyncio, atexit, os, sys, threading, time, warnings
+def tell():                     # comes after what seqrs does at the end
+    found = batcher.stats()
+    print(batcher.closed, found["waiting"], found["running"])
+atexit.register(tell)
 import numpy as np, seqrs
 warnings.simplefilter("ignore")
 batcher = seqrs.Batcher(seqrs.Sequential([seqrs.LSTM(1, 256), seqrs.Last()], seed=0))
@@ -834,4 +838,5 @@ def quietly(x):
     found = python(code + ENDS[name], timeout=30)
     took = time.perf_counter() - start
     assert (found.returncode, found.stderr) == (0, "")
+    assert set(found.stdout.splitlines()) == {"True 0 0"}
     assert took < 8
