@@ -778,6 +778,53 @@ class TestFork:
         assert in_child(lambda: batcher.closed) is True
 
 
+WITHOUT_THREADS = """
+import asyncio, os, resource, sys, threading, time, numpy as np, seqrs
+from concurrent.futures import ThreadPoolExecutor
+from cases import pool_threads
+seqrs.set_num_threads(1)
+model = seqrs.Sequential([seqrs.LSTM(1, 256), seqrs.Last()], seed=0)
+batcher = seqrs.Batcher(model)
+callers = ThreadPoolExecutor(4)
+all_there = threading.Barrier(4)
+list(callers.map(lambda _: all_there.wait(), range(4)))
+if os.geteuid() == 0:               # whom the limit does not apply to
+    os.setgid(65534)
+    os.setuid(65534)
+resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))
+try:
+    threading.Thread(target=int).start()
+    sys.exit("a thread was started, so the limit limits nothing")
+except RuntimeError:
+    pass
+small = np.ones((3, 1), np.float32)
+long = callers.submit(batcher.predict, np.ones((20_000, 1), np.float32))
+while not batcher.stats()["running"]:
+    time.sleep(0.001)
+asked = [callers.submit(batcher.predict, small) for _ in range(3)]
+try:
+    asyncio.run(batcher.predict_async(small))
+except RuntimeError as error:
+    print(error)
+y = model(small[None])[0][0]
+for future in asked:
+    assert future.result().tobytes() == y.tobytes()
+assert long.result().shape == (256,)
+batcher.close()
+found = batcher.stats()
+print(found["done"], found["cancelled"], found["waiting"], "seqrs-batcher" in pool_threads())
+"""
+
+
+def test_where_no_thread_can_be_had_threads_that_wait_do_the_work() -> None:
+    pytest.importorskip("resource", reason="this system has no limits")
+    found = python(WITHOUT_THREADS, timeout=30)
+    assert (found.returncode, found.stderr) == (0, "")
+    told, counts = found.stdout.splitlines()
+    assert told == "batcher: expected a thread of the system, got none"
+    assert counts == "4 1 0 False"
+
+
 ENDS: dict[str, str] = {
     "threads that wait and one that computes": """
 for x in [LONG, SMALL, SMALL]:
