@@ -621,6 +621,28 @@ class TestClose:
         time.sleep(0.5)
         assert time.process_time() - before < 0.05
 
+    @pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="needs Linux's /proc")
+    def test_threads_that_wait_do_nothing(self) -> None:
+        """Nobody but the main thread, which hears signals, wakes up before there is an answer."""
+        batcher = seqrs.Batcher(SLOW)
+
+        def switches(thread: threading.Thread) -> int:
+            with open(f"/proc/self/task/{thread.native_id}/status", encoding="ascii") as lines:
+                return sum(int(line.split()[1]) for line in lines if "_ctxt_switches" in line)
+
+        with busy(batcher, 1.2):
+            threads = [threading.Thread(target=batcher.predict, args=(small(),)) for _ in range(20)]
+            for thread in threads:
+                thread.start()
+            while batcher.stats()["waiting"] < 20:
+                time.sleep(0.001)
+            time.sleep(0.2)
+            before = [switches(thread) for thread in threads]
+            time.sleep(0.4)
+            assert [switches(thread) for thread in threads] == before
+        for thread in threads:
+            thread.join()
+
 
 class TestLoops:
     def test_the_loop_is_never_blocked(self) -> None:

@@ -4,6 +4,8 @@
 //! that moment. Answers become arrays in the thread, or on the loop, that waits for them; the
 //! batcher's own thread needs the GIL only to tell a loop that there are some.
 
+use std::cell::Cell;
+use std::process;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -340,7 +342,12 @@ impl<T: Kind> Desk<T> {
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = x.py();
         let (model, sequence) = self.read(x)?;
-        let answer = compute(py, || Ok(self.dispatcher.predict(model, sequence, deadline)))?;
+        let predict = || self.dispatcher.predict(model, sequence, deadline);
+        let answer = match is_main_thread(py)? {
+            true => compute(py, || Ok(predict()))?,
+            // No signal reaches it, so a thousand that wait need not wake up to look for one.
+            false => py.detach(predict),
+        };
         T::answer(answer).into_array(py)
     }
 
@@ -390,6 +397,26 @@ impl<T: Kind> Desk<T> {
         let model = Arc::new(Panics(model, words.to_owned()));
         let answer = compute(py, || Ok(self.dispatcher.predict(model, x, None)))?;
         T::answer(answer).into_array(py).map(drop)
+    }
+}
+
+/// Whether this is the thread that runs signal handlers.
+fn is_main_thread(py: Python<'_>) -> PyResult<bool> {
+    thread_local! {
+        /// The process in which it was asked, as a fork makes any thread the main one; and the answer.
+        static KNOWN: Cell<Option<(u32, bool)>> = const { Cell::new(None) };
+    }
+    let process = process::id();
+    match KNOWN.get() {
+        Some((before, known)) if before == process => Ok(known),
+        _ => {
+            let threading = py.import(intern!(py, "threading"))?;
+            let main = threading.call_method0(intern!(py, "main_thread"))?;
+            let own = threading.call_method0(intern!(py, "get_ident"))?;
+            let known = main.getattr(intern!(py, "ident"))?.eq(own)?;
+            KNOWN.set(Some((process, known)));
+            Ok(known)
+        }
     }
 }
 

@@ -72,13 +72,21 @@ impl<T> Slot<T> {
         mut help: impl FnMut() -> Option<Duration>,
     ) -> Result<Answer<T>, Failure> {
         loop {
-            let period = help().unwrap_or(PERIOD);
+            // Who has nobody to ask sleeps until there is an answer.
+            let period = help().or_else(|| interrupt::asked().map(|_| PERIOD));
             let held = self.lock();
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             let none = |held: &mut Held<T>| held.answer.is_none();
-            let period = left.map_or(period, |left| left.min(period));
-            let waited = self.arrived.wait_timeout_while(held, period, none);
-            let (mut held, _) = waited.unwrap_or_else(PoisonError::into_inner);
+            let mut held = match left.into_iter().chain(period).min() {
+                None => {
+                    let waited = self.arrived.wait_while(held, none);
+                    waited.unwrap_or_else(PoisonError::into_inner)
+                }
+                Some(time) => {
+                    let waited = self.arrived.wait_timeout_while(held, time, none);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
             if let Some(answer) = held.answer.take() {
                 return answer;
             }
