@@ -48,7 +48,17 @@ from .recurrent import GRU, LSTM, RNN
 from .threads import get_num_threads, info, num_threads, set_num_threads
 
 if TYPE_CHECKING:
-    from . import callbacks, checkpoints, data, diagnosis, gpu, plot, reference, schedules
+    from . import (
+        callbacks,
+        checkpoints,
+        data,
+        diagnosis,
+        gpu,
+        plot,
+        prometheus,
+        reference,
+        schedules,
+    )
     from . import onnx as onnx
     from . import sklearn as sklearn
     from . import torch as torch
@@ -127,6 +137,7 @@ __all__ = [
     "load",
     "num_threads",
     "plot",
+    "prometheus",
     "reference",
     "schedules",
     "self_test",
@@ -163,6 +174,7 @@ _LATER = {
     "generate": "generation",
     "gpu": "",
     "plot": "",
+    "prometheus": "",
     "onnx": "",
     "reference": "",
     "schedules": "",

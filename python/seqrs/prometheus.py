@@ -155,8 +155,6 @@ def _client() -> Any:
         import prometheus_client.core
         import prometheus_client.utils
     except ModuleNotFoundError as error:
-        if error.name != "prometheus_client":
-            raise
         message = "prometheus_client: expected the package (pip install 'seqrs[prometheus]')"
         raise ModuleNotFoundError(f"{message}, got none", name=error.name) from error
     return prometheus_client
@@ -183,7 +181,10 @@ class Collector:
         self, source: Source, name: str = "default", *, labels: Mapping[str, str] | None = None
     ) -> None:
         _client()
-        self._labels = {text("labels", key): text(key, value) for key, value in _pairs(labels)}
+        if labels is not None and not isinstance(labels, Mapping):
+            raise TypeError(f"labels: expected names and values, got {shown(labels)}")
+        given = (labels or {}).items()
+        self._labels = {text("labels", key): text(key, value) for key, value in given}
         if taken := self._labels.keys() & {"source", "outcome", "event", "le"}:
             raise ValueError(f"labels: {shown(sorted(taken)[0])} is one that the metrics have")
         self._sources: dict[str, Source] = {}
@@ -229,7 +230,7 @@ class Collector:
         """The names of all metrics, so that a registry refuses others of the same names."""
         return (self._metric(family, []) for family in _BATCHER + _POOL)
 
-    def _metric(self, family: _Family, told: Sequence[tuple[str, dict[str, Any]]]) -> Metric:
+    def _metric(self, family: _Family, told: Sequence[tuple[str, dict[str, Any]]]) -> Any:
         core = _client().core
         classes = {
             "counter": core.CounterMetricFamily,
@@ -237,14 +238,14 @@ class Collector:
             "histogram": core.HistogramMetricFamily,
         }
         names = [*([family.label] if family.label else []), "source", *self._labels]
-        metric: Metric = classes[family.kind](family.name, family.documentation, labels=names)
+        metric: Any = classes[family.kind](family.name, family.documentation, labels=names)
         for source, stats in told:
             for key, value in family.keys.items():
                 labels = [*([value] if family.label else []), source, *self._labels.values()]
                 if family.kind == "histogram":
-                    metric.add_metric(labels, *_histogram(family, stats[key], stats))  # type: ignore[attr-defined]
+                    metric.add_metric(labels, *_histogram(family, stats[key], stats))
                 else:
-                    metric.add_metric(labels, stats[key])  # type: ignore[attr-defined]
+                    metric.add_metric(labels, stats[key])
         return metric
 
 
@@ -286,12 +287,6 @@ def register(
 
 _REGISTERING = threading.Lock()
 _OF_REGISTRIES: WeakKeyDictionary[CollectorRegistry, Collector] = WeakKeyDictionary()
-
-
-def _pairs(labels: Mapping[str, str] | None) -> list[tuple[str, str]]:
-    if labels is not None and not isinstance(labels, Mapping):
-        raise TypeError(f"labels: expected names and values, got {shown(labels)}")
-    return list((labels or {}).items())
 
 
 def _histogram(

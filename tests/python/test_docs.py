@@ -25,7 +25,7 @@ SNIPPETS = [
     for number, snippet in enumerate(FENCE.findall(README.read_text("utf-8")), 1)
 ]
 #: Packages that README.md may use and that need not be installed.
-OPTIONAL = ("torch", "onnx", "onnxruntime", "gradio", "matplotlib")
+OPTIONAL = ("torch", "onnx", "onnxruntime", "gradio", "matplotlib", "prometheus_client")
 
 
 @pytest.mark.parametrize("snippet", SNIPPETS)
@@ -81,6 +81,10 @@ def names_of_examples(module: str) -> dict[str, Any]:
         names |= {"train": id_batches(2), "held_out": id_batches(1)}
     if module == "seqrs.streams":
         names |= {"model": seqrs.LSTM(8, 4), "x": names["x"][:, 0]}
+    if module == "seqrs.prometheus":
+        names["prometheus_client"] = pytest.importorskip("prometheus_client")
+        model = seqrs.Sequential([seqrs.LSTM(8, 16)])
+        names |= {"batcher": seqrs.Batcher(model), "pool": seqrs.StreamPool(model)}
     if module == "seqrs.wgpu":
         names["device"] = device_or_skip()
     return names

@@ -395,6 +395,7 @@ MODULES = (
     "onnx.backend",
     "optimizers",
     "plot",
+    "prometheus",
     "reference",
     "schedules",
     "sklearn",
