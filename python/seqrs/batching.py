@@ -11,6 +11,7 @@ from . import _seqrs
 from .layers import Layer
 from .models import Sequential
 from .options import flag, integer, real, shown
+from .quantized import QuantizedSequential
 
 if TYPE_CHECKING:
     from asyncio import Future
@@ -41,7 +42,7 @@ class Batcher:
     block and, without draining, when the interpreter ends.
 
     Args:
-        model: a Sequential or a layer, on any device.
+        model: a Sequential or a layer, on any device, or a model with small weights.
         max_batch: requests in a batch at most.
         max_queue: requests that wait at most; one more is refused.
         max_wait: seconds for which a request waits for others when nothing is computed, unless
@@ -57,7 +58,7 @@ class Batcher:
 
     def __init__(
         self,
-        model: Sequential | Layer,
+        model: Sequential | QuantizedSequential | Layer,
         max_batch: int = 64,
         max_queue: int = 1024,
         max_wait: float = 0.0,
@@ -121,18 +122,20 @@ class Batcher:
                 alarm.cancel()
 
     @property
-    def model(self) -> Sequential | Layer:
+    def model(self) -> Sequential | QuantizedSequential | Layer:
         """The model that requests are for. It may be replaced at any time by one of its dtype:
         requests that wait keep theirs.
         """
         return self._model
 
     @model.setter
-    def model(self, model: Sequential | Layer) -> None:
+    def model(self, model: Sequential | QuantizedSequential | Layer) -> None:
         self._handle.swap(_handle_of(model))
         self._model = model
 
-    def swap(self, model: Sequential | Layer) -> Sequential | Layer:
+    def swap(
+        self, model: Sequential | QuantizedSequential | Layer
+    ) -> Sequential | QuantizedSequential | Layer:
         """Replaces the model and gives the one before.
 
         Raises:
@@ -209,12 +212,14 @@ class Batcher:
 _ALL: WeakSet[Batcher] = WeakSet()
 
 
-def _handle_of(model: object) -> _seqrs.Model:
-    if isinstance(model, Sequential):
+def _handle_of(model: object) -> _seqrs.Model | _seqrs.QuantizedModel:
+    if isinstance(model, Sequential | QuantizedSequential):
         return model._handle
     if isinstance(model, Layer):
         return Sequential._of((model,))._handle
-    raise TypeError(f"model: expected a Sequential or a layer, got {shown(model)}")
+    raise TypeError(
+        f"model: expected a Sequential, quantised or not, or a layer, got {shown(model)}"
+    )
 
 
 def _seconds(timeout: float | None) -> float | None:

@@ -137,6 +137,24 @@ class TestBits:
                 assert_same_bits(got, y)
             assert max(batcher.stats()["batch_sizes"]) > 1
 
+    @pytest.mark.parametrize("kind", ["int8", "bf16"])
+    def test_small_weights(self, kind: str) -> None:
+        models = [tagger(seed).quantize(kind) for seed in (1, 2)]
+        xs = [draw(tagger(), length, k) for k, length in enumerate([0, 1, 7, *lengths(40)])]
+        with seqrs.Batcher(models[0], max_wait=0.001) as batcher:
+            for model in models:
+                batcher.model = model
+                assert batcher.model is model
+                with ThreadPoolExecutor(8) as pool:
+                    for x, y in zip(xs, pool.map(batcher.predict, xs), strict=True):
+                        assert_same_bits(y, directly(model, x))
+            assert max(batcher.stats()["batch_sizes"]) > 1
+        with (
+            seqrs.Batcher(tagger(dtype="float64")) as batcher,
+            pytest.raises(seqrs.DTypeError, match="float64"),
+        ):
+            batcher.swap(models[0])
+
     @pytest.mark.parametrize("threads", [1, 3])
     @pytest.mark.parametrize("dtype", ["float32", "float64"])
     def test_random_load_from_threads(self, dtype: str, threads: int) -> None:
@@ -293,7 +311,7 @@ class TestFailures:
             ({"max_batch": 1.5}, TypeError, "max_batch: expected an integer"),
             ({"max_wait": -1}, ValueError, "max_wait: expected a number"),
             ({"max_wait": "1"}, TypeError, "max_wait: expected a real number"),
-            ({"model": 1}, TypeError, "model: expected a Sequential or a layer"),
+            ({"model": 1}, TypeError, "model: expected a Sequential, quantised or not, or a layer"),
         ],
     )
     def test_options(self, options: dict[str, Any], error: type, words: str) -> None:
@@ -538,7 +556,9 @@ class TestSwap:
         batcher = seqrs.Batcher(tagger())
         with pytest.raises(seqrs.DTypeError, match="model: expected float32"):
             batcher.model = tagger(dtype="float64")
-        with pytest.raises(TypeError, match="model: expected a Sequential or a layer"):
+        with pytest.raises(
+            TypeError, match="model: expected a Sequential, quantised or not, or a layer"
+        ):
             batcher.swap("other")  # type: ignore[arg-type]
         assert batcher.model == tagger()
 

@@ -18,7 +18,7 @@ use seqrs::batcher::{
 };
 use seqrs::number::{DType, Number};
 use seqrs::sequential::{Input, Output};
-use seqrs::{Layer, Sequential};
+use seqrs::{Layer, Quantised, Sequential};
 use seqrs_core::{Error, Steps};
 use seqrs_cpu::Cpu;
 
@@ -30,6 +30,7 @@ use crate::errors::{self, Class};
 use crate::layer::AnyNetwork;
 use crate::model::PyModel;
 use crate::network::{Elem, Network, reads};
+use crate::quantised::PyQuantised;
 
 impl<T: Elem> Served<T> for Network<T> {
     fn model(&self) -> &Sequential<T> {
@@ -45,9 +46,32 @@ impl<T: Elem> Served<T> for Network<T> {
     }
 }
 
+/// The model as Python has it.
+#[derive(FromPyObject)]
+enum Owner {
+    Model(Py<PyModel>),
+    Quantised(Py<PyQuantised>),
+}
+
+impl Owner {
+    fn number_type(&self) -> DType {
+        match self {
+            Self::Model(model) => model.get().number_type(),
+            Self::Quantised(_) => DType::F32,
+        }
+    }
+
+    fn clone_ref(&self, py: Python<'_>) -> Self {
+        match self {
+            Self::Model(model) => Self::Model(model.clone_ref(py)),
+            Self::Quantised(model) => Self::Quantised(model.clone_ref(py)),
+        }
+    }
+}
+
 /// What requests are for.
 struct Current<T: Number> {
-    owner: Py<PyModel>,
+    owner: Owner,
     /// The model of the last request: those of the same parameters share batches.
     last: Option<Arc<Network<T>>>,
 }
@@ -60,20 +84,28 @@ struct Desk<T: Kind> {
 }
 
 impl<T: Kind> Desk<T> {
-    fn new(owner: Py<PyModel>, options: BatcherOptions) -> Result<Self, Error> {
+    fn new(owner: Owner, options: BatcherOptions) -> Result<Self, Error> {
         let current = Mutex::new(Current { owner, last: None });
         Ok(Self { dispatcher: Dispatcher::new(options)?, current })
     }
 
     /// The model of this moment; the very one of the last request where nothing has changed.
-    fn model(&self, py: Python<'_>) -> PyResult<Arc<Network<T>>> {
+    fn model(&self, py: Python<'_>) -> PyResult<Arc<dyn Served<T>>> {
         let owner = locked(&self.current).owner.clone_ref(py);
+        let owner = match owner {
+            Owner::Model(owner) => owner,
+            // It never changes.
+            Owner::Quantised(owner) => {
+                return Ok(T::quantised(owner.get().shared()).expect("compared when it was taken"));
+            }
+        };
         let network = T::network(owner.get().placed(py)?).expect("compared when it was taken");
         let mut current = locked(&self.current);
         if let Some(last) = &current.last
             && is_same(last, &network)
         {
-            return Ok(Arc::clone(last));
+            let last: Arc<Network<T>> = Arc::clone(last);
+            return Ok(last);
         }
         let network = Arc::new(network);
         current.last = Some(Arc::clone(&network));
@@ -81,9 +113,9 @@ impl<T: Kind> Desk<T> {
     }
 
     /// The request, with the model that it is for.
-    fn read(&self, x: &Bound<'_, PyAny>) -> PyResult<(Arc<Network<T>>, Sequence<T>)> {
+    fn read(&self, x: &Bound<'_, PyAny>) -> PyResult<(Arc<dyn Served<T>>, Sequence<T>)> {
         let model = self.model(x.py())?;
-        let sequence = sequence(x, reads(&model.model));
+        let sequence = sequence(x, reads(model.model()));
         let sequence = sequence.inspect_err(|_| self.dispatcher.count_failed())?;
         Ok((model, sequence))
     }
@@ -132,6 +164,8 @@ fn sequence<T: Elem>(x: &Bound<'_, PyAny>, reads: Reads) -> PyResult<Sequence<T>
 /// The number types, as batchers hold them.
 trait Kind: Elem {
     fn network(any: AnyNetwork) -> Option<Network<Self>>;
+    /// A model with small weights computes in f32.
+    fn quantised(model: Arc<Quantised>) -> Option<Arc<dyn Served<Self>>>;
     fn answer(answer: Result<Answer<Self>, Failure>) -> AnyAnswer;
     fn ticket(ticket: Ticket<Self>) -> AnyTicket;
 }
@@ -139,6 +173,9 @@ trait Kind: Elem {
 impl Kind for f32 {
     fn network(any: AnyNetwork) -> Option<Network<Self>> {
         if let AnyNetwork::F32(network) = any { Some(network) } else { None }
+    }
+    fn quantised(model: Arc<Quantised>) -> Option<Arc<dyn Served<Self>>> {
+        Some(model)
     }
     fn answer(answer: Result<Answer<Self>, Failure>) -> AnyAnswer {
         AnyAnswer::F32(answer)
@@ -151,6 +188,9 @@ impl Kind for f32 {
 impl Kind for f64 {
     fn network(any: AnyNetwork) -> Option<Network<Self>> {
         if let AnyNetwork::F64(network) = any { Some(network) } else { None }
+    }
+    fn quantised(_: Arc<Quantised>) -> Option<Arc<dyn Served<Self>>> {
+        None
     }
     fn answer(answer: Result<Answer<Self>, Failure>) -> AnyAnswer {
         AnyAnswer::F64(answer)
@@ -365,8 +405,8 @@ impl<T: Kind> Desk<T> {
         Ok(PyTicket(T::ticket(ticket)))
     }
 
-    fn swap(&self, py: Python<'_>, owner: Py<PyModel>) -> PyResult<()> {
-        let dtype = owner.get().number_type();
+    fn swap(&self, py: Python<'_>, owner: Owner) -> PyResult<()> {
+        let dtype = owner.number_type();
         if dtype != T::DTYPE {
             let expected = format!("{}, as the one before", T::DTYPE);
             return Err(errors::dtype(py, "model", expected, dtype));
@@ -378,17 +418,17 @@ impl<T: Kind> Desk<T> {
     }
 
     fn panic(&self, py: Python<'_>, words: &str) -> PyResult<()> {
-        struct Panics<T: Number>(Arc<Network<T>>, String);
+        struct Panics<T: Number>(Arc<dyn Served<T>>, String);
         impl<T: Kind> Served<T> for Panics<T> {
             fn model(&self) -> &Sequential<T> {
-                &self.0.model
+                self.0.model()
             }
             fn infer(&self, _: Input<'_, T>, _: &Steps) -> Result<Output<T>, Error> {
                 panic!("{}", self.1)
             }
         }
         let model = self.model(py)?;
-        let x = match reads(&model.model) {
+        let x = match reads(model.model()) {
             Reads::Ids(_) => Sequence::Ids(Vec::new()),
             Reads::Numbers(width) => {
                 Sequence::Numbers { data: Vec::new(), width: width.unwrap_or(1), steps: 0 }
@@ -432,7 +472,7 @@ impl PyBatcher {
     #[pyo3(signature = (model, max_batch, max_queue, max_wait))]
     fn new(
         py: Python<'_>,
-        model: Py<PyModel>,
+        model: Owner,
         max_batch: usize,
         max_queue: usize,
         max_wait: f64,
@@ -440,7 +480,7 @@ impl PyBatcher {
         guard(py, || {
             let max_wait = Duration::try_from_secs_f64(max_wait).unwrap_or(Duration::MAX);
             let options = BatcherOptions { max_batch, max_queue, max_wait };
-            let desk = match model.get().number_type() {
+            let desk = match model.number_type() {
                 DType::F32 => Desk::new(model, options).map(AnyDesk::F32),
                 DType::F64 => Desk::new(model, options).map(AnyDesk::F64),
             };
@@ -474,7 +514,7 @@ impl PyBatcher {
     }
 
     /// Another model from now on.
-    fn swap(&self, py: Python<'_>, model: Py<PyModel>) -> PyResult<()> {
+    fn swap(&self, py: Python<'_>, model: Owner) -> PyResult<()> {
         guard(py, || with_desk!(&self.0, desk => desk.swap(py, model)))
     }
 

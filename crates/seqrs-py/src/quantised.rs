@@ -1,6 +1,7 @@
 //! The handle of a model with small weights, which computes and never changes.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
@@ -20,13 +21,18 @@ use crate::state::{self, Holder};
 /// A model with weights of small numbers.
 #[pyclass(frozen, name = "QuantizedModel", module = "seqrs._seqrs")]
 pub(crate) struct PyQuantised {
-    model: Quantised,
+    model: Arc<Quantised>,
 }
 
 impl PyQuantised {
     /// Keeps a model.
     pub(crate) fn keep(model: Quantised) -> Self {
-        Self { model }
+        Self { model: Arc::new(model) }
+    }
+
+    /// The model, which never changes.
+    pub(crate) fn shared(&self) -> Arc<Quantised> {
+        Arc::clone(&self.model)
     }
 
     /// Makes one of a model.
@@ -34,7 +40,7 @@ impl PyQuantised {
         let kind = Quantisation::of_name(kind).ok_or_else(|| {
             errors::raise(py, Error::option("kind", "\"bf16\" or \"int8\"", format!("{kind:?}")))
         })?;
-        Ok(Self { model: compute(py, || model.quantised(kind))? })
+        Ok(Self::keep(compute(py, || model.quantised(kind))?))
     }
 
     fn infer<'py>(
