@@ -20,7 +20,7 @@
 //!
 //! 1. A step of one row whose weights come from L2 or beyond computes gates of the next run beside
 //!    its own (`ahead.rs`). int8, 128, 256 and 512 units: 123, 420 and 1720 us to 118, 390 and
-//!    1600; bf16: 375, 1230 and 4650 us to 280, 1060 and 4200. At 512 units a step of int8 then
+//!    1600; bf16: 375, 1230 and 4650 us to 270, 1030 and 4130. At 512 units a step of int8 then
 //!    takes 13.4 us, where the weights alone take 9.6 to come: with W_ih in the nearest cache it
 //!    would be 12.2. Tiles of 10 rows of 2 registers, which read W_ih half as often, gain nothing,
 //!    as a run that is computed beside no other becomes twice as long.
