@@ -11,6 +11,8 @@
 #   make bench-rust      kernels, layers and a training step, from Rust
 #   make bench-rust-peers  compares with burn, candle, tract and rust-lstm (builds them first)
 #   make bench-rust-peers-gpu  compares with burn on wgpu, on a GPU (builds it first)
+#   make bench-serving   one step, pools of streams, batches of requests and small weights, beside PyTorch and ONNX Runtime
+#   make soak            ten minutes of serving under load, every answer checked: make soak ARGS="--minutes 60"
 #   make bench-neighbours  beside a busy process, and from many threads
 #   make bench-gpu       on a GPU, beside PyTorch with cuDNN where it is installed
 #   make clean           removes all that the others made
@@ -35,7 +37,7 @@ CLEAN_ENV := env -u PYTHONPATH -u SEQRS_NUM_THREADS -u SEQRS_LEVEL -u OMP_NUM_TH
 SOURCES := Cargo.toml Cargo.lock pyproject.toml \
   $(shell find crates python -type f ! -path '*/__pycache__/*' ! -name '*.so')
 
-.PHONY: help demo test bench bench-rust bench-rust-peers bench-rust-peers-gpu bench-neighbours bench-gpu docs wheel lint lint-rust lint-python \
+.PHONY: help demo test bench bench-rust bench-rust-peers bench-rust-peers-gpu bench-serving soak bench-neighbours bench-gpu docs wheel lint lint-rust lint-python \
   test-rust test-stubs test-python test-interop test-servers clean
 
 help:
@@ -145,6 +147,14 @@ bench-rust-peers-gpu:
 	CARGO_TARGET_DIR=target/rust-peers cargo run --release --locked --features gpu \
 	  --manifest-path benches/rust-peers/Cargo.toml -- \
 	  --device gpu --json target/bench/rust-peers-gpu.json $(ARGS)
+
+bench-serving: .venv-peers/installed.stamp
+	$(CLEAN_ENV) .venv-peers/bin/python benches/python/serving.py $(ARGS)
+	$(CLEAN_ENV) .venv-peers/bin/python benches/python/batcher.py
+	$(CLEAN_ENV) .venv-peers/bin/python benches/python/quantised.py
+
+soak: $(VENV)/installed.stamp
+	$(CLEAN_ENV) $(PY) benches/python/soak.py $(ARGS)
 
 bench-neighbours: $(VENV)/installed.stamp
 	$(CLEAN_ENV) $(PY) benches/python/neighbours.py $(ARGS)
