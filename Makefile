@@ -149,8 +149,10 @@ bench-rust-peers-gpu:
 	  --device gpu --json target/bench/rust-peers-gpu.json $(ARGS)
 
 bench-serving: .venv-peers/installed.stamp
+	@mkdir -p target/bench
 	$(CLEAN_ENV) .venv-peers/bin/python benches/python/serving.py $(ARGS)
 	$(CLEAN_ENV) .venv-peers/bin/python benches/python/batcher.py
+	$(CLEAN_ENV) .venv-peers/bin/python benches/python/load.py --plot target/bench/load.png
 	$(CLEAN_ENV) .venv-peers/bin/python benches/python/quantised.py
 
 soak: $(VENV)/installed.stamp

@@ -1,0 +1,300 @@
+"""Latency of independent requests at 50 % and 80 % load, beside ONNX Runtime and PyTorch.
+
+    python benches/python/load.py                         some minutes
+    python benches/python/load.py --quick
+    python benches/python/load.py --json load.json --plot load.png
+
+A request is one sequence of a random length for a classifier (an LSTM, its last output, a linear
+layer), and the machine has two processors. Each contender has a process of its own, and does it the
+way that serves it best here:
+
+    seqrs           `seqrs.Batcher`, asked by tasks of one event loop
+    seqrs int8      the same with `model.quantize("int8")`
+    ONNX Runtime    two threads that take requests from a queue, a session with one thread
+    PyTorch         the same, in inference mode
+
+Weights are the same (but for int8's), and the answers are compared with seqrs's before anything is
+timed. First each is kept busy, which tells what 100 % is for it. Then requests arrive at random (a
+Poisson process), at shares of its own rate and at those of the slowest contender's, and a request's
+latency counts from when it was due. Memory is what the process has grown by since it had its
+libraries loaded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import queue
+import random
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import seqrs
+
+Array = Any
+
+CONTENDERS = ("seqrs", "seqrs int8", "ONNX Runtime", "PyTorch")
+SHARES = (0.2, 0.5, 0.65, 0.8, 0.9)
+TOLD = (0.5, 0.8)
+INPUTS, HIDDEN, CLASSES = 64, 128, 10
+REQUESTS = 256
+LENGTHS = (5, 100)
+PROCESSORS = 2
+#: Of the largest answer: other orders of sums, and the rounding of weights and operands.
+CLOSE = {"seqrs": 0.0, "seqrs int8": 0.1, "ONNX Runtime": 3e-5, "PyTorch": 3e-5}
+
+
+def model() -> seqrs.Sequential:
+    layers = [seqrs.LSTM(INPUTS, HIDDEN), seqrs.Last(), seqrs.Linear(HIDDEN, CLASSES)]
+    return seqrs.Sequential(layers, seed=0)
+
+
+def sequences() -> list[Array]:
+    draw = np.random.default_rng(0)
+    lengths = draw.integers(LENGTHS[0], LENGTHS[1] + 1, REQUESTS)
+    return [draw.normal(size=(n, INPUTS)).astype(np.float32) for n in lengths]
+
+
+def resident() -> int:
+    """Bytes of memory that the process has."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+class Tasks:
+    """Requests as tasks of an event loop."""
+
+    def __init__(self, served: Any) -> None:
+        self.batcher = seqrs.Batcher(served, max_queue=1 << 16)
+
+    def answer(self, x: Array) -> Array:
+        return self.batcher.predict(x)
+
+    def run(self, xs: list[Array], due: Array) -> Array:
+        """Latencies of requests that are due at these times from now on."""
+        latencies = np.empty(len(due))
+
+        async def one(k: int, at: float) -> None:
+            await self.batcher.predict_async(xs[k % len(xs)])
+            latencies[k] = time.perf_counter() - at
+
+        async def all_of_them() -> None:
+            start, tasks = time.perf_counter(), set[asyncio.Task[None]]()
+            for k, at in enumerate(start + due):
+                while (wait := at - time.perf_counter()) > 0:
+                    # A loop's timers are late by a millisecond and more.
+                    await asyncio.sleep(0 if wait < 2e-3 else wait - 2e-3)
+                task = asyncio.create_task(one(k, at))
+                tasks.add(task)
+                task.add_done_callback(tasks.discard)
+                if k % 64 == 63:
+                    await asyncio.sleep(0)
+            await asyncio.gather(*tasks)
+
+        asyncio.run(all_of_them())
+        return latencies
+
+
+class Threads:
+    """Requests from a queue that threads empty."""
+
+    def __init__(self, answer: Callable[[Array], Array]) -> None:
+        self.answer = answer
+
+    def run(self, xs: list[Array], due: Array) -> Array:
+        latencies, waiting = np.empty(len(due)), queue.SimpleQueue[Any]()
+
+        def work() -> None:
+            while (job := waiting.get()) is not None:
+                k, at = job
+                self.answer(xs[k % len(xs)])
+                latencies[k] = time.perf_counter() - at
+
+        threads = [threading.Thread(target=work) for _ in range(PROCESSORS)]
+        for thread in threads:
+            thread.start()
+        for k, at in enumerate(time.perf_counter() + due):
+            while (wait := at - time.perf_counter()) > 0:
+                time.sleep(0 if wait < 2e-4 else wait - 1e-4)
+            waiting.put((k, at))
+        for _ in threads:
+            waiting.put(None)
+        for thread in threads:
+            thread.join()
+        return latencies
+
+
+def contender(name: str) -> Tasks | Threads:
+    if name == "seqrs":
+        return Tasks(model())
+    if name == "seqrs int8":
+        return Tasks(model().quantize("int8"))
+    if name == "ONNX Runtime":
+        import onnxruntime
+
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.onnx"
+            seqrs.onnx.export(model(), path)
+            options = onnxruntime.SessionOptions()
+            options.intra_op_num_threads = options.inter_op_num_threads = 1
+            session = onnxruntime.InferenceSession(
+                path.read_bytes(), options, providers=["CPUExecutionProvider"]
+            )
+        inputs, outputs = session.get_inputs(), [session.get_outputs()[0].name]
+        kinds = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
+
+        def run(x: Array) -> Array:
+            feed: dict[str, Array] = {inputs[0].name: x[None]}
+            for given in inputs[1:]:
+                if given.type in kinds:
+                    feed[given.name] = np.array([len(x)], kinds[given.type])
+                else:
+                    feed[given.name] = np.zeros((1, 1, HIDDEN), np.float32)
+            return session.run(outputs, feed)[0][0]
+
+        return Threads(run)
+    import torch
+
+    torch.set_num_threads(1)
+    lstm, _, linear = model()
+    parts = [seqrs.to_torch(lstm), seqrs.to_torch(linear)]
+
+    def call(x: Array) -> Array:
+        with torch.inference_mode():
+            y, _ = parts[0](torch.from_numpy(x[None]))
+            return parts[1](y[0, -1]).numpy()
+
+    return Threads(call)
+
+
+def arrivals(rate: float, seconds: float) -> Array:
+    draw = random.Random(1)
+    times, at = list[float](), 0.0
+    while at < seconds:
+        times.append(at)
+        at += draw.expovariate(rate)
+    return np.array(times)
+
+
+def serve(name: str, seconds: float) -> None:
+    """What the process of a contender does: reads rates, writes percentiles."""
+    xs, before = sequences(), resident()
+    served, reference = contender(name), model()
+    far = 0.0
+    for x in xs[:32]:
+        want = reference(x[None])[0][0]
+        far = max(far, float(np.abs(served.answer(x) - want).max() / np.abs(want).max()))
+    assert far <= CLOSE[name], f"{name}: off by {far}"
+    count = 2000
+    served.run(xs, np.zeros(500))
+    took = []
+    for _ in range(3):
+        start = time.perf_counter()
+        served.run(xs, np.zeros(count))
+        took.append(time.perf_counter() - start)
+    rate = count / min(took)
+    print(json.dumps({"rate": rate, "memory": resident() - before}), flush=True)
+    for line in sys.stdin:
+        due = arrivals(float(line), seconds)
+        latencies = served.run(xs, due)
+        percentiles = np.percentile(1e3 * latencies, [50, 95, 99]).tolist()
+        print(json.dumps(percentiles), flush=True)
+
+
+def main() -> int:
+    summary, _, description = (__doc__ or "").partition("\n")
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=summary, epilog=description, formatter_class=form)
+    parser.add_argument("--quick", action="store_true", help="a second for each point, not 8")
+    parser.add_argument("--json", type=Path, help="file for all that was measured")
+    parser.add_argument("--plot", type=Path, help="file for latency over load")
+    parser.add_argument("--contender", choices=CONTENDERS, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    seconds = 1.0 if args.quick else 8.0
+    if args.contender:
+        serve(args.contender, seconds)
+        return 0
+
+    found: dict[str, dict[str, Any]] = {}
+    processes: dict[str, Any] = {}
+    for name in CONTENDERS:
+        command = [sys.executable, __file__, "--contender", name]
+        command += ["--quick"] if args.quick else []
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        first = process.stdout.readline() if process.stdout else ""
+        if not first:
+            print(f"{name}: not here, or not right", file=sys.stderr)
+            process.kill()
+            continue
+        found[name], processes[name] = json.loads(first), process
+    slowest = min(one["rate"] for one in found.values())
+
+    def ask(name: str, rate: float) -> list[float]:
+        process = processes[name]
+        process.stdin.write(f"{rate}\n")
+        process.stdin.flush()
+        percentiles: list[float] = json.loads(process.stdout.readline())
+        return percentiles
+
+    for key, rate_of in (
+        ("own", lambda name: found[name]["rate"]),
+        ("slowest", lambda _: slowest),
+    ):
+        for share in SHARES:
+            for name in found:
+                points = found[name].setdefault(key, {})
+                points[str(share)] = ask(name, share * rate_of(name))
+    for process in processes.values():
+        process.stdin.close()
+        process.wait()
+
+    head = f"{'':14} {'requests/s':>10} {'memory':>9}"
+    head += "".join(
+        f"   {f'{kind} {s:.0%}: p50 p95 p99 ms':>30}" for kind in ("own", "slowest") for s in TOLD
+    )
+    print(head)
+    for name, one in found.items():
+        row = f"{name:14} {one['rate']:10.0f} {one['memory'] / 2**20:6.1f} MB"
+        for kind in ("own", "slowest"):
+            for share in TOLD:
+                row += "   " + " ".join(f"{v:9.2f}" for v in one[kind][str(share)]).rjust(30)
+        print(row)
+    if args.json:
+        args.json.write_text(json.dumps(found, indent=2) + "\n")
+    if args.plot:
+        draw(found, args.plot)
+    return 0
+
+
+def draw(found: dict[str, dict[str, Any]], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4), sharey=True)
+    titles = {"own": "share of its own rate", "slowest": "share of the slowest one's rate"}
+    for side, (kind, title) in zip(axes, titles.items(), strict=True):
+        for name, one in found.items():
+            p99 = [one[kind][str(share)][2] for share in SHARES]
+            side.plot(SHARES, p99, marker="o", label=name)
+        side.set(xlabel=title, yscale="log")
+        side.grid(alpha=0.3)
+    axes[0].set_ylabel("99th percentile of the latency, ms")
+    axes[0].legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
