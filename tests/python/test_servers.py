@@ -9,7 +9,9 @@ all its processes.
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -27,7 +29,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import seqrs
-from cases import Array, pool_threads
+from cases import HERE, Array, pool_threads
 from serving import (
     SECONDS,
     Answer,
@@ -388,3 +390,147 @@ def test_ray_serve(expected: list[list[Array]]) -> None:
             check_load(served, expected)
             check_replacement(served, expected)
             check_draining(served, signal.SIGTERM, expected)
+
+
+# The examples.
+
+EXAMPLES = HERE.parents[1] / "examples"
+
+
+def classifier() -> Any:
+    layers = [seqrs.LSTM(8, 64), seqrs.Last(), seqrs.Linear(64, 4)]
+    return seqrs.Sequential(layers, seed=5)
+
+
+def streamer() -> Any:
+    return seqrs.Sequential([seqrs.GRU(1, 32), seqrs.Linear(32, 1)], seed=6)
+
+
+def sequences(count: int) -> list[Array]:
+    random = np.random.default_rng(3)
+    return [random.uniform(-1, 1, (5 + k % 9, 8)).astype(np.float32) for k in range(count)]
+
+
+@contextmanager
+def example(folder: Path) -> Iterator[tuple[Server, int]]:
+    for name in ("uvicorn", "fastapi", "httpx", "websockets"):
+        if importlib.util.find_spec(name) is None:
+            pytest.skip(f"{name} is not installed, which `make test-servers` does")
+    classifier().save(folder / "classifier.safetensors")
+    streamer().save(folder / "stream.safetensors")
+    env: dict[str, str | None] = {
+        "CLASSIFIER": str(folder / "classifier.safetensors"),
+        "STREAM": str(folder / "stream.safetensors"),
+    }
+    command = [sys.executable, "-m", "uvicorn", "--host=127.0.0.1", "--port=0"]
+    command += [f"--app-dir={EXAMPLES}", "serve_fastapi:app"]
+    with running(command, folder, env) as server:
+        yield server, int(server.printed(r"http://127\.0\.0\.1:(\d+)")[1])
+
+
+class TestFastAPIExample:
+    def test_classes_streams_health_and_metrics(self, tmp_path: Path) -> None:
+        with example(tmp_path) as (server, port):
+            import httpx
+            from websockets.sync.client import connect
+
+            url = f"http://127.0.0.1:{port}"
+            xs = sequences(40)
+            with httpx.Client(base_url=url, timeout=SECONDS) as client:
+                assert client.get("/health").json() == {"ready": True}
+
+                def classified(x: Array) -> Any:
+                    return client.post("/classify", json={"sequence": x.tolist()}).json()
+
+                with ThreadPoolExecutor(8) as callers:
+                    answers = list(callers.map(classified, xs))
+                for x, answer in zip(xs, answers, strict=True):
+                    y = classifier()(x[None])[0][0]
+                    assert_same_bits(np.float32(answer["probabilities"]), y)
+                    assert answer["class"] == y.argmax()
+                refused = client.post("/classify", json={"sequence": [[1.0]]})
+                assert refused.status_code == 422
+                assert "expected shape (T, 8)" in refused.json()["detail"]
+
+                def streamed(k: int) -> None:
+                    given = np.random.default_rng(k).uniform(-1, 1, (30, 1)).astype(np.float32)
+                    with connect(f"ws://127.0.0.1:{port}/stream", open_timeout=SECONDS) as socket:
+                        got = []
+                        for x in given:
+                            socket.send(json.dumps(x.tolist()))
+                            got.append(json.loads(socket.recv(timeout=SECONDS)))
+                    assert_same_bits(np.float32(got), streamer()(given[None])[0][0], f"stream {k}")
+
+                with ThreadPoolExecutor(6) as callers:
+                    list(callers.map(streamed, range(6)))
+                text = client.get("/metrics").text
+            assert 'seqrs_batcher_requests_total{outcome="done",source="classify"' in text
+            found = re.search(r"^seqrs_pool_stream_steps_total\{.*\} (\S+)$", text, re.M)
+            assert found
+            assert float(found[1]) == 180
+            # With one worker uvicorn ends by the signal itself, when all is answered.
+            assert server.end(signal.SIGTERM) in (0, -signal.SIGTERM)
+
+    def test_the_page_draws_a_stream(self, tmp_path: Path) -> None:
+        browser = shutil.which("chromium") or shutil.which("chromium-browser")
+        if browser is None:
+            pytest.skip("there is no Chromium")
+        (tmp_path / "browser").mkdir()
+        options = ["--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0"]
+        options.append(f"--user-data-dir={tmp_path / 'browser'}")
+        with example(tmp_path) as (_, port):
+            import httpx
+            from websockets.sync.client import connect
+
+            command = [browser, *options, f"http://127.0.0.1:{port}/"]
+            with running(command, tmp_path / "browser", {}) as shown:
+                tools = int(shown.printed(r"DevTools listening on ws://127\.0\.0\.1:(\d+)")[1])
+                pages = f"http://127.0.0.1:{tools}/json/list"
+                page = shown.require(
+                    lambda: [p for p in httpx.get(pages).json() if str(port) in p["url"]], "a page"
+                )[0]
+                with connect(page["webSocketDebuggerUrl"], max_size=None) as socket:
+
+                    def evaluated(code: str) -> Any:
+                        asked = {"id": 1, "method": "Runtime.evaluate"}
+                        socket.send(json.dumps(asked | {"params": {"expression": code}}))
+                        answer = json.loads(socket.recv(timeout=SECONDS))
+                        return answer["result"]["result"]["value"]
+
+                    text = "document.getElementById('{}')?.textContent ?? '0'"
+                    shown.require(lambda: int(evaluated(text.format("steps"))) >= 20, "20 steps")
+                    assert evaluated(text.format("state")) == "connected"
+                    # What was answered is what the model answers to what was sent.
+                    sent, got = json.loads(evaluated("JSON.stringify([sent, got])"))
+                    x = np.float32(sent[: len(got)])[None, :, None]
+                    assert_same_bits(np.float32(got), streamer()(x)[0][0, :, 0])
+                    # Both lines are there, in their colours.
+                    pixels = "[...pen.getImageData(0, 0, 1000, 320).data]"
+                    blue = f"{pixels}.filter((v, k, a) => k % 4 == 2 && v > a[k - 2] + 99).length"
+                    assert evaluated(blue) > 100
+
+
+def test_the_example_of_ray_serve(tmp_path: Path) -> None:
+    for name in ("ray", "httpx"):
+        if importlib.util.find_spec(name) is None:
+            pytest.skip(f"{name} is not installed, which `make test-servers` does")
+    import httpx
+
+    classifier().save(tmp_path / "model.safetensors")
+    with tempfile.TemporaryDirectory(prefix="r") as temp:
+        env: dict[str, str | None] = {
+            "MODEL": str(tmp_path / "model.safetensors"),
+            "PORT": str(free_port()),
+            "TEMP": temp,
+            "RAY_USAGE_STATS_ENABLED": "0",
+        }
+        with running([sys.executable, str(EXAMPLES / "serve_ray.py")], tmp_path, env) as server:
+            port = server.printed(r"http://127\.0\.0\.1:(\d+)", 2 * SECONDS)[1]
+            url, xs = f"http://127.0.0.1:{port}/", sequences(40)
+            with httpx.Client(timeout=SECONDS) as client, ThreadPoolExecutor(8) as callers:
+                asked = callers.map(lambda x: client.post(url, json=x.tolist()).json(), xs)
+                for x, y in zip(xs, asked, strict=True):
+                    assert_same_bits(np.float32(y), classifier()(x[None])[0][0])
+                refused = client.post(url, json=[[1.0]])
+                assert refused.status_code == 422
+            assert server.end(signal.SIGTERM) == 0, server.log()
