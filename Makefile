@@ -129,7 +129,7 @@ test-interop: .venv-peers/installed.stamp
 	$(CLEAN_ENV) .venv-peers/bin/python -m pytest tests/python -m interop $(ARGS)
 
 test-servers: .venv-servers/installed.stamp
-	$(CLEAN_ENV) .venv-servers/bin/python -m pytest tests/python -m servers --durations 10 $(ARGS)
+	$(CLEAN_ENV) .venv-servers/bin/python -m pytest tests/python/test_servers.py -m servers --durations 10 $(ARGS)
 
 bench: .venv-peers/installed.stamp
 	@mkdir -p target/bench

@@ -61,11 +61,15 @@ class Streams:
         while True:
             await self._something.wait()
             self._something.clear()
-            batch, self._waiting = self._waiting, []
+            # Who has gone meanwhile has closed the stream, too.
+            batch = [each for each in self._waiting if not each[2].cancelled()]
+            self._waiting = []
+            if not batch:
+                continue
             sids, xs = [sid for sid, _, _ in batch], np.stack([x for _, x, _ in batch])
             try:
                 ys = list(await run_in_threadpool(self.pool.step, sids, xs))
-            except seqrs.SeqrsError as error:
+            except Exception as error:  # for those who wait; the next batch is another
                 ys = [error] * len(batch)
             for (_, _, done), y in zip(batch, ys, strict=True):
                 if done.cancelled():
