@@ -147,8 +147,8 @@ __all__ = [
 ]
 
 # Loaded when they are first used, so that a program that only infers does not wait for them.
-# (`onnx`, `sklearn`, `torch` and `wgpu` are not in `__all__`: with `from seqrs import *` these names
-# stay those of the packages.)
+# (`onnx`, `sklearn`, `torch` and `wgpu` are not in `__all__`: with `from seqrs import *` these
+# names stay those of the packages.)
 _LATER = {
     "Batcher": "batching",
     "CSVLogger": "callbacks",
