@@ -203,6 +203,6 @@ class TestTooLarge:
         most = seqrs.gpu.adapters()[0]["largest_buffer"]
         if most > 1 << 30:
             pytest.skip("this GPU sees buffers that are too large for a test")
-        x = np.zeros((most // 4 // (64 * 6) + 1, 2, 1), np.float32)
+        x = np.zeros((most // 4 // (64 * 4) + 1, 2, 1), np.float32)
         with pytest.raises(seqrs.ShapeError, match="batch: expected at most"):
             layer(x)
