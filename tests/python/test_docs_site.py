@@ -285,10 +285,13 @@ def checked_seqrs(words: list[str]) -> None:
 
 def checked_cargo(words: list[str]) -> None:
     assert words[0] in ("run", "test", "doc")
-    package = ROOT / "crates" / words[words.index("--package") + 1]
-    assert (package / "Cargo.toml").exists()
+    name = words[words.index("--package") + 1]
+    package = ROOT / "examples" if name == "seqrs-examples" else ROOT / "crates" / name
+    assert f'name = "{name}"' in (package / "Cargo.toml").read_text("utf-8")
     if "--example" in words:
         assert (package / "examples" / f"{words[words.index('--example') + 1]}.rs").exists()
+    if "--bin" in words:
+        assert (package / f"{words[words.index('--bin') + 1]}.rs").exists()
 
 
 CHECKS = {
@@ -314,6 +317,7 @@ def test_commands_that_are_not_there_are_seen() -> None:
         ("pip", ["install", "seqrs[tensorflow]"]),
         ("seqrs", ["train", "--txet", "book.txt"]),
         ("cargo", ["run", "--package", "seqrs", "--example", "none"]),
+        ("cargo", ["run", "--package", "seqrs-examples", "--bin", "none"]),
     ):
         with pytest.raises(AssertionError):
             CHECKS[command](words)
