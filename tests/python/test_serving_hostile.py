@@ -143,7 +143,7 @@ def more_rows_than_streams() -> None:
 def numbers_that_are_none() -> None:
     streams = Streams()
     for x in (np.full((N, I), "a"), np.full((N, I), 1j), np.full((N, I), None), object()):
-        with pytest.raises((seqrs.DTypeError, seqrs.ShapeError, TypeError)):
+        with pytest.raises(seqrs.DTypeError):
             streams.pool.step(streams.sids, x)
     streams.go_on()
 
@@ -154,7 +154,7 @@ def ids_out_of_range() -> None:
     for wrong in (11, -1, 2**62, -(2**63)):
         x = streams.x[:, streams.at].copy()
         x[3] = wrong
-        with pytest.raises((seqrs.ShapeError, IndexError, ValueError)):
+        with pytest.raises(seqrs.ShapeError, match=r"expected an id in 0\.\.11"):
             streams.pool.step(streams.sids, x)
     streams.go_on()
 
@@ -165,11 +165,14 @@ def a_result_that_does_not_fit() -> None:
     x = streams.x[:, streams.at]
     frozen = np.empty((N, 3), np.float32)
     frozen.flags.writeable = False
-    for out in (np.empty((N, 4), np.float32), np.empty((N, 3)), np.empty((3, N), np.float32).T):
-        with pytest.raises((seqrs.ShapeError, seqrs.DTypeError, ValueError)):
+    for out, error in (
+        (np.empty((N, 4), np.float32), seqrs.ShapeError),
+        (np.empty((N, 3)), seqrs.DTypeError),
+        (np.empty((3, N), np.float32).T, seqrs.ShapeError),
+        (frozen, seqrs.ShapeError),
+    ):
+        with pytest.raises(error, match="out: expected"):
             streams.pool.step(streams.sids, x, out=out)
-    with pytest.raises((ValueError, TypeError)):
-        streams.pool.step(streams.sids, x, out=frozen)
     streams.go_on()
 
 
@@ -375,16 +378,16 @@ def nan_in_one_request() -> None:
 @attack
 def requests_of_the_wrong_form() -> None:
     requests = Requests()
-    for x in (
-        np.ones((4, I + 1), np.float32),
-        np.ones(I, np.float32),
-        np.ones((2, 4, I), np.float32),
-        np.full((4, I), "a"),
-        None,
+    for x, error in (
+        (np.ones((4, I + 1), np.float32), seqrs.ShapeError),
+        (np.ones(I, np.float32), seqrs.ShapeError),
+        (np.ones((2, 4, I), np.float32), seqrs.ShapeError),
+        (np.full((4, I), "a"), seqrs.DTypeError),
+        (None, seqrs.DTypeError),
     ):
 
-        def ask(x: Any = x) -> None:
-            with pytest.raises((seqrs.ShapeError, seqrs.DTypeError, TypeError)):
+        def ask(x: Any = x, error: Any = error) -> None:
+            with pytest.raises(error, match="x: expected"):
                 requests.batcher.predict(x)
 
         requests.ask(ask)
