@@ -128,8 +128,9 @@ test-python: $(VENV)/test.stamp $(VENV)/installed.stamp
 test-interop: .venv-peers/installed.stamp
 	$(CLEAN_ENV) .venv-peers/bin/python -m pytest tests/python -m interop $(ARGS)
 
+# Nothing is served from a GPU, so that none is required either.
 test-servers: .venv-servers/installed.stamp
-	$(CLEAN_ENV) .venv-servers/bin/python -m pytest tests/python/test_servers.py -m servers --durations 10 $(ARGS)
+	$(CLEAN_ENV) -u SEQRS_REQUIRE_GPU .venv-servers/bin/python -m pytest tests/python/test_servers.py -m servers --durations 10 $(ARGS)
 
 bench: .venv-peers/installed.stamp
 	@mkdir -p target/bench
