@@ -292,7 +292,10 @@ impl<T: Element> Backend for Cpu<T> {
     }
 
     fn forward(&self, run: Forward<'_, Self>) -> Result<(), Error> {
-        T::forward(self, run)
+        match run.weights.first().is_some_and(|weights| weights.small_matrices().is_some()) {
+            true => T::forward_small(self, run),
+            false => T::forward(self, run),
+        }
     }
 
     fn backward(&self, run: Backward<'_, Self>) -> Result<(), Error> {

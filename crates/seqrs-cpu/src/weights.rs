@@ -1,5 +1,7 @@
 //! The parameters of one direction of one layer, packed.
 
+use std::any::TypeId;
+
 use once_cell::race::OnceBox;
 use seqrs_core::Error;
 use seqrs_core::cell::Counts;
@@ -8,6 +10,7 @@ use seqrs_core::spec::Shape;
 use crate::lanes::Element;
 use crate::level::Level;
 use crate::pack::{Panels, Source};
+use crate::quantised;
 
 /// The parameters of one direction of one layer, packed for the kernels.
 #[derive(Debug)]
@@ -24,6 +27,7 @@ pub struct Weights<T> {
     back: OnceBox<Back<T>>,
     shape: Shape,
     numbers: Vec<T>,
+    small: Option<Box<quantised::layer::Weights>>,
 }
 
 /// The same matrices for the way back.
@@ -82,7 +86,30 @@ impl<T: Element> Weights<T> {
             back: OnceBox::new(),
             shape: shape.clone(),
             numbers: numbers.to_vec(),
+            small: None,
         })
+    }
+
+    /// Whose matrices are of small numbers: for inference only.
+    ///
+    /// # Panics
+    /// If T is not `f32`.
+    pub fn small(shape: &Shape, matrices: quantised::layer::Weights) -> Self {
+        assert_eq!(TypeId::of::<T>(), TypeId::of::<f32>(), "small weights are of f32 layers");
+        Self {
+            input: Panels::none(),
+            first: Panels::none(),
+            second: None,
+            projection: None,
+            back: OnceBox::new(),
+            shape: shape.clone(),
+            numbers: Vec::new(),
+            small: Some(Box::new(matrices)),
+        }
+    }
+
+    pub(crate) fn small_matrices(&self) -> Option<&quantised::layer::Weights> {
+        self.small.as_deref()
     }
 
     /// What each unit has for itself: runs of H.

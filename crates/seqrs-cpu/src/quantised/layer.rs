@@ -84,11 +84,11 @@ pub struct Infer<'a> {
     /// Which rows are live.
     pub steps: &'a Steps,
     /// The parameters, a direction each, packed for the level of the processor.
-    pub weights: &'a [Weights],
+    pub weights: &'a [&'a Weights],
     /// Inputs, I numbers each.
     pub x: Rows<'a, [f32]>,
     /// States of the whole stack; each slot goes from its initial to its final value.
-    pub state: &'a mut State<Vec<f32>>,
+    pub state: State<&'a mut [f32]>,
     /// This layer's first slot in them.
     pub slot: usize,
     /// Outputs of live items, D times the state size each.
@@ -119,7 +119,7 @@ struct Job<'a> {
 ///
 /// # Panics
 /// If x, y or the states are too short for the steps, or there are no kernels for the cell.
-pub fn infer(cpu: &Cpu<f32>, run: Infer<'_>) -> Result<(), Error> {
+pub fn infer(cpu: &Cpu<f32>, mut run: Infer<'_>) -> Result<(), Error> {
     let Shape { hidden, state, directions, .. } = *run.shape;
     let batch = run.steps.batch();
     // Workers write through pointers.
@@ -140,7 +140,7 @@ pub fn infer(cpu: &Cpu<f32>, run: Infer<'_>) -> Result<(), Error> {
                 shape: run.shape,
                 steps: run.steps,
                 direction: Direction::BOTH[d],
-                weights: &run.weights[d],
+                weights: run.weights[d],
                 x: run.x.data,
                 x_place: run.x.place,
                 y,

@@ -222,9 +222,9 @@ impl Case {
         let run = Infer {
             shape: &shape,
             steps: &self.steps(),
-            weights: &weights,
+            weights: &weights.iter().collect::<Vec<_>>(),
             x: Rows { data: &x, place: Place::batch_first(self.time, shape.input) },
-            state: &mut state,
+            state: state.lent(),
             slot: 0,
             y: RowsMut { data: &mut y[..], place: Place::batch_first(self.time, width) },
         };
