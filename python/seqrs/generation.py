@@ -10,12 +10,13 @@ from .errors import DTypeError, ShapeError
 from .models import Sequential
 from .options import integer, real
 from .options import seed as checked_seed
+from .quantized import QuantizedSequential
 
 __all__ = ["generate"]
 
 
 def generate(
-    model: Sequential,
+    model: Sequential | QuantizedSequential,
     prompt: npt.ArrayLike,
     steps: int,
     *,
@@ -50,8 +51,8 @@ def generate(
         DTypeError: the prompt does not hold integers.
         StateError: a layer of the model needs the whole sequence.
     """
-    if not isinstance(model, Sequential):
-        raise TypeError(f"model: expected a Sequential, got {model!r}")
+    if not isinstance(model, Sequential | QuantizedSequential):
+        raise TypeError(f"model: expected a Sequential, quantised or not, got {model!r}")
     ids = np.asarray(prompt)
     if ids.ndim != 1 or ids.size == 0:
         raise ShapeError(f"prompt: expected at least one id, (P,), got shape {ids.shape}")

@@ -59,15 +59,19 @@ class QuantizedSequential:
         """Inference, as calling the model: the outputs and the final state."""
         return self._handle.call(x, state, lengths, mask)
 
-    def step(self, x_t: npt.ArrayLike, state: Any = None) -> tuple[Array, tuple[Any, ...]]:
-        """One step of every row: x_t (B, F) or ids (B,) -> y_t (B, .) and the state after it.
-
-        The same bits as the sequence of which it is a step.
+    def step(
+        self, x_t: npt.ArrayLike, state: Any = None, *, out: Any = None
+    ) -> tuple[Array, tuple[Any, ...]]:
+        """One step of every row, as `Sequential.step`.
 
         Raises:
             StateError: a layer needs the whole sequence; says which.
         """
-        return self._handle.step(x_t, state)
+        return self._handle.step(x_t, state, out)
+
+    def warmup(self, batch_size: int = 1, steps: int = 1) -> None:
+        """Runs zeros through the model, so that the first call that counts does not wait."""
+        self._handle.warm_up(integer("batch_size", batch_size), integer("steps", steps))
 
     def initial_state(self, batch_size: int) -> tuple[Any, ...]:
         """The zero state of `batch_size` rows."""

@@ -32,6 +32,7 @@ from ._seqrs import Stream
 from .layers import Layer
 from .models import Sequential
 from .options import flag, integer, real
+from .quantized import QuantizedSequential
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -74,15 +75,17 @@ class StreamPool:
 
     def __init__(
         self,
-        model: Sequential | Layer,
+        model: Sequential | QuantizedSequential | Layer,
         capacity: int = 10_000,
         idle_ttl: float | None = None,
         on_evict: Callable[[Stream], object] | None = None,
     ) -> None:
         if isinstance(model, Layer):
             model = Sequential([model])
-        if not isinstance(model, Sequential):
-            raise TypeError(f"model: expected a Sequential or a layer, got {model!r}")
+        if not isinstance(model, Sequential | QuantizedSequential):
+            raise TypeError(
+                f"model: expected a Sequential, quantised or not, or a layer, got {model!r}"
+            )
         if idle_ttl is not None:
             idle_ttl = real("idle_ttl", idle_ttl)
             if not idle_ttl > 0.0 or math.isinf(idle_ttl):

@@ -296,6 +296,64 @@ print(hash(tests.deep().quantize(kind)(np.arange(30).reshape(3, 10))[0].tobytes(
         same(state, fast.initial_state(3))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+class TestLikeAnyModel:
+    """What takes a model takes one with small weights."""
+
+    @pytest.mark.parametrize("cell", CELLS)
+    def test_a_step_into_arrays_of_the_caller(self, kind: str, cell: str) -> None:
+        fast = one_cell(cell).quantize(kind)
+        x = numbers(np.random.default_rng(2), (4, 3, I), "float32")
+        expected, state = None, fast.initial_state(3)
+        y = np.empty((3, fast.output_size), F)
+        for x_t in x:
+            expected = fast.step(x_t, None if expected is None else expected[1])
+            assert fast.step(x_t, state, out=(y, state)) == (y, state)
+            same((y, state), expected)
+
+    def test_streams(self, kind: str) -> None:
+        layers = [seqrs.Embedding(30, 19), seqrs.LSTM(19, 70, num_layers=2), seqrs.Linear(70, O)]
+        fast = seqrs.Sequential(layers, seed=3).quantize(kind)
+        ids = np.random.default_rng(0).integers(0, 30, (9, 12))
+        y, _ = fast(ids)
+        pool = seqrs.StreamPool(fast, capacity=9)
+        sids = [pool.open() for _ in range(9)]
+        for t in range(6):
+            for some in (range(0, 9, 2), range(7, 0, -2)):
+                y_t = pool.step([sids[b] for b in some], ids[list(some), t])
+                assert_same_bits(y_t, y[list(some), t])
+        blob = pool.export_state(sids[4])
+        elsewhere = seqrs.StreamPool(pickle.loads(pickle.dumps(fast)))
+        sid = elsewhere.import_state(blob)
+        for t in range(6, 12):
+            assert_same_bits(elsewhere.step([sid], ids[4:5, t]), y[4:5, t])
+        other = {"int8": "bf16", "bf16": "int8"}[kind]
+        with pytest.raises(seqrs.StateError, match="fingerprint"):
+            seqrs.StreamPool(seqrs.Sequential(layers, seed=3).quantize(other)).import_state(blob)
+
+    def test_streams_of_what_cannot_be_stepped(self, kind: str) -> None:
+        with pytest.raises(seqrs.StateError, match="bidirectional"):
+            seqrs.StreamPool(deep().quantize(kind))
+
+    def test_sampling(self, kind: str) -> None:
+        layers = [seqrs.Embedding(30, 19), seqrs.GRU(19, 40), seqrs.Linear(40, 30)]
+        fast = seqrs.Sequential(layers, seed=3).quantize(kind)
+        ids = seqrs.generate(fast, [1, 2, 3], 20, temperature=0.0)
+        expected = [1, 2, 3]
+        for _ in range(20):
+            y, _ = fast(np.array([expected]))
+            expected.append(int(y[0, -1].argmax()))
+        assert ids.tolist() == expected[3:]
+
+    def test_warmup_changes_nothing(self, kind: str) -> None:
+        fast = deep().quantize(kind)
+        expected = fast(np.arange(30).reshape(3, 10))
+        fast.warmup(2, 5)
+        same(fast(np.arange(30).reshape(3, 10)), expected)
+        with pytest.raises(ValueError, match="batch_size"):
+            fast.warmup(-1)
+
+
 @pytest.mark.skipif(os.name != "posix", reason="signals are sent as on POSIX")
 @pytest.mark.parametrize("kind", KINDS)
 class TestInterrupts:

@@ -568,7 +568,9 @@ class TestPools:
 
     @pytest.mark.parametrize("model", [None, 3, "model", seqrs.LSTM])
     def test_of_no_model_are_refused(self, model: Any) -> None:
-        with pytest.raises(TypeError, match="model: expected a Sequential or a layer"):
+        with pytest.raises(
+            TypeError, match="model: expected a Sequential, quantised or not, or a layer"
+        ):
             seqrs.StreamPool(model)
 
     def test_do_not_pickle_or_copy(self) -> None:

@@ -1,5 +1,6 @@
 //! The device: an instruction set and a number of threads.
 
+use std::any::TypeId;
 use std::marker::PhantomData;
 use std::ptr::{null, null_mut};
 
@@ -10,12 +11,13 @@ use seqrs_core::spec::Shape;
 use seqrs_core::tape::DirectionTape;
 use seqrs_core::{Error, Steps};
 
-use crate::forward::{Shared, WORTH_A_THREAD};
+use crate::forward::{Shared, WORTH_A_THREAD, numbers, numbers_mut};
 use crate::lanes::Element;
 use crate::level::Level;
 use crate::outer::{Outer, Term};
 use crate::pack::Panels;
 use crate::product::{Product, Start};
+use crate::quantised::matrix::Matrix;
 use crate::team;
 use crate::weights::{Weights, columns, rows};
 
@@ -38,17 +40,38 @@ pub struct Cpu<T> {
 
 /// A matrix packed for [`Cpu::product`].
 #[derive(Debug)]
-pub struct Packed<T>(Panels<T>);
+pub struct Packed<T>(Form<T>);
+
+#[derive(Debug)]
+enum Form<T> {
+    Panels(Panels<T>),
+    Small(Matrix),
+}
 
 impl<T: Element> Packed<T> {
+    /// Of small numbers.
+    ///
+    /// # Panics
+    /// If T is not `f32`.
+    pub fn small(matrix: Matrix) -> Self {
+        assert_eq!(TypeId::of::<T>(), TypeId::of::<f32>(), "small weights are of f32 layers");
+        Self(Form::Small(matrix))
+    }
+
     /// Columns of the product.
     pub fn columns(&self) -> usize {
-        self.0.columns()
+        match &self.0 {
+            Form::Panels(panels) => panels.columns(),
+            Form::Small(matrix) => matrix.columns(),
+        }
     }
 
     /// Terms of each sum.
     pub fn depth(&self) -> usize {
-        self.0.depth()
+        match &self.0 {
+            Form::Panels(panels) => panels.depth(),
+            Form::Small(matrix) => matrix.depth(),
+        }
     }
 }
 
@@ -113,7 +136,7 @@ impl<T: Element> Cpu<T> {
     ) -> Result<Packed<T>, Error> {
         assert_eq!(weight.len(), n * k, "a weight of {n} x {k}");
         let source = crate::pack::Source { bias, ..rows(weight, k) };
-        T::plain(self.level, &source, n, k).map(Packed)
+        T::plain(self.level, &source, n, k).map(|panels| Packed(Form::Panels(panels)))
     }
 
     /// `weight` (k, n) packed for x W.
@@ -125,14 +148,37 @@ impl<T: Element> Cpu<T> {
     /// If the slice is not k n numbers long.
     pub fn pack_transposed(&self, weight: &[T], k: usize, n: usize) -> Result<Packed<T>, Error> {
         assert_eq!(weight.len(), n * k, "a weight of {k} x {n}");
-        T::plain(self.level, &columns(weight, n), n, k).map(Packed)
+        T::plain(self.level, &columns(weight, n), n, k).map(|panels| Packed(Form::Panels(panels)))
     }
 
     /// y (rows, columns) = x (rows, depth) times the packed matrix, plus its bias.
     ///
+    /// # Errors
+    /// Of small numbers: [`Error::OutOfMemory`], [`Error::Interrupted`].
+    ///
     /// # Panics
     /// If the lengths of x and y are not those of the same number of rows.
-    pub fn product(&self, x: &[T], weights: &Packed<T>, y: &mut [T]) {
+    pub fn product(&self, x: &[T], weights: &Packed<T>, y: &mut [T]) -> Result<(), Error> {
+        match &weights.0 {
+            Form::Panels(panels) => {
+                self.product_of_panels(x, panels, y);
+                Ok(())
+            }
+            Form::Small(matrix) => {
+                let cpu = Cpu::with(self.level, self.threads);
+                // SAFETY: T is f32, as `Packed::small` has asked for.
+                let (x, y) = unsafe {
+                    (
+                        numbers(x.as_ptr().cast(), x.len()),
+                        numbers_mut(y.as_mut_ptr().cast(), y.len()),
+                    )
+                };
+                matrix.product(&cpu, x, y)
+            }
+        }
+    }
+
+    fn product_of_panels(&self, x: &[T], weights: &Panels<T>, y: &mut [T]) {
         let (n, k) = (weights.columns(), weights.depth());
         let count = y.len() / n.max(1);
         assert_eq!((count * n, count * k), (y.len(), x.len()), "x and y of as many rows");
@@ -155,7 +201,7 @@ impl<T: Element> Cpu<T> {
     }
 
     /// The same, on this thread.
-    fn product_here(&self, x: &[T], weights: &Packed<T>, y: &mut [T]) {
+    fn product_here(&self, x: &[T], weights: &Panels<T>, y: &mut [T]) {
         match y.len() / weights.columns().max(1) {
             // Filling lists of pointers for many rows takes longer than the product of a few.
             0..=FEW_ROWS => self.product_of_rows::<FEW_ROWS>(x, weights, y),
@@ -164,7 +210,7 @@ impl<T: Element> Cpu<T> {
     }
 
     /// The same, N rows at a time.
-    fn product_of_rows<const N: usize>(&self, x: &[T], weights: &Packed<T>, y: &mut [T]) {
+    fn product_of_rows<const N: usize>(&self, x: &[T], weights: &Panels<T>, y: &mut [T]) {
         let (n, k) = (weights.columns(), weights.depth());
         let (mut from, mut to) = ([null(); N], [null_mut(); N]);
         for (x, y) in x.chunks(N * k.max(1)).zip(y.chunks_mut(N * n.max(1))) {
@@ -174,7 +220,7 @@ impl<T: Element> Cpu<T> {
                 to[r] = y[r * n..][..n].as_mut_ptr();
             }
             let (x, y) = (&from[..count], &to[..count]);
-            let (weights, start) = (&weights.0, Start::Bias);
+            let start = Start::Bias;
             let product = Product { x, weights, panels: weights.all(), start, y };
             // SAFETY: rows of the two slices.
             unsafe { T::product(self.level, product) };

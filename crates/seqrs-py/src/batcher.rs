@@ -18,7 +18,7 @@ use seqrs::batcher::{
 };
 use seqrs::number::{DType, Number};
 use seqrs::sequential::{Input, Output};
-use seqrs::{Layer, Quantised, Sequential};
+use seqrs::{Layer, Sequential};
 use seqrs_core::{Error, Steps};
 use seqrs_cpu::Cpu;
 
@@ -28,9 +28,8 @@ use crate::device::locked;
 use crate::entry::{compute, guard};
 use crate::errors::{self, Class};
 use crate::layer::AnyNetwork;
-use crate::model::PyModel;
 use crate::network::{Elem, Network, reads};
-use crate::quantised::PyQuantised;
+use crate::owner::Owner;
 
 impl<T: Elem> Served<T> for Network<T> {
     fn model(&self) -> &Sequential<T> {
@@ -42,29 +41,6 @@ impl<T: Elem> Served<T> for Network<T> {
         match &self.resident {
             Some(resident) => T::infer_on_gpu(&resident.model, x, steps, &mut state),
             None => self.model.infer_on(&Cpu::new()?, x, steps, &mut state),
-        }
-    }
-}
-
-/// The model as Python has it.
-#[derive(FromPyObject)]
-enum Owner {
-    Model(Py<PyModel>),
-    Quantised(Py<PyQuantised>),
-}
-
-impl Owner {
-    fn number_type(&self) -> DType {
-        match self {
-            Self::Model(model) => model.get().number_type(),
-            Self::Quantised(_) => DType::F32,
-        }
-    }
-
-    fn clone_ref(&self, py: Python<'_>) -> Self {
-        match self {
-            Self::Model(model) => Self::Model(model.clone_ref(py)),
-            Self::Quantised(model) => Self::Quantised(model.clone_ref(py)),
         }
     }
 }
@@ -92,14 +68,7 @@ impl<T: Kind> Desk<T> {
     /// The model of this moment; the very one of the last request where nothing has changed.
     fn model(&self, py: Python<'_>) -> PyResult<Arc<dyn Served<T>>> {
         let owner = locked(&self.current).owner.clone_ref(py);
-        let owner = match owner {
-            Owner::Model(owner) => owner,
-            // It never changes.
-            Owner::Quantised(owner) => {
-                return Ok(T::quantised(owner.get().shared()).expect("compared when it was taken"));
-            }
-        };
-        let network = T::network(owner.get().placed(py)?).expect("compared when it was taken");
+        let network = T::network(owner.placed(py)?).expect("compared when it was taken");
         let mut current = locked(&self.current);
         if let Some(last) = &current.last
             && is_same(last, &network)
@@ -164,8 +133,6 @@ fn sequence<T: Elem>(x: &Bound<'_, PyAny>, reads: Reads) -> PyResult<Sequence<T>
 /// The number types, as batchers hold them.
 trait Kind: Elem {
     fn network(any: AnyNetwork) -> Option<Network<Self>>;
-    /// A model with small weights computes in f32.
-    fn quantised(model: Arc<Quantised>) -> Option<Arc<dyn Served<Self>>>;
     fn answer(answer: Result<Answer<Self>, Failure>) -> AnyAnswer;
     fn ticket(ticket: Ticket<Self>) -> AnyTicket;
 }
@@ -173,9 +140,6 @@ trait Kind: Elem {
 impl Kind for f32 {
     fn network(any: AnyNetwork) -> Option<Network<Self>> {
         if let AnyNetwork::F32(network) = any { Some(network) } else { None }
-    }
-    fn quantised(model: Arc<Quantised>) -> Option<Arc<dyn Served<Self>>> {
-        Some(model)
     }
     fn answer(answer: Result<Answer<Self>, Failure>) -> AnyAnswer {
         AnyAnswer::F32(answer)
@@ -188,9 +152,6 @@ impl Kind for f32 {
 impl Kind for f64 {
     fn network(any: AnyNetwork) -> Option<Network<Self>> {
         if let AnyNetwork::F64(network) = any { Some(network) } else { None }
-    }
-    fn quantised(_: Arc<Quantised>) -> Option<Arc<dyn Served<Self>>> {
-        None
     }
     fn answer(answer: Result<Answer<Self>, Failure>) -> AnyAnswer {
         AnyAnswer::F64(answer)

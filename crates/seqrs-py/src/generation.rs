@@ -7,13 +7,13 @@ use crate::arrays::{self, copied, shape_words};
 use crate::entry::{compute, guard};
 use crate::errors;
 use crate::layer::with_network;
-use crate::model::PyModel;
+use crate::owner::Owner;
 
 /// The ids that follow the prompt.
 #[pyfunction]
 #[pyo3(signature = (model, prompt, steps, temperature, top_k, top_p, seed))]
 pub(crate) fn generate<'py>(
-    model: &Bound<'py, PyModel>,
+    model: Owner,
     prompt: &Bound<'py, PyAny>,
     steps: usize,
     temperature: f64,
@@ -21,7 +21,7 @@ pub(crate) fn generate<'py>(
     top_p: Option<f64>,
     seed: u64,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let py = model.py();
+    let py = prompt.py();
     guard(py, || {
         let ids = arrays::integers("prompt", prompt)?;
         if ids.shape().len() != 1 {
@@ -30,7 +30,7 @@ pub(crate) fn generate<'py>(
         }
         let prompt = copied("prompt", ids.numbers()).map_err(|error| errors::raise(py, error))?;
         let sampling = Sampling { temperature, top_k, top_p, seed };
-        with_network!(model.get().any(py)?, network => {
+        with_network!(model.any(py)?, network => {
             let drawn =
                 compute(py, || seqrs::generate(&network.model, &prompt, steps, &sampling))?;
             arrays::new(py, &[drawn.len()], drawn)

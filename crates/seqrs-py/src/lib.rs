@@ -25,6 +25,7 @@ mod layer;
 mod loss;
 mod model;
 mod network;
+mod owner;
 mod quantised;
 mod ranges;
 mod state;

@@ -149,7 +149,7 @@ pub(crate) fn cpu<T: Number>(py: Python<'_>) -> PyResult<Cpu<T>> {
 }
 
 impl<T: Elem> Network<T> {
-    fn read(&self, call: &Call<'_, '_>) -> PyResult<(Given<T>, Steps, Layout)> {
+    pub(crate) fn read(&self, call: &Call<'_, '_>) -> PyResult<(Given<T>, Steps, Layout)> {
         let axes = Axes::of_sequence(call.batch_first);
         let or_rows = takes_rows(&self.model);
         batch::read("x", call.x, reads(&self.model), axes, or_rows, call.live)

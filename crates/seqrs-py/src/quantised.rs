@@ -1,38 +1,37 @@
 //! The handle of a model with small weights, which computes and never changes.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
 use seqrs::files::{AnyModel, LoadOptions};
-use seqrs::sequential::Rank;
 use seqrs::{Deviation, Quantisation, Quantised};
-use seqrs_core::{Error, Steps};
+use seqrs_core::Error;
 
-use crate::arrays;
-use crate::batch::{self, Axes, Given, Layout, Live};
+use crate::batch::Live;
 use crate::entry::{compute, guard};
 use crate::errors;
-use crate::layer::Given as Argument;
-use crate::network::{cpu, reads, takes_rows};
+use crate::layer::{Given, next_handle};
+use crate::network::{Call, Network, cpu};
 use crate::state::{self, Holder};
 
 /// A model with weights of small numbers.
 #[pyclass(frozen, name = "QuantizedModel", module = "seqrs._seqrs")]
 pub(crate) struct PyQuantised {
-    model: Arc<Quantised>,
+    id: u64,
+    model: Quantised,
 }
 
 impl PyQuantised {
     /// Keeps a model.
     pub(crate) fn keep(model: Quantised) -> Self {
-        Self { model: Arc::new(model) }
+        Self { id: next_handle(), model }
     }
 
-    /// The model, which never changes.
-    pub(crate) fn shared(&self) -> Arc<Quantised> {
-        Arc::clone(&self.model)
+    /// The model, to compute with, as one of numbers is.
+    pub(crate) fn network(&self) -> Network<f32> {
+        let model = self.model.model().clone();
+        Network { model, holder: Holder::Model, owner: self.id, resident: None }
     }
 
     /// Makes one of a model.
@@ -41,41 +40,6 @@ impl PyQuantised {
             errors::raise(py, Error::option("kind", "\"bf16\" or \"int8\"", format!("{kind:?}")))
         })?;
         Ok(Self::keep(compute(py, || model.quantised(kind))?))
-    }
-
-    fn infer<'py>(
-        &self,
-        py: Python<'py>,
-        state: Argument<'_, 'py>,
-        (x, steps, layout): &(Given<f32>, Steps, Layout),
-    ) -> PyResult<(Bound<'py, PyAny>, Py<PyAny>)> {
-        let (cpu, model) = (cpu::<f32>(py)?, self.model.structure());
-        let mut state = state::read(py, "state", state, model, layout.batch, Holder::Model)?;
-        let (numbers, width, rank) = compute(py, || {
-            let output = self.model.infer_on(&cpu, x.input(), steps, &mut state)?;
-            let numbers = match output.rank {
-                Rank::Steps => layout.spread(steps, output.numbers, output.width)?,
-                Rank::Rows => output.numbers,
-            };
-            Ok((numbers, output.width, output.rank))
-        })?;
-        let shape = match rank {
-            Rank::Steps => layout.shape(Some(width)),
-            Rank::Rows => vec![layout.batch, width],
-        };
-        let y = arrays::new(py, &shape, numbers)?;
-        Ok((y, state::write(py, state, model, layout.batch, Holder::Model)?))
-    }
-
-    fn read(
-        &self,
-        x: &Bound<'_, PyAny>,
-        lengths: Argument<'_, '_>,
-        mask: Argument<'_, '_>,
-    ) -> PyResult<(Given<f32>, Steps, Layout)> {
-        let model = self.model.structure();
-        let axes = Axes::of_sequence(model.batch_first());
-        batch::read("x", x, reads(model), axes, takes_rows(model), Live { lengths, mask })
     }
 }
 
@@ -99,7 +63,7 @@ impl PyQuantised {
     #[getter]
     fn layers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         guard(py, || {
-            let layers = self.model.structure().layers().iter();
+            let layers = self.model.model().layers().iter();
             let json = layers.map(|layer| serde_json::to_string(&layer.spec()));
             let json = json.collect::<Result<Vec<String>, _>>();
             PyList::new(py, json.expect("a description is plain data"))
@@ -109,13 +73,13 @@ impl PyQuantised {
     /// Whether x is (B, T, ...).
     #[getter]
     fn batch_first(&self, py: Python<'_>) -> PyResult<bool> {
-        guard(py, || Ok(self.model.structure().batch_first()))
+        guard(py, || Ok(self.model.model().batch_first()))
     }
 
     /// Numbers in all parameters.
     #[getter]
     fn num_parameters(&self, py: Python<'_>) -> PyResult<usize> {
-        guard(py, || Ok(self.model.num_parameters()))
+        guard(py, || Ok(self.model.model().num_parameters()))
     }
 
     /// Bytes of all parameters.
@@ -127,13 +91,13 @@ impl PyQuantised {
     /// Features of y, or None.
     #[getter]
     fn output_size(&self, py: Python<'_>) -> PyResult<Option<usize>> {
-        guard(py, || Ok(self.model.structure().output_width()))
+        guard(py, || Ok(self.model.model().output_width()))
     }
 
     /// A hash of structure and parameters.
     #[getter]
     fn fingerprint(&self, py: Python<'_>) -> PyResult<String> {
-        guard(py, || compute(py, || self.model.fingerprint()))
+        guard(py, || compute(py, || Ok(self.model.fingerprint())))
     }
 
     /// Inference.
@@ -141,28 +105,31 @@ impl PyQuantised {
     fn call<'py>(
         &self,
         x: &Bound<'py, PyAny>,
-        state: Argument<'_, 'py>,
-        lengths: Argument<'_, 'py>,
-        mask: Argument<'_, 'py>,
+        state: Given<'_, 'py>,
+        lengths: Given<'_, 'py>,
+        mask: Given<'_, 'py>,
     ) -> PyResult<(Bound<'py, PyAny>, Py<PyAny>)> {
-        guard(x.py(), || self.infer(x.py(), state, &self.read(x, lengths, mask)?))
+        guard(x.py(), || {
+            let network = self.network();
+            let batch_first = network.model.batch_first();
+            network.call(&Call { x, state, live: Live { lengths, mask }, batch_first })
+        })
     }
 
     /// One step.
-    #[pyo3(signature = (x_t, state))]
+    #[pyo3(signature = (x_t, state, out))]
     fn step<'py>(
         &self,
         x_t: &Bound<'py, PyAny>,
-        state: Argument<'_, 'py>,
+        state: Given<'_, 'py>,
+        out: Given<'_, 'py>,
     ) -> PyResult<(Bound<'py, PyAny>, Py<PyAny>)> {
-        let py = x_t.py();
-        guard(py, || {
-            let model = self.model.structure();
-            model.check_stepwise().map_err(|error| errors::raise(py, error))?;
-            let live = Live { lengths: None, mask: None };
-            let read = batch::read("x_t", x_t, reads(model), Axes::Rows, false, live)?;
-            self.infer(py, state, &read)
-        })
+        guard(x_t.py(), || self.network().step(x_t, state, out))
+    }
+
+    /// Runs zeros through it, so that the first call that counts finds everything there.
+    fn warm_up(&self, py: Python<'_>, batch: usize, steps: usize) -> PyResult<()> {
+        guard(py, || self.network().warm_up(py, batch, steps))
     }
 
     /// How far it is from the model that it was made of.
@@ -170,14 +137,17 @@ impl PyQuantised {
     fn report<'py>(
         &self,
         x: &Bound<'py, PyAny>,
-        state: Argument<'_, 'py>,
-        lengths: Argument<'_, 'py>,
-        mask: Argument<'_, 'py>,
+        state: Given<'_, 'py>,
+        lengths: Given<'_, 'py>,
+        mask: Given<'_, 'py>,
     ) -> PyResult<Bound<'py, PyDict>> {
         let py = x.py();
         guard(py, || {
-            let (x, steps, layout) = self.read(x, lengths, mask)?;
-            let (cpu, model) = (cpu::<f32>(py)?, self.model.structure());
+            let network = self.network();
+            let batch_first = network.model.batch_first();
+            let call = Call { x, state, live: Live { lengths, mask }, batch_first };
+            let (x, steps, layout) = network.read(&call)?;
+            let (cpu, model) = (cpu::<f32>(py)?, &network.model);
             let state = state::read(py, "state", state, model, layout.batch, Holder::Model)?;
             let report = compute(py, || self.model.report_on(&cpu, x.input(), &steps, &state))?;
             let layers = PyList::empty(py);
@@ -200,13 +170,7 @@ impl PyQuantised {
 
     /// The zero state.
     fn initial_state(&self, py: Python<'_>, batch: usize) -> PyResult<Py<PyAny>> {
-        guard(py, || {
-            // Also refuses more rows than a batch can have.
-            Steps::dense(0, batch).map_err(|error| errors::raise(py, error))?;
-            let model = self.model.structure();
-            let state = model.zero_state(batch).map_err(|error| errors::raise(py, error))?;
-            state::write(py, state, model, batch, Holder::Model)
-        })
+        guard(py, || self.network().initial_state(py, batch))
     }
 
     /// Writes a model file.

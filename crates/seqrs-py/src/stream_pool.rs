@@ -18,8 +18,8 @@ use crate::device::Device;
 use crate::entry::{compute, guard};
 use crate::errors;
 use crate::layer::AnyNetwork;
-use crate::model::PyModel;
 use crate::network::{Elem, Network, reads};
+use crate::owner::Owner;
 
 /// A stream of a pool.
 #[pyclass(frozen, eq, hash, name = "Stream", module = "seqrs._seqrs")]
@@ -153,7 +153,7 @@ fn stream(sid: &Bound<'_, PyAny>) -> PyResult<Stream> {
 impl PyStreamPool {
     /// A pool for streams of the model as it is now.
     #[new]
-    fn new(py: Python<'_>, model: &PyModel, capacity: usize) -> PyResult<Self> {
+    fn new(py: Python<'_>, model: Owner, capacity: usize) -> PyResult<Self> {
         guard(py, || {
             let device = model.device(py)?;
             if device != Device::Cpu {

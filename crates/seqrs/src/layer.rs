@@ -12,6 +12,8 @@ use crate::layers::layer_norm::{LayerNorm, LayerNormLayer};
 use crate::layers::linear::{Linear, LinearLayer};
 use crate::layers::recurrent::{self, Described, Gru, Lstm, Recurrent, Rnn};
 use crate::number::{DType, Number};
+use crate::quantised::Quantisation;
+use crate::quantised::tensor::Tensor;
 use crate::room::room;
 
 /// What describes a layer, without its parameters. In JSON an object with the field `kind`
@@ -343,9 +345,20 @@ impl<T: Number> Layer<T> {
         }
     }
 
-    /// The numbers of all parameters.
+    /// The numbers of all parameters; none of a layer with small weights
+    /// ([`quantised`](crate::quantised)).
     pub fn numbers(&self) -> &[T] {
         with_parameters!(self, parameters => parameters.numbers(), else &[])
+    }
+
+    /// The parameters of a layer with small weights, in the order of [`Layer::parameters`].
+    pub(crate) fn tensors(&self) -> Option<&[Tensor]> {
+        with_parameters!(self, parameters => parameters.tensors(), else None)
+    }
+
+    /// What the weights became, where they are small.
+    pub fn quantisation(&self) -> Option<Quantisation> {
+        self.tensors()?.iter().find_map(Tensor::kind)
     }
 
     /// Puts other numbers in place.
@@ -359,7 +372,7 @@ impl<T: Number> Layer<T> {
     }
 
     /// The numbers of all parameters, to be changed. If a clone shares them, this layer
-    /// gets a copy of its own first.
+    /// gets a copy of its own first. None of a layer with small weights.
     pub fn numbers_mut(&mut self) -> &mut [T] {
         with_parameters!(self, parameters => parameters.make_mut(), else &mut [])
     }
@@ -378,7 +391,7 @@ impl<T: Number> Layer<T> {
 
     /// How many numbers the parameters are.
     pub fn num_parameters(&self) -> usize {
-        self.numbers().len()
+        with_parameters!(self, parameters => parameters.count(), else 0)
     }
 
     /// The type of the numbers.

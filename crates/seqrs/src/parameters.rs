@@ -5,6 +5,8 @@
 //! their own, or the old memory where nobody else looks at it. Two threads that make the
 //! packed form at the same time both make it, and one of the two is kept: a lock would be
 //! one that a fork could leave locked for ever.
+//!
+//! A layer with small weights has [`Tensor`]s in place of numbers. They never change.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -14,6 +16,7 @@ use once_cell::race::OnceBox;
 use seqrs_core::Error;
 use seqrs_cpu::level::Level;
 
+use crate::quantised::tensor::Tensor;
 use crate::room::copied;
 
 /// Version 0 is left for layers that have no parameters.
@@ -32,6 +35,8 @@ pub struct Parameters<T, P> {
 #[derive(Debug)]
 struct Shared<T, P> {
     numbers: Vec<T>,
+    /// In place of the numbers, where they are small.
+    tensors: Option<Vec<Tensor>>,
     version: u64,
     packed: OnceBox<PackedFor<P>>,
 }
@@ -70,13 +75,35 @@ impl<T, P> Clone for Parameters<T, P> {
 impl<T, P> Parameters<T, P> {
     /// These numbers, as a version of their own.
     pub fn new(numbers: Vec<T>) -> Self {
-        let shared = Shared { numbers, version: next_version(), packed: OnceBox::new() };
+        Self::of(numbers, None, next_version())
+    }
+
+    /// Small ones.
+    pub(crate) fn small(tensors: Vec<Tensor>) -> Self {
+        Self::of(Vec::new(), Some(tensors), next_version())
+    }
+
+    fn of(numbers: Vec<T>, tensors: Option<Vec<Tensor>>, version: u64) -> Self {
+        let shared = Shared { numbers, tensors, version, packed: OnceBox::new() };
         Self { shared: Arc::new(shared) }
     }
 
-    /// The numbers.
+    /// The numbers; none where they are small.
     pub fn numbers(&self) -> &[T] {
         &self.shared.numbers
+    }
+
+    /// What there is in place of the numbers, where they are small.
+    pub(crate) fn tensors(&self) -> Option<&[Tensor]> {
+        self.shared.tensors.as_deref()
+    }
+
+    /// How many numbers there are, small or not.
+    pub(crate) fn count(&self) -> usize {
+        match self.tensors() {
+            None => self.numbers().len(),
+            Some(tensors) => tensors.iter().map(Tensor::len).sum(),
+        }
     }
 
     /// A number that no other content of any parameters of this process has had; clones
@@ -99,20 +126,22 @@ impl<T, P> Parameters<T, P> {
     where
         T: Copy,
     {
-        if Arc::get_mut(&mut self.shared).is_none() {
+        if Arc::get_mut(&mut self.shared).is_none() && self.tensors().is_none() {
             let numbers = copied("parameters", self.numbers())?;
-            let version = self.version();
-            self.shared = Arc::new(Shared { numbers, version, packed: OnceBox::new() });
+            *self = Self::of(numbers, None, self.version());
         }
         Ok(())
     }
 
     /// The numbers to be changed, as a new version: in place if no clone shares them, else
-    /// a copy.
+    /// a copy. None where they are small.
     pub fn make_mut(&mut self) -> &mut [T]
     where
         T: Clone,
     {
+        if self.tensors().is_some() {
+            return &mut [];
+        }
         match Arc::get_mut(&mut self.shared) {
             None => *self = Self::new(self.numbers().to_vec()),
             Some(shared) => {

@@ -128,8 +128,9 @@ impl<T: Number> Sequential<T> {
     /// The same model in `f64`, of the same numbers.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`].
+    /// [`Error::State`] if weights are small ones; [`Error::OutOfMemory`].
     pub fn widened(&self) -> Result<Sequential<f64>, Error> {
+        self.check_numbers()?;
         Sequential::new(self.layers.iter().map(Layer::widened).collect::<Result<_, _>>()?)
     }
 
@@ -350,30 +351,8 @@ impl<T: Number> Sequential<T> {
         // What the layers before gave; none before the first.
         let mut flow: Option<Vec<T>> = None;
         for (layer, link) in self.layers.iter().zip(&links) {
-            interrupt::check()?;
-            let input = link.input.unwrap_or(1);
-            flow = Some(match (layer, flow, x) {
-                (Layer::Recurrent(layer), below, x) => {
-                    let given = match (&below, x) {
-                        (None, Input::Numbers(rows, _)) => rows,
-                        _ => packed_rows(below.as_deref().unwrap_or_default(), input),
-                    };
-                    let len = steps.items() * layer.stack().output_size();
-                    let mut y = memory::zeros("output of a recurrent layer", len)?;
-                    layer.infer(cpu, given, steps, new[link.state].lent(), &mut y)?;
-                    y
-                }
-                (Layer::Embedding(layer), _, Input::Ids(ids)) => {
-                    layer.forward(cpu, &layer.gather(ids, steps)?)?
-                }
-                (_, None, Input::Numbers(rows, width)) => {
-                    let mut packed = memory::zeros("packed rows", steps.items() * width)?;
-                    cpu.pack_rows(rows, steps, width, &mut packed);
-                    infer_rows(cpu, layer, link, steps, packed)?
-                }
-                (_, below, _) => infer_rows(cpu, layer, link, steps, below.unwrap_or_default())?,
-            });
-            width = link.output.unwrap_or(input);
+            flow = Some(layer.infer_within(cpu, link, steps, x, flow, &mut new)?);
+            width = link.output.or(link.input).unwrap_or(1);
             if is_pooling(layer) {
                 rank = Rank::Rows;
             }
@@ -395,6 +374,7 @@ impl<T: Number> Sequential<T> {
         state: &mut ModelState<T>,
         dropout: Option<u64>,
     ) -> Result<ModelTape<T>, Error> {
+        self.check_numbers()?;
         let links = self.chain_for(&x, &steps)?;
         self.check_state(state, steps.batch())?;
         let mut new = copied_states(state)?;
@@ -545,16 +525,53 @@ impl<T: Number> Sequential<T> {
     }
 }
 
-pub(crate) fn packed_rows<T>(data: &[T], width: usize) -> Rows<'_, [T]> {
+impl<T: Number> Layer<T> {
+    /// What it gives out as part of a model, packed. `below` is what the layer before gave; none
+    /// for the first, which reads x.
+    pub(crate) fn infer_within(
+        &self,
+        cpu: &Cpu<T>,
+        link: &Link,
+        steps: &Steps,
+        x: Input<'_, T>,
+        below: Option<Vec<T>>,
+        states: &mut ModelState<T>,
+    ) -> Result<Vec<T>, Error> {
+        interrupt::check()?;
+        match (self, below, x) {
+            (Layer::Recurrent(layer), below, x) => {
+                let given = match (&below, x) {
+                    (None, Input::Numbers(rows, _)) => rows,
+                    _ => packed_rows(below.as_deref().unwrap_or_default(), link.input.unwrap_or(1)),
+                };
+                let len = steps.items() * layer.stack().output_size();
+                let mut y = memory::zeros("output of a recurrent layer", len)?;
+                layer.infer(cpu, given, steps, states[link.state].lent(), &mut y)?;
+                Ok(y)
+            }
+            (Layer::Embedding(layer), _, Input::Ids(ids)) => {
+                layer.forward(cpu, &layer.gather(ids, steps)?)
+            }
+            (_, None, Input::Numbers(rows, width)) => {
+                let mut packed = memory::zeros("packed rows", steps.items() * width)?;
+                cpu.pack_rows(rows, steps, width, &mut packed);
+                infer_rows(cpu, self, link, steps, packed)
+            }
+            (_, below, _) => infer_rows(cpu, self, link, steps, below.unwrap_or_default()),
+        }
+    }
+}
+
+fn packed_rows<T>(data: &[T], width: usize) -> Rows<'_, [T]> {
     Rows { data, place: Place::packed(width) }
 }
 
-pub(crate) fn is_pooling<T: Number>(layer: &Layer<T>) -> bool {
+fn is_pooling<T: Number>(layer: &Layer<T>) -> bool {
     matches!(layer, Layer::Last | Layer::MeanPool | Layer::MaxPool)
 }
 
 /// Inference of the layers that have no state, on packed rows.
-pub(crate) fn infer_rows<T: Number>(
+fn infer_rows<T: Number>(
     cpu: &Cpu<T>,
     layer: &Layer<T>,
     link: &Link,

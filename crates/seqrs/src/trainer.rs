@@ -157,8 +157,9 @@ impl<T: Number> Trainer<T> {
     ///
     /// # Errors
     /// [`Error::Option`] names an option that is at fault, `bptt` too where the model needs
-    /// the whole sequence; [`Error::OutOfMemory`].
+    /// the whole sequence; [`Error::State`] if weights are small ones; [`Error::OutOfMemory`].
     pub fn with_options(model: Sequential<T>, options: TrainerOptions) -> Result<Self, Error> {
+        model.check_numbers()?;
         options.loss.check()?;
         options.clipping().check()?;
         check_bptt(&model, options.bptt)?;

@@ -1,7 +1,10 @@
 //! A matrix of small numbers, of whichever kind.
 
+use std::ops::Range;
+
 use seqrs_core::memory::Lent;
 use seqrs_core::{Error, interrupt};
+use smallvec::SmallVec;
 
 use super::ahead::Ahead;
 use super::bf16::{self, Bf16, Bf16Source};
@@ -16,6 +19,9 @@ use crate::team;
 /// at most: some 30 ms of one core.
 const ROWS: usize = 960;
 const PRODUCTS: usize = 1 << 30;
+
+/// The rows of a product, without a list of their own where they are few.
+type Few<T> = SmallVec<[T; 8]>;
 
 /// Bytes of weights that do not stay in the nearest cache beside what else a step needs.
 const WAITED_FOR: usize = 24 << 10;
@@ -178,26 +184,28 @@ impl Matrix {
             let rows = (count - first).min(look);
             let mut room = Lent::<u8>::new("operands", rows * bytes)?;
             let room = Shared(room.as_mut_ptr());
-            let tasks = team::split(rows, cpu.threads_for(rows * n * k), 1)
-                .into_iter()
-                .map(|range| {
-                    move || {
-                        let mut operands = Vec::with_capacity(range.len());
-                        let mut results = Vec::with_capacity(range.len());
-                        for row in range {
-                            let at = first + row;
-                            // SAFETY: a row of x, and room that is this row's alone.
-                            operands.push(unsafe {
-                                self.operand(x[at * k..][..k].as_ptr(), room.at(row * bytes))
-                            });
-                            results.push(y.at(at * n));
-                        }
-                        // SAFETY: rows of y that are this task's alone.
-                        unsafe { self.product_of(&operands, &results, false) };
-                    }
-                })
-                .collect();
-            team::run(tasks);
+            let run = |range: Range<usize>| {
+                let mut operands = Few::with_capacity(range.len());
+                let mut results = Few::with_capacity(range.len());
+                for row in range {
+                    let at = first + row;
+                    // SAFETY: a row of x, and room that is this row's alone.
+                    operands.push(unsafe {
+                        self.operand(x[at * k..][..k].as_ptr(), room.at(row * bytes))
+                    });
+                    results.push(y.at(at * n));
+                }
+                // SAFETY: rows of y that are this task's alone.
+                unsafe { self.product_of(&operands, &results, false) };
+            };
+            match cpu.threads_for(rows * n * k).min(rows) {
+                1 => run(0..rows),
+                threads => {
+                    let run = &run;
+                    let ranges = team::split(rows, threads, 1).into_iter();
+                    team::run(ranges.map(|range| move || run(range)).collect());
+                }
+            }
         }
         Ok(())
     }

@@ -10,7 +10,6 @@ use seqrs_cpu::Cpu;
 use super::failure::Failure;
 use super::request::{Answer, Sequence};
 use crate::number::Number;
-use crate::quantised::Quantised;
 use crate::sequential::{Input, Output, Rank, Sequential};
 
 /// A model as a batcher serves it: on the CPU, or wherever else it computes.
@@ -45,17 +44,6 @@ impl Served<f32> for crate::gpu::GpuModel {
     fn infer(&self, x: Input<'_, f32>, steps: &Steps) -> Result<Output<f32>, Error> {
         let mut state = self.structure().zero_state(steps.batch())?;
         Self::infer(self, x, steps, &mut state)
-    }
-}
-
-impl Served<f32> for Quantised {
-    fn model(&self) -> &Sequential<f32> {
-        self.structure()
-    }
-
-    fn infer(&self, x: Input<'_, f32>, steps: &Steps) -> Result<Output<f32>, Error> {
-        let mut state = self.structure().zero_state(steps.batch())?;
-        self.infer_on(&Cpu::new()?, x, steps, &mut state)
     }
 }
 

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use seqrs_core::Error;
 use xxhash_rust::xxh64::Xxh64;
 
-use super::container::{Header, Tensor};
-use super::quantised::Part;
+use super::container::{Header, Tensor as Entry};
+use super::quantised::{Part, parts};
 use crate::layer::{Layer, LayerSpec};
 use crate::number::{DType, Number};
 use crate::quantised::Quantisation;
+use crate::quantised::tensor::Tensor;
 use crate::sequential::Sequential;
 
 /// The value of `format`.
@@ -23,58 +24,96 @@ pub(super) const QUANTISATION: &str = "quantisation";
 /// Longest structure, in bytes: more than a thousand layers. It bounds the memory that
 /// reading one takes.
 pub(super) const MAX_STRUCTURE: usize = 256 << 10;
+/// Numbers whose bytes are made at a time.
+pub(super) const PIECE: usize = 4096;
 
 /// A layer or model to be written.
 pub(super) struct Contents<'a, T: Number> {
-    /// What the tensors' names begin with, layer by layer.
-    layers: Vec<(String, &'a Layer<T>)>,
+    layers: Vec<&'a Layer<T>>,
     /// Whether it is one layer and no model.
     alone: bool,
+    /// In the order of their bytes.
+    tensors: Vec<Written<'a, T>>,
+}
+
+/// One tensor of a file.
+struct Written<'a, T> {
+    part: Part,
+    name: String,
+    shape: Vec<usize>,
+    numbers: Source<'a, T>,
+}
+
+/// Where the numbers of a tensor are.
+enum Source<'a, T> {
+    Numbers(&'a [T]),
+    Small(&'a Tensor),
 }
 
 impl<'a, T: Number> From<&'a Layer<T>> for Contents<'a, T> {
     fn from(layer: &'a Layer<T>) -> Self {
-        Self { layers: vec![(String::new(), layer)], alone: true }
+        Self::new(vec![layer], true)
     }
 }
 
 impl<'a, T: Number> From<&'a Sequential<T>> for Contents<'a, T> {
     fn from(model: &'a Sequential<T>) -> Self {
-        let layers = model.layers().iter().enumerate();
-        Self { layers: layers.map(|(k, layer)| (prefix(k), layer)).collect(), alone: false }
+        Self::new(model.layers().iter().collect(), false)
     }
 }
 
-impl<T: Number> Contents<'_, T> {
+impl<'a, T: Number> Contents<'a, T> {
+    fn new(layers: Vec<&'a Layer<T>>, alone: bool) -> Self {
+        let mut tensors = Vec::new();
+        for (k, layer) in layers.iter().enumerate() {
+            let prefix = if alone { String::new() } else { prefix(k) };
+            let (spec, kind) = (layer.spec(), layer.quantisation());
+            for (at, parameter) in layer.parameters().iter().enumerate() {
+                for (part, name, shape) in parts(kind, &spec, parameter) {
+                    let numbers = match layer.tensors() {
+                        None => Source::Numbers(&layer.numbers()[parameter.range.clone()]),
+                        Some(tensors) => Source::Small(&tensors[at]),
+                    };
+                    tensors.push(Written { part, name: format!("{prefix}{name}"), shape, numbers });
+                }
+            }
+        }
+        // The wider numbers come first, so that each begins at a multiple of its size; of one size
+        // they stay in the order of the layers.
+        tensors.sort_by_key(|tensor| std::cmp::Reverse(tensor.part.width(T::DTYPE)));
+        Self { layers, alone, tensors }
+    }
+
+    fn metadata(&self, structure: String) -> BTreeMap<String, String> {
+        metadata(T::DTYPE, structure, self.layers.iter().find_map(|layer| layer.quantisation()))
+    }
+
     pub(super) fn to_bytes(&self) -> Result<Vec<u8>, Error> {
         let structure = self.structure(Layer::spec);
         if structure.len() > MAX_STRUCTURE {
             let expected = format!("at most {MAX_STRUCTURE} bytes of JSON");
             return Err(Error::model_file("structure", expected, structure.len()));
         }
-        let mut tensors = Vec::new();
+        let mut entries = Vec::new();
         let mut end = 0;
-        for (prefix, layer) in &self.layers {
-            for parameter in layer.parameters() {
-                let begin = end;
-                end += (parameter.range.len() * T::BYTES) as u64;
-                let tensor = Tensor {
-                    dtype: Part::Numbers.dtype(T::DTYPE).to_owned(),
-                    shape: parameter.shape.iter().map(|&size| size as u64).collect(),
-                    data_offsets: (begin, end),
-                };
-                tensors.push((format!("{prefix}{}", parameter.name), tensor));
-            }
+        for Written { part, name, shape, .. } in &self.tensors {
+            let begin = end;
+            let len: usize = shape.iter().product();
+            end += (len * part.width(T::DTYPE)) as u64;
+            let entry = Entry {
+                dtype: part.dtype(T::DTYPE).to_owned(),
+                shape: shape.iter().map(|&size| size as u64).collect(),
+                data_offsets: (begin, end),
+            };
+            entries.push((name.clone(), entry));
         }
-        let mut bytes =
-            Header { metadata: metadata(T::DTYPE, structure, None), tensors }.to_bytes()?;
+        let metadata = self.metadata(structure);
+        let mut bytes = Header { metadata, tensors: entries }.to_bytes()?;
         bytes.try_reserve_exact(end as usize).map_err(|_| Error::OutOfMemory {
             what: "a model file".into(),
             bytes: u128::from(end),
         })?;
-        for (_, layer) in &self.layers {
-            layer.numbers().iter().for_each(|number| number.append_le(&mut bytes));
-        }
+        self.each_piece(|piece| bytes.extend_from_slice(piece));
         Ok(bytes)
     }
 
@@ -82,24 +121,43 @@ impl<T: Number> Contents<'_, T> {
     pub(super) fn fingerprint(&self) -> String {
         let structure = self.structure(|layer| layer.spec().with_seed(0));
         let mut hash = Xxh64::new(0);
-        hash.update(digits(checksum(&metadata(T::DTYPE, structure, None))).as_bytes());
-        let mut bytes = Vec::new();
-        for numbers in self.layers.iter().flat_map(|(_, layer)| layer.numbers().chunks(4096)) {
-            bytes.clear();
-            numbers.iter().for_each(|number| number.append_le(&mut bytes));
-            hash.update(&bytes);
-        }
+        hash.update(digits(checksum(&self.metadata(structure))).as_bytes());
+        self.each_piece(|piece| hash.update(piece));
         digits(hash.digest())
     }
 
+    /// The bytes of all tensors, some at a time.
+    fn each_piece(&self, mut with: impl FnMut(&[u8])) {
+        let mut bytes = Vec::new();
+        for Written { part, numbers, .. } in &self.tensors {
+            match *numbers {
+                Source::Small(tensor) => tensor.each_piece(*part, &mut bytes, &mut with),
+                Source::Numbers(numbers) => each_piece(numbers, &mut bytes, &mut with),
+            }
+        }
+    }
+
     fn structure(&self, describe: impl Fn(&Layer<T>) -> LayerSpec) -> String {
-        let specs: Vec<LayerSpec> = self.layers.iter().map(|(_, layer)| describe(layer)).collect();
+        let specs: Vec<LayerSpec> = self.layers.iter().map(|layer| describe(layer)).collect();
         if self.alone { json(&specs[0]) } else { json(&specs) }
     }
 }
 
+/// The bytes of numbers, some at a time.
+pub(super) fn each_piece<T: Number>(
+    numbers: &[T],
+    bytes: &mut Vec<u8>,
+    with: &mut impl FnMut(&[u8]),
+) {
+    for numbers in numbers.chunks(PIECE) {
+        bytes.clear();
+        numbers.iter().for_each(|number| number.append_le(bytes));
+        with(bytes);
+    }
+}
+
 /// What a file says of itself; the kind of small numbers, if its matrices are such.
-pub(super) fn metadata(
+fn metadata(
     dtype: DType,
     structure: String,
     kind: Option<Quantisation>,
@@ -144,6 +202,6 @@ pub(super) fn prefix(k: usize) -> String {
     format!("{k}.")
 }
 
-pub(super) fn json(structure: &impl serde::Serialize) -> String {
+fn json(structure: &impl serde::Serialize) -> String {
     serde_json::to_string(structure).expect("a structure is plain data")
 }

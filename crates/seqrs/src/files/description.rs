@@ -16,8 +16,8 @@ use crate::layer::{Layer, LayerSpec};
 use crate::layers::recurrent::{Gru, Lstm, Rnn};
 use crate::number::{DType, Number};
 use crate::printable::printable;
-use crate::quantised::layer::{Small, check};
-use crate::quantised::{Quantisation, Quantised, hollow};
+use crate::quantised::layer::{check, has_matrices, with_tensors};
+use crate::quantised::{Quantisation, Quantised};
 use crate::sequential::Sequential;
 
 /// Metadata that there is, and all there may be.
@@ -111,25 +111,21 @@ impl Description {
             let tensor = (*part, name.as_str(), range.len());
             parameters[*layer][*parameter].read(source, tensor, options)?;
         }
-        let (mut layers, mut small) = (Vec::new(), Vec::new());
+        let mut layers = Vec::new();
         for (k, (spec, parameters)) in specs.iter().zip(parameters).enumerate() {
             let tensors: Vec<_> = parameters.into_iter().map(Parts::tensor).collect();
-            let in_file = |error| self.structure.error(k, error);
-            match hollow(spec).map_err(in_file)? {
-                Some(layer) => {
-                    layers.push(layer);
-                    small.push(Some(Small::with(tensors)));
-                }
-                None => {
+            let layer = match has_matrices(spec) {
+                true => with_tensors(spec.clone(), tensors),
+                false => {
                     let mut numbers = memory::room("parameters", spec.num_parameters()?)?;
                     tensors.iter().for_each(|tensor| numbers.extend(tensor.vector()));
-                    layers.push(Layer::with_numbers(spec.clone(), numbers).map_err(in_file)?);
-                    small.push(None);
+                    Layer::with_numbers(spec.clone(), numbers)
                 }
-            }
+            };
+            layers.push(layer.map_err(|error| self.structure.error(k, error))?);
         }
         let model = Sequential::new(layers).map_err(|error| in_file("structure: ", error))?;
-        Quantised::new(kind, &model, small)
+        Ok(Quantised::of(kind, model))
     }
 
     pub(super) fn dtype(&self) -> DType {
@@ -316,10 +312,7 @@ impl Structure {
             return wrong("structure", "a list of layers, with small weights", "a single layer");
         }
         for (k, spec) in self.layers.iter().enumerate() {
-            let in_file = |error| self.error(k, error);
-            if let Some(layer) = hollow(spec).map_err(in_file)? {
-                check(kind, &layer, || spec.name().to_owned()).map_err(in_file)?;
-            }
+            check(kind, spec, || spec.name().to_owned()).map_err(|error| self.error(k, error))?;
         }
         Ok(())
     }

@@ -9,15 +9,15 @@ use std::path::Path;
 
 use half::bf16;
 use seqrs_core::{Error, memory};
-use xxhash_rust::xxh64::Xxh64;
 
-use super::container::{Header, Tensor as Entry, fill};
-use super::contents::{MAX_STRUCTURE, checksum, digits, json, metadata, prefix};
+use super::container::fill;
+use super::contents::{PIECE, each_piece};
 use super::description::{Description, wrong};
 use super::{LoadOptions, from_file};
 use crate::atomic;
-use crate::layer::{Layer, LayerSpec, NamedParameter};
+use crate::layer::{LayerSpec, NamedParameter};
 use crate::number::{DType, Number};
+use crate::quantised::layer::has_matrices;
 use crate::quantised::tensor::Tensor;
 use crate::quantised::{Quantisation, Quantised};
 
@@ -59,12 +59,6 @@ impl Part {
     }
 }
 
-/// Whether the matrices of a layer become small.
-fn has_matrices(layer: &LayerSpec) -> bool {
-    use LayerSpec::{Gru, Linear, Lstm, Rnn};
-    matches!(layer, Rnn(_) | Lstm(_) | Gru(_) | Linear(_))
-}
-
 /// The tensors of a parameter: what each is, its name and its shape.
 pub(super) fn parts(
     kind: Option<Quantisation>,
@@ -82,97 +76,30 @@ pub(super) fn parts(
     }
 }
 
-/// What of a model goes into a file, in the order of the bytes.
-struct Contents<'a> {
-    model: &'a Quantised,
-    tensors: Vec<(Part, String, Vec<usize>, &'a Tensor)>,
-}
-
-/// The tensors of a layer whose numbers are not small, by its parameters.
-fn plain(layer: &Layer<f32>) -> Result<Vec<Tensor>, Error> {
-    let numbers = layer.numbers();
-    let of = |p: NamedParameter| Ok(Tensor::F32(memory::copied("parameters", &numbers[p.range])?));
-    layer.parameters().into_iter().map(of).collect()
-}
-
-impl<'a> Contents<'a> {
-    fn new(model: &'a Quantised, plain: &'a [Vec<Tensor>]) -> Self {
-        let mut tensors = Vec::new();
-        for (k, layer) in model.structure().layers().iter().enumerate() {
-            let small = &model.small()[k];
-            let numbers = small.as_ref().map_or(&plain[k][..], |small| small.tensors());
-            for (parameter, tensor) in layer.parameters().iter().zip(numbers) {
-                for (part, name, shape) in parts(Some(model.kind()), &layer.spec(), parameter) {
-                    tensors.push((part, format!("{}{name}", prefix(k)), shape, tensor));
+impl Tensor {
+    /// The bytes of one of its tensors in a file, some at a time.
+    pub(super) fn each_piece(&self, part: Part, bytes: &mut Vec<u8>, with: &mut impl FnMut(&[u8])) {
+        match (part, self) {
+            (Part::Numbers, Self::F32(numbers))
+            | (Part::Scales, Self::Int8 { scales: numbers, .. }) => {
+                each_piece(numbers, bytes, with);
+            }
+            (Part::Integers, Self::Int8 { integers, .. }) => {
+                for integers in integers.chunks(PIECE) {
+                    bytes.clear();
+                    bytes.extend(integers.iter().map(|&integer| integer as u8));
+                    with(bytes);
                 }
             }
+            (Part::Halves, Self::Bf16(halves)) => {
+                for halves in halves.chunks(PIECE) {
+                    bytes.clear();
+                    halves.iter().for_each(|half| bytes.extend(half.to_le_bytes()));
+                    with(bytes);
+                }
+            }
+            _ => unreachable!("the parts follow from the tensor"),
         }
-        tensors.sort_by_key(|(part, ..)| std::cmp::Reverse(part.width(DType::F32)));
-        Self { model, tensors }
-    }
-
-    fn structure(&self, describe: impl Fn(&Layer<f32>) -> LayerSpec) -> String {
-        let layers = self.model.structure().layers().iter();
-        json(&layers.map(describe).collect::<Vec<LayerSpec>>())
-    }
-
-    fn to_bytes(&self) -> Result<Vec<u8>, Error> {
-        let structure = self.structure(Layer::spec);
-        if structure.len() > MAX_STRUCTURE {
-            let expected = format!("at most {MAX_STRUCTURE} bytes of JSON");
-            return Err(Error::model_file("structure", expected, structure.len()));
-        }
-        let mut entries = Vec::new();
-        let mut end = 0;
-        for (part, name, shape, _) in &self.tensors {
-            let begin = end;
-            let len: usize = shape.iter().product();
-            end += (len * part.width(DType::F32)) as u64;
-            let entry = Entry {
-                dtype: part.dtype(DType::F32).to_owned(),
-                shape: shape.iter().map(|&size| size as u64).collect(),
-                data_offsets: (begin, end),
-            };
-            entries.push((name.clone(), entry));
-        }
-        let metadata = metadata(DType::F32, structure, Some(self.model.kind()));
-        let mut bytes = Header { metadata, tensors: entries }.to_bytes()?;
-        bytes.try_reserve_exact(end as usize).map_err(|_| Error::OutOfMemory {
-            what: "a model file".into(),
-            bytes: u128::from(end),
-        })?;
-        self.tensors.iter().for_each(|(part, .., tensor)| append(*part, tensor, &mut bytes));
-        Ok(bytes)
-    }
-
-    fn fingerprint(&self) -> String {
-        let structure = self.structure(|layer| layer.spec().with_seed(0));
-        let metadata = metadata(DType::F32, structure, Some(self.model.kind()));
-        let mut hash = Xxh64::new(0);
-        hash.update(digits(checksum(&metadata)).as_bytes());
-        let mut bytes = Vec::new();
-        for (part, .., tensor) in &self.tensors {
-            bytes.clear();
-            append(*part, tensor, &mut bytes);
-            hash.update(&bytes);
-        }
-        digits(hash.digest())
-    }
-}
-
-fn append(part: Part, tensor: &Tensor, bytes: &mut Vec<u8>) {
-    match (part, tensor) {
-        (Part::Numbers, Tensor::F32(numbers))
-        | (Part::Scales, Tensor::Int8 { scales: numbers, .. }) => {
-            numbers.iter().for_each(|number| number.append_le(bytes));
-        }
-        (Part::Integers, Tensor::Int8 { integers, .. }) => {
-            bytes.extend(integers.iter().map(|&integer| integer as u8));
-        }
-        (Part::Halves, Tensor::Bf16(halves)) => {
-            halves.iter().for_each(|half| bytes.extend(half.to_le_bytes()));
-        }
-        _ => unreachable!("the parts follow from the tensor"),
     }
 }
 
@@ -243,13 +170,6 @@ impl Parts {
 }
 
 impl Quantised {
-    fn plain(&self) -> Result<Vec<Vec<Tensor>>, Error> {
-        let layers = self.structure().layers().iter().zip(self.small());
-        layers
-            .map(|(layer, small)| if small.is_some() { Ok(Vec::new()) } else { plain(layer) })
-            .collect()
-    }
-
     /// Writes a model file. The file at `path`, if there is one, is replaced as a whole or not at
     /// all.
     ///
@@ -275,14 +195,11 @@ impl Quantised {
     /// [`Error::ModelFile`] if there are more tensors than a file may have;
     /// [`Error::OutOfMemory`].
     pub fn to_bytes(&self) -> Result<Vec<u8>, Error> {
-        Contents::new(self, &self.plain()?).to_bytes()
+        self.model().to_bytes()
     }
 
     /// A name for exactly this structure and these numbers, 16 hexadecimal digits.
-    ///
-    /// # Errors
-    /// [`Error::OutOfMemory`].
-    pub fn fingerprint(&self) -> Result<String, Error> {
-        Ok(Contents::new(self, &self.plain()?).fingerprint())
+    pub fn fingerprint(&self) -> String {
+        self.model().fingerprint()
     }
 }

@@ -67,8 +67,9 @@ impl GpuModel {
     /// Takes the model to a device.
     ///
     /// # Errors
-    /// [`Error::NoDevice`], [`Error::OutOfMemory`].
+    /// [`Error::NoDevice`], [`Error::OutOfMemory`]; [`Error::State`] if weights are small ones.
     pub fn new(gpu: Arc<Gpu>, model: Sequential<f32>) -> Result<Self, Error> {
+        model.check_numbers()?;
         let recorder = gpu.recorder();
         let parameters = uploaded(&recorder, &model);
         let weights = weights_of_all(&model, &parameters);

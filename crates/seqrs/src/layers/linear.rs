@@ -9,6 +9,7 @@ use crate::init;
 use crate::layer::{Layer, LayerSpec, NamedParameter, check_count, check_len};
 use crate::number::Number;
 use crate::parameters::{Form, Parameters};
+use crate::quantised::layer as small;
 use crate::random::Stream;
 
 /// What describes a linear layer.
@@ -113,9 +114,14 @@ impl<T: Number> LinearLayer<T> {
     fn packs(&self, cpu: &Cpu<T>) -> Result<Form<'_, Packs<T>>, Error> {
         self.parameters.packed(cpu.level(), |numbers| {
             let Linear { in_features, out_features, .. } = self.options;
-            check_len(self.options.count()?, numbers.len())?;
-            let (weight, bias) = self.weight_and_bias(numbers);
-            let forward = cpu.pack(weight, bias, out_features, in_features)?;
+            let forward = match self.parameters.tensors() {
+                Some(tensors) => small::packed_linear(cpu.level(), tensors, &self.options)?,
+                None => {
+                    check_len(self.options.count()?, numbers.len())?;
+                    let (weight, bias) = self.weight_and_bias(numbers);
+                    cpu.pack(weight, bias, out_features, in_features)?
+                }
+            };
             Ok(Packs { forward, backward: OnceBox::new() })
         })
     }
@@ -142,7 +148,7 @@ impl<T: Number> LinearLayer<T> {
         let look = self.rows_per_look();
         for (x, y) in x.chunks(look * in_features).zip(y.chunks_mut(look * out_features)) {
             interrupt::check()?;
-            cpu.product(x, &packs.forward, y);
+            cpu.product(x, &packs.forward, y)?;
         }
         Ok(())
     }
@@ -175,7 +181,7 @@ impl<T: Number> LinearLayer<T> {
         let mut d_x = memory::zeros("gradient of a linear layer", x.len())?;
         for (d_x, d_y) in d_x.chunks_mut(look * in_features).zip(d_y.chunks(look * out_features)) {
             interrupt::check()?;
-            cpu.product(d_y, packed, d_x);
+            cpu.product(d_y, packed, d_x)?;
         }
         Ok(Some(d_x))
     }

@@ -18,6 +18,7 @@ use crate::init;
 use crate::layer::{Layer, LayerSpec, NamedParameter, check_len};
 use crate::number::Number;
 use crate::parameters::{Form, Parameters};
+use crate::quantised::layer as small;
 use crate::room::{copied, copied_state};
 use crate::state_room::StateRoom;
 
@@ -497,8 +498,16 @@ impl<T: Number> Recurrent<T> {
 
     /// With numbers whose count was checked.
     pub(crate) fn with_numbers(described: Described, numbers: Vec<T>) -> Result<Self, Error> {
+        Self::with_parameters(described, Parameters::new(numbers))
+    }
+
+    /// With parameters that were checked.
+    pub(crate) fn with_parameters(
+        described: Described,
+        parameters: Parameters<T, StackWeights<Cpu<T>>>,
+    ) -> Result<Self, Error> {
         let stack = described.stack()?;
-        Ok(Self { described: Box::new(described), stack, parameters: Parameters::new(numbers) })
+        Ok(Self { described: Box::new(described), stack, parameters })
     }
 
     /// One layer of the stack, or one direction of it, as a layer of its own, which walks
@@ -707,6 +716,9 @@ impl<T: Number> Recurrent<T> {
     fn weights(&self, cpu: &Cpu<T>) -> Result<Form<'_, StackWeights<Cpu<T>>>, Error> {
         use seqrs_core::backend::Backend;
         self.parameters.packed(cpu.level(), |numbers| {
+            if let Some(tensors) = self.parameters.tensors() {
+                return small::packed_stack(cpu.level(), &self.stack, tensors);
+            }
             check_len(self.stack.len(), numbers.len())?;
             let layers = 0..self.stack.num_layers();
             let pack = |layer: usize| {

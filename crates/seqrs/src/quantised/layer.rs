@@ -1,40 +1,40 @@
-//! What is small of one layer, and how it is packed for the kernels.
+//! How the weights of a layer become small, and how they are packed for the kernels.
 
 use std::ops::Range;
 
 use seqrs_core::Error;
-use seqrs_core::backend::State;
-use seqrs_core::memory;
-use seqrs_core::rows::{Place, Rows, RowsMut};
+use seqrs_core::sequence::StackWeights;
 use seqrs_core::spec::{Parameter, Role, Spec};
-use seqrs_core::steps::Steps;
-use seqrs_cpu::Cpu;
 use seqrs_cpu::level::Level;
 use seqrs_cpu::quantised::int8::Int8Source;
-use seqrs_cpu::quantised::layer::{Infer, Weights, infer};
+use seqrs_cpu::quantised::layer::Weights as Matrices;
 use seqrs_cpu::quantised::matrix::Matrix;
 use seqrs_cpu::quantised::{cells, int8};
+use seqrs_cpu::{Cpu, Packed, Weights};
 
 use super::Quantisation;
 use super::tensor::Tensor;
-use crate::layer::Layer;
-use crate::parameters::{Form, Parameters};
-use crate::sequential::Link;
+use crate::layer::{Layer, LayerSpec, NamedParameter};
+use crate::layers::linear::{Linear, LinearLayer};
+use crate::layers::recurrent::Recurrent;
+use crate::number::Number;
+use crate::parameters::Parameters;
 
 /// Whether a layer has matrices that become small.
-pub(crate) fn has_matrices(layer: &Layer<f32>) -> bool {
-    matches!(layer, Layer::Recurrent(_) | Layer::Linear(_))
+pub(crate) fn has_matrices(layer: &LayerSpec) -> bool {
+    layer.described().is_some() || matches!(layer, LayerSpec::Linear(_))
 }
 
 /// Whether there are kernels for a layer; `title` is what a message calls it.
 pub(crate) fn check(
     kind: Quantisation,
-    layer: &Layer<f32>,
+    layer: &LayerSpec,
     title: impl Fn() -> String,
 ) -> Result<(), Error> {
-    let longest = match layer {
-        Layer::Recurrent(layer) => {
-            let (stack, o) = (layer.stack(), layer.stack().options());
+    let longest = match (layer.described(), layer) {
+        (Some(described), _) => {
+            let stack = described.stack()?;
+            let o = stack.options();
             let refused = |what: &str| {
                 let expected = format!("a layer without {what}, to quantise");
                 Err(Error::option(title(), expected, format!("one with {what}")))
@@ -56,7 +56,7 @@ pub(crate) fn check(
             }
             o.input_size.max(o.hidden_size).max(stack.output_size())
         }
-        Layer::Linear(layer) => layer.options().in_features,
+        (None, LayerSpec::Linear(options)) => options.in_features,
         _ => return Ok(()),
     };
     if kind == Quantisation::Int8 && longest > int8::MOST_TERMS {
@@ -66,133 +66,49 @@ pub(crate) fn check(
     Ok(())
 }
 
-/// The matrices of a layer for the kernels.
-#[derive(Debug)]
-pub(crate) enum Packed {
-    /// By layer of the stack, and direction.
-    Recurrent(Vec<Vec<Weights>>),
-    Linear(Matrix),
+/// A layer with small weights in place of its own, if it has matrices; `title` is what a message
+/// calls the parameter of a name.
+pub(crate) fn small(
+    kind: Quantisation,
+    layer: &Layer<f32>,
+    title: impl Fn(&str) -> String,
+) -> Result<Layer<f32>, Error> {
+    let spec = layer.spec();
+    if !has_matrices(&spec) {
+        return Ok(layer.clone());
+    }
+    let tensor = |parameter: &NamedParameter| {
+        let numbers = &layer.numbers()[parameter.range.clone()];
+        Tensor::of(kind, numbers, &parameter.shape, || title(&parameter.name))
+    };
+    let tensors = layer.parameters().iter().map(tensor).collect::<Result<_, Error>>()?;
+    with_tensors(spec, tensors)
 }
 
-/// The parameters of a layer, in the order of [`Layer::parameters`], and their packed form.
-#[derive(Clone, Debug)]
-pub(crate) struct Small {
-    parameters: Parameters<Tensor, Packed>,
+/// A layer with matrices, with these parameters, whose kinds and sizes were checked.
+pub(crate) fn with_tensors(spec: LayerSpec, tensors: Vec<Tensor>) -> Result<Layer<f32>, Error> {
+    if let Some(described) = spec.described() {
+        let layer = Recurrent::with_parameters(described, Parameters::small(tensors))?;
+        return Ok(Layer::Recurrent(layer));
+    }
+    match spec {
+        LayerSpec::Linear(options) => {
+            options.count()?;
+            Ok(Layer::Linear(LinearLayer { options, parameters: Parameters::small(tensors) }))
+        }
+        other => unreachable!("{} has no matrices", other.name()),
+    }
 }
 
-impl Small {
-    /// What becomes small of a layer, if anything does; `title` is what a message calls the
-    /// parameter of a name.
-    pub(crate) fn of(
-        kind: Quantisation,
-        layer: &Layer<f32>,
-        title: impl Fn(&str) -> String,
-    ) -> Result<Option<Self>, Error> {
-        if !has_matrices(layer) {
-            return Ok(None);
-        }
-        let numbers = layer.numbers();
-        let tensor = |parameter: &crate::NamedParameter| {
-            let numbers = &numbers[parameter.range.clone()];
-            Tensor::of(kind, numbers, &parameter.shape, || title(&parameter.name))
-        };
-        let tensors = layer.parameters().iter().map(tensor).collect::<Result<_, Error>>()?;
-        Ok(Some(Self::with(tensors)))
-    }
-
-    /// With these parameters, whose names and shapes were checked.
-    pub(crate) fn with(tensors: Vec<Tensor>) -> Self {
-        Self { parameters: Parameters::new(tensors) }
-    }
-
-    /// The parameters.
-    pub(crate) fn tensors(&self) -> &[Tensor] {
-        self.parameters.numbers()
-    }
-
-    pub(crate) fn num_parameters(&self) -> usize {
-        self.tensors().iter().map(Tensor::len).sum()
-    }
-
-    pub(crate) fn bytes(&self) -> usize {
-        self.tensors().iter().map(Tensor::bytes).sum()
-    }
-
-    /// A recurrent layer; as `sequence::infer` of the core, on small weights.
-    pub(crate) fn infer(
-        &self,
-        cpu: &Cpu<f32>,
-        stack: &Spec,
-        x: Rows<'_, [f32]>,
-        steps: &Steps,
-        state: &mut State<Vec<f32>>,
-        y: RowsMut<'_, [f32]>,
-    ) -> Result<(), Error> {
-        let packed = self.packed(cpu.level(), |tensors| pack_stack(cpu.level(), stack, tensors))?;
-        let Packed::Recurrent(layers) = &*packed else {
-            unreachable!("the parameters are a recurrent layer's");
-        };
-        let width = stack.output_size();
-        let last = layers.len() - 1;
-        let mut below: Option<Vec<f32>> = None;
-        let mut y = Some(y);
-        for (layer, weights) in layers.iter().enumerate() {
-            let mut above: Vec<f32> = match layer {
-                l if l == last => Vec::new(),
-                _ => memory::zeros("output of a recurrent layer", steps.items() * width)?,
-            };
-            infer(
-                cpu,
-                Infer {
-                    shape: &stack.shape(layer),
-                    steps,
-                    weights,
-                    x: match &below {
-                        None => x,
-                        Some(y) => Rows { data: &y[..], place: Place::packed(width) },
-                    },
-                    state: &mut *state,
-                    slot: layer * stack.directions().len(),
-                    y: match y.take_if(|_| layer == last) {
-                        Some(y) => y,
-                        None => RowsMut { data: &mut above[..], place: Place::packed(width) },
-                    },
-                },
-            )?;
-            below = Some(above);
-        }
-        Ok(())
-    }
-
-    /// A linear layer, on packed rows.
-    pub(crate) fn product(
-        &self,
-        cpu: &Cpu<f32>,
-        x: &[f32],
-        link: &Link,
-    ) -> Result<Vec<f32>, Error> {
-        let depth = link.input.unwrap_or(1);
-        let packed = self.packed(cpu.level(), |tensors| {
-            let bias = tensors.get(1).map(Tensor::vector);
-            let rows = link.output.unwrap_or(1);
-            Ok(Packed::Linear(matrix(cpu.level(), &tensors[0], 0..rows, bias, depth)?))
-        })?;
-        let Packed::Linear(matrix) = &*packed else {
-            unreachable!("the parameters are a linear layer's");
-        };
-        let len = x.len() / depth * matrix.columns();
-        let mut y = memory::zeros("output of a linear layer", len)?;
-        matrix.product(cpu, x, &mut y)?;
-        Ok(y)
-    }
-
-    fn packed(
-        &self,
-        level: Level,
-        pack: impl FnOnce(&[Tensor]) -> Result<Packed, Error>,
-    ) -> Result<Form<'_, Packed>, Error> {
-        self.parameters.packed(level, pack)
-    }
+/// The matrix of a linear layer for the kernels.
+pub(crate) fn packed_linear<T: Number>(
+    level: Level,
+    tensors: &[Tensor],
+    options: &Linear,
+) -> Result<Packed<T>, Error> {
+    let bias = tensors.get(1).map(Tensor::vector);
+    let all = 0..options.out_features;
+    Ok(Packed::small(matrix(level, &tensors[0], all, bias, options.in_features)?))
 }
 
 /// Some rows of a matrix, packed with the bias of each.
@@ -215,8 +131,12 @@ fn matrix(
     }
 }
 
-/// All layers and directions of a stack.
-fn pack_stack(level: Level, stack: &Spec, tensors: &[Tensor]) -> Result<Packed, Error> {
+/// The matrices of a recurrent layer for the kernels, by layer of the stack and direction.
+pub(crate) fn packed_stack<T: Number>(
+    level: Level,
+    stack: &Spec,
+    tensors: &[Tensor],
+) -> Result<StackWeights<Cpu<T>>, Error> {
     let parameters = stack.parameters();
     let direction = |layer: usize, direction: usize| {
         let direction = stack.directions()[direction];
@@ -234,14 +154,15 @@ fn pack_stack(level: Level, stack: &Spec, tensors: &[Tensor]) -> Result<Packed, 
         };
         let (ih, b_ih) = (weight(Role::WeightIh), bias(Role::BiasIh));
         let project = |hr| matrix(level, hr, 0..shape.state, None, shape.hidden);
-        Ok(Weights {
+        let matrices = Matrices {
             input: matrix(level, ih, 0..all, b_ih, shape.input)?,
             first: hh(0..early)?,
             second: counts.two_products().then(|| hh(early..all)).transpose()?,
             projection: find(Role::WeightHr).map(project).transpose()?,
-        })
+        };
+        Ok(Weights::small(&shape, matrices))
     };
     let directions = stack.directions().len();
     let layer = |l| (0..directions).map(|d| direction(l, d)).collect::<Result<_, Error>>();
-    Ok(Packed::Recurrent((0..stack.num_layers()).map(layer).collect::<Result<_, Error>>()?))
+    (0..stack.num_layers()).map(layer).collect()
 }

@@ -35,20 +35,13 @@ pub mod report;
 pub(crate) mod layer;
 pub(crate) mod tensor;
 
-use seqrs_core::rows::{Place, RowsMut};
-use seqrs_core::{Error, Steps, interrupt, memory};
-use seqrs_cpu::Cpu;
+use seqrs_core::{Error, interrupt};
 use serde::{Deserialize, Serialize};
 
-use crate::layer::{Layer, LayerSpec};
-use crate::layers::linear::LinearLayer;
-use crate::layers::recurrent::Recurrent;
-use crate::parameters::Parameters;
-use crate::room::copied_states;
-use crate::sequential::{
-    Input, Link, ModelState, Output, Rank, Sequential, infer_rows, is_pooling, packed_rows,
-};
-use layer::Small;
+use crate::layer::Layer;
+use crate::number::Number;
+use crate::sequential::Sequential;
+use tensor::Tensor;
 
 /// What weights become.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -89,10 +82,7 @@ impl std::fmt::Display for Quantisation {
 #[derive(Clone, Debug)]
 pub struct Quantised {
     kind: Quantisation,
-    /// The layers; those that are small have no numbers here.
-    structure: Sequential<f32>,
-    /// What is small of each layer.
-    small: Vec<Option<Small>>,
+    model: Sequential<f32>,
     /// What the model was made of, for its [`report`](Quantised::report).
     original: Option<Sequential<f32>>,
 }
@@ -105,27 +95,27 @@ impl Sequential<f32> {
     /// # Errors
     /// [`Error::Option`] names a layer that there are no such kernels for (peepholes, coupled
     /// gates, functions other than those of the cell, layer normalisation in a cell, zoneout), or
-    /// says that no layer has a matrix; [`Error::Numerical`] names a parameter that is not finite;
-    /// [`Error::OutOfMemory`], [`Error::Interrupted`].
+    /// says that no layer has a matrix, or that it is small already; [`Error::Numerical`] names a
+    /// parameter that is not finite; [`Error::OutOfMemory`], [`Error::Interrupted`].
     pub fn quantised(&self, kind: Quantisation) -> Result<Quantised, Error> {
+        self.check_numbers()?;
         self.check_smallable(kind)?;
-        let mut small = Vec::with_capacity(self.layers().len());
+        let mut layers = Vec::with_capacity(self.layers().len());
         for (k, layer) in self.layers().iter().enumerate() {
             interrupt::check()?;
             let title = |name: &str| format!("{} of {}", name, self.title(k));
-            small.push(Small::of(kind, layer, title)?);
+            layers.push(layer::small(kind, layer, title)?);
         }
-        let mut quantised = Quantised::new(kind, self, small)?;
-        quantised.original = Some(self.clone());
-        Ok(quantised)
+        let original = Some(self.clone());
+        Ok(Quantised { kind, model: Sequential::new(layers)?, original })
     }
 
     /// Whether all layers can be made small.
-    pub(crate) fn check_smallable(&self, kind: Quantisation) -> Result<(), Error> {
+    fn check_smallable(&self, kind: Quantisation) -> Result<(), Error> {
         for (k, layer) in self.layers().iter().enumerate() {
-            layer::check(kind, layer, || self.title(k))?;
+            layer::check(kind, &layer.spec(), || self.title(k))?;
         }
-        if !self.layers().iter().any(layer::has_matrices) {
+        if !self.layers().iter().any(|layer| layer::has_matrices(&layer.spec())) {
             let expected = "a recurrent or linear layer to quantise";
             return Err(Error::option("layers", expected, "none"));
         }
@@ -133,31 +123,28 @@ impl Sequential<f32> {
     }
 }
 
-/// A layer with matrices, without its numbers, which are kept elsewhere; none for other kinds.
-pub(crate) fn hollow(spec: &LayerSpec) -> Result<Option<Layer<f32>>, Error> {
-    if let Some(described) = spec.described() {
-        return Ok(Some(Layer::Recurrent(Recurrent::with_numbers(described, Vec::new())?)));
-    }
-    Ok(match spec {
-        LayerSpec::Linear(options) => {
-            options.count()?;
-            let parameters = Parameters::new(Vec::new());
-            Some(Layer::Linear(LinearLayer { options: options.clone(), parameters }))
+impl<T: Number> Sequential<T> {
+    /// Whether all weights are numbers of the model's type, as whatever else than inference needs
+    /// them.
+    ///
+    /// # Errors
+    /// [`Error::State`] names a layer whose weights are small.
+    pub fn check_numbers(&self) -> Result<(), Error> {
+        let mut layers = self.layers().iter().enumerate();
+        match layers.find_map(|(k, layer)| Some((k, layer.quantisation()?))) {
+            None => Ok(()),
+            Some((k, kind)) => {
+                let got = format!("{kind}, which is for inference alone");
+                Err(Error::state(self.title(k), format!("weights of {}", T::NAME), got))
+            }
         }
-        _ => None,
-    })
+    }
 }
 
 impl Quantised {
-    /// Of a model whose layers with matrices are small ones.
-    pub(crate) fn new(
-        kind: Quantisation,
-        model: &Sequential<f32>,
-        small: Vec<Option<Small>>,
-    ) -> Result<Self, Error> {
-        let of = |layer: &Layer<f32>| Ok(hollow(&layer.spec())?.unwrap_or_else(|| layer.clone()));
-        let layers = model.layers().iter().map(of).collect::<Result<_, Error>>()?;
-        Ok(Self { kind, structure: Sequential::new(layers)?, small, original: None })
+    /// Of a model whose layers with matrices have small ones.
+    pub(crate) fn of(kind: Quantisation, model: Sequential<f32>) -> Self {
+        Self { kind, model, original: None }
     }
 
     /// What the weights became.
@@ -165,15 +152,19 @@ impl Quantised {
         self.kind
     }
 
-    /// The model's structure: its layers, without the numbers of those that are small. It is for
-    /// questions about widths, states and steps; such a layer computes nothing
-    /// ([`Error::Shape`]).
-    pub fn structure(&self) -> &Sequential<f32> {
-        &self.structure
-    }
-
-    pub(crate) fn small(&self) -> &[Option<Small>] {
-        &self.small
+    /// The model itself, to be called, stepped, pooled and served like any other. What needs the
+    /// numbers of its weights refuses it ([`Sequential::check_numbers`]).
+    ///
+    /// ```
+    /// use seqrs::{Gru, Quantisation, Sequential, StreamPool};
+    ///
+    /// let model = Sequential::<f32>::from(Gru::new(8, 32).build()?);
+    /// let small = model.quantised(Quantisation::Bf16)?;
+    /// let pool = StreamPool::new(small.model().clone(), 1000)?;
+    /// # Ok::<(), seqrs::Error>(())
+    /// ```
+    pub fn model(&self) -> &Sequential<f32> {
+        &self.model
     }
 
     pub(crate) fn original(&self) -> Option<&Sequential<f32>> {
@@ -187,103 +178,12 @@ impl Quantised {
         Self { original: None, ..self }
     }
 
-    /// How many numbers the parameters are, scales not counted.
-    pub fn num_parameters(&self) -> usize {
-        let layers = self.structure.layers().iter().zip(&self.small);
-        let numbers = |(layer, small): (&Layer<f32>, &Option<Small>)| match small {
-            None => layer.num_parameters(),
-            Some(small) => small.num_parameters(),
-        };
-        layers.map(numbers).sum()
-    }
-
-    /// How many bytes they take, scales included.
+    /// How many bytes the parameters take, scales included.
     pub fn parameter_bytes(&self) -> usize {
-        let layers = self.structure.layers().iter().zip(&self.small);
-        let bytes = |(layer, small): (&Layer<f32>, &Option<Small>)| match small {
+        let bytes = |layer: &Layer<f32>| match layer.tensors() {
             None => layer.num_parameters() * size_of::<f32>(),
-            Some(small) => small.bytes(),
+            Some(tensors) => tensors.iter().map(Tensor::bytes).sum(),
         };
-        layers.map(bytes).sum()
-    }
-
-    /// Inference. `state` goes from its initial to its final value.
-    ///
-    /// # Errors
-    /// As [`Sequential::infer_on`].
-    pub fn infer_on(
-        &self,
-        cpu: &Cpu<f32>,
-        x: Input<'_, f32>,
-        steps: &Steps,
-        state: &mut ModelState<f32>,
-    ) -> Result<Output<f32>, Error> {
-        let links = self.structure.chain_for(&x, steps)?;
-        self.structure.check_state(state, steps.batch())?;
-        let mut new = copied_states(state)?;
-        let (mut width, mut rank) = (0, Rank::Steps);
-        let mut flow: Option<Vec<f32>> = None;
-        for (k, link) in links.iter().enumerate() {
-            let layer = (&self.structure.layers()[k], self.small[k].as_ref());
-            flow = Some(infer_layer(cpu, layer, link, steps, x, flow, &mut new)?);
-            width = link.output.or(link.input).unwrap_or(1);
-            if is_pooling(layer.0) {
-                rank = Rank::Rows;
-            }
-        }
-        *state = new;
-        Ok(Output { numbers: flow.unwrap_or_default(), width, rank })
-    }
-}
-
-/// What one layer of a model gives out, packed: small where it is, else as it is. `below` is what
-/// the layer before gave; none for the first, which reads x.
-pub(crate) fn infer_layer(
-    cpu: &Cpu<f32>,
-    (layer, small): (&Layer<f32>, Option<&Small>),
-    link: &Link,
-    steps: &Steps,
-    x: Input<'_, f32>,
-    below: Option<Vec<f32>>,
-    states: &mut ModelState<f32>,
-) -> Result<Vec<f32>, Error> {
-    use seqrs_core::backend::Backend;
-    interrupt::check()?;
-    let input = link.input.unwrap_or(1);
-    match (layer, below, x) {
-        (Layer::Recurrent(layer), below, x) => {
-            let given = match (&below, x) {
-                (None, Input::Numbers(rows, _)) => rows,
-                _ => packed_rows(below.as_deref().unwrap_or_default(), input),
-            };
-            let width = layer.stack().output_size();
-            let mut y = memory::zeros("output of a recurrent layer", steps.items() * width)?;
-            let state = &mut states[link.state];
-            match small {
-                None => layer.infer(cpu, given, steps, state.lent(), &mut y)?,
-                Some(small) => {
-                    let y = RowsMut { data: &mut y[..], place: Place::packed(width) };
-                    small.infer(cpu, layer.stack(), given, steps, state, y)?;
-                }
-            }
-            Ok(y)
-        }
-        (Layer::Embedding(layer), _, Input::Ids(ids)) => {
-            layer.forward(cpu, &layer.gather(ids, steps)?)
-        }
-        (_, below, x) => {
-            let rows = match (below, x) {
-                (None, Input::Numbers(rows, width)) => {
-                    let mut packed = memory::zeros("packed rows", steps.items() * width)?;
-                    cpu.pack_rows(rows, steps, width, &mut packed);
-                    packed
-                }
-                (below, _) => below.unwrap_or_default(),
-            };
-            match small {
-                None => infer_rows(cpu, layer, link, steps, rows),
-                Some(small) => small.product(cpu, &rows, link),
-            }
-        }
+        self.model.layers().iter().map(bytes).sum()
     }
 }

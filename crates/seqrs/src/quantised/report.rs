@@ -3,7 +3,7 @@
 use seqrs_core::{Error, Steps};
 use seqrs_cpu::Cpu;
 
-use super::{Quantisation, Quantised, infer_layer};
+use super::{Quantisation, Quantised};
 use crate::number::Number;
 use crate::room::{copied, copied_states};
 use crate::sequential::{Input, ModelState};
@@ -67,7 +67,7 @@ impl Quantised {
     ///
     /// # Errors
     /// [`Error::State`] if that is not known: the model was read from a file, or has given it up;
-    /// else as [`Quantised::infer_on`].
+    /// else as [`Sequential::infer_on`](crate::Sequential::infer_on).
     pub fn report_on(
         &self,
         cpu: &Cpu<f32>,
@@ -79,26 +79,25 @@ impl Quantised {
             let expected = "a model that was just quantised, with the float32 one to compare with";
             return Err(Error::state("quantization_report", expected, "one from a file"));
         };
-        let links = self.structure().chain_for(&x, steps)?;
-        self.structure().check_state(state, steps.batch())?;
+        let links = self.model().chain_for(&x, steps)?;
+        self.model().check_state(state, steps.batch())?;
         let mut exact_state = copied_states(state)?;
         let mut flow: Option<Vec<f32>> = None;
         let mut layers = Vec::new();
         for (k, link) in links.iter().enumerate() {
+            let (exact, small) = (&original.layers()[k], &self.model().layers()[k]);
             let below = flow.as_deref().map(|flow| copied("rows", flow)).transpose()?;
-            let exact = (&original.layers()[k], None);
-            let y = infer_layer(cpu, exact, link, steps, x, below, &mut exact_state)?;
-            if let Some(small) = &self.small()[k] {
-                let layer = (&self.structure().layers()[k], Some(small));
+            let y = exact.infer_within(cpu, link, steps, x, below, &mut exact_state)?;
+            if small.quantisation().is_some() {
                 // Of the states only the layer's own is touched.
                 let mut small_state = copied_states(state)?;
-                let small = infer_layer(cpu, layer, link, steps, x, flow, &mut small_state)?;
-                let deviation = Deviation::between(&small, &y);
-                layers.push(LayerReport { layer: k, name: layer.0.name(), deviation });
+                let small_y = small.infer_within(cpu, link, steps, x, flow, &mut small_state)?;
+                let deviation = Deviation::between(&small_y, &y);
+                layers.push(LayerReport { layer: k, name: small.name(), deviation });
             }
             flow = Some(y);
         }
-        let output = self.infer_on(cpu, x, steps, &mut copied_states(state)?)?;
+        let output = self.model().infer_on(cpu, x, steps, &mut copied_states(state)?)?;
         Ok(QuantisationReport {
             kind: self.kind(),
             layers,

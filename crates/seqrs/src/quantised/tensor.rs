@@ -62,6 +62,15 @@ impl Tensor {
         })
     }
 
+    /// What it became, if it is small.
+    pub(crate) fn kind(&self) -> Option<Quantisation> {
+        match self {
+            Self::F32(_) => None,
+            Self::Int8 { .. } => Some(Quantisation::Int8),
+            Self::Bf16(_) => Some(Quantisation::Bf16),
+        }
+    }
+
     /// How many numbers, scales not counted.
     pub(crate) fn len(&self) -> usize {
         match self {
