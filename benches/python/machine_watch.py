@@ -1,0 +1,154 @@
+"""How fast the machine is while something else is measured on it, whatever that is.
+
+A process of its own does a fixed piece of work ten times a second, on one processor after the
+other, and takes the processor time that it needs: arithmetic in the first cache, and a read of more
+than the second one holds. None of it is of seqrs, and none of it waits for the one that is
+measured, so a slow server does not make a slow machine. Besides, the system's accounts tell how
+much processor time other processes had, and how much the host took away (steal).
+
+The process that is measured shares caches with this one. That is the same in all windows as long as
+the load is, so windows may be compared with each other, and with nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+#: Seconds between two pieces of work: they take half a percent of two processors.
+PERIOD = 0.1
+#: Numbers and passes of the arithmetic, and bytes of the read.
+NUMBERS, PASSES, BYTES = 1 << 13, 80, 4 << 20
+
+#: The machine is another one from here on: processors that other processes had, processors that the
+#: host took away, and the fixed work's time over that of the quickest quarter of windows.
+OTHERS, STEAL, SLOWER = 0.1, 0.02, 1.05
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What the machine was like for some seconds."""
+
+    #: Milliseconds of processor time of one piece of the fixed work: each processor's median, and
+    #: of these the mean.
+    arithmetic: float
+    read: float
+    #: Processors, of all that there are.
+    own: float
+    others: float
+    stolen: float
+
+    def __str__(self) -> str:
+        return (
+            f"fixed work {self.arithmetic:.3f} + {self.read:.3f} ms, processors: own {self.own:.2f}"
+            f" others {self.others:.2f} stolen {self.stolen:.2f}"
+        )
+
+    def is_free(self) -> bool:
+        """Whether nobody else wants it."""
+        return self.others <= OTHERS and self.stolen <= STEAL
+
+
+def slow(moments: list[Moment]) -> list[str]:
+    """Of each, why it must not be compared with the rest; empty where it may be.
+
+    It looks at nothing but the machine.
+    """
+    quick = {
+        work: float(np.percentile([getattr(moment, work) for moment in moments], 25))
+        for work in ("arithmetic", "read")
+    }
+
+    def reasons(moment: Moment) -> str:
+        found = []
+        if moment.others > OTHERS:
+            found.append(f"others had {moment.others:.2f} processors")
+        if moment.stolen > STEAL:
+            found.append(f"the host took {moment.stolen:.2f} processors")
+        for work, least in quick.items():
+            if (ratio := getattr(moment, work) / least) > SLOWER:
+                found.append(f"fixed {work} took {ratio:.2f} times as long")
+        return ", ".join(found)
+
+    return [reasons(moment) for moment in moments]
+
+
+class Watch:
+    """Looks on while this process works."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self._ask()
+        self._before = self._accounts()
+
+    def moment(self) -> Moment:
+        """The time since the last call."""
+        arithmetic, read, watching = self._ask()
+        before, self._before = self._before, self._accounts()
+        seconds, own, busy, stolen = (
+            now - then for now, then in zip(self._before, before, strict=True)
+        )
+        others = max(0.0, busy - own - watching)
+        return Moment(arithmetic, read, own / seconds, others / seconds, stolen / seconds)
+
+    def close(self) -> None:
+        self._process.communicate()
+
+    def _ask(self) -> list[float]:
+        asked, told = self._process.stdin, self._process.stdout
+        assert asked is not None
+        assert told is not None
+        asked.write("\n")
+        asked.flush()
+        return [float(word) for word in told.readline().split()]
+
+    def _accounts(self) -> tuple[float, float, float, float]:
+        """Seconds: of the clock, of this process, and of all processors, busy and stolen."""
+        words = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+        user, nice, system, _, _, irq, softirq, steal = (int(word) for word in words[:8])
+        tick = os.sysconf("SC_CLK_TCK")
+        busy = (user + nice + system + irq + softirq) / tick
+        return time.monotonic(), time.process_time(), busy, steal / tick
+
+
+def work(x: Any, y: Any, memory: Any) -> tuple[float, float]:
+    """Milliseconds of processor time that the arithmetic takes, and the read."""
+    start = time.thread_time()
+    for _ in range(PASSES):
+        np.exp(x, out=y)
+    between = time.thread_time()
+    memory.sum()
+    return 1e3 * (between - start), 1e3 * (time.thread_time() - between)
+
+
+def watch() -> None:
+    """What the watching process does, until nobody asks any more."""
+    x = np.linspace(-1, 1, NUMBERS, dtype=np.float32)
+    y, memory = np.empty_like(x), np.ones(BYTES // 8)
+    processors = sorted(os.sched_getaffinity(0))
+    taken, used = list[tuple[float, float]](), time.process_time()
+    while True:
+        os.sched_setaffinity(0, {processors[len(taken) % len(processors)]})
+        taken.append(work(x, y, memory))
+        if select.select([sys.stdin], [], [], PERIOD)[0]:
+            if not sys.stdin.readline():
+                return
+            now = time.process_time()
+            each = [taken[k :: len(processors)] for k in range(min(len(processors), len(taken)))]
+            took = np.mean([np.median(one, axis=0) for one in each], axis=0)
+            print(*took, now - used, flush=True)
+            taken, used = [], now
+
+
+if __name__ == "__main__":
+    watch()
