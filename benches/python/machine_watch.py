@@ -29,7 +29,7 @@ PERIOD = 0.1
 NUMBERS, PASSES, BYTES = 1 << 13, 80, 4 << 20
 
 #: The machine is another one from here on: processors that other processes had, processors that the
-#: host took away, and the fixed work's time over that of the quickest quarter of windows.
+#: host took away, and the fixed work's time over that of the quickest quarter of free windows.
 OTHERS, STEAL, SLOWER = 0.1, 0.02, 1.05
 
 
@@ -60,10 +60,12 @@ class Moment:
 def slow(moments: list[Moment]) -> list[str]:
     """Of each, why it must not be compared with the rest; empty where it may be.
 
-    It looks at nothing but the machine.
+    It looks at nothing but the machine. Where others work beside, caches and arithmetic units are
+    shared otherwise, so what is quick is told by the free ones, if there are any.
     """
+    free = [moment for moment in moments if moment.is_free()] or moments
     quick = {
-        work: float(np.percentile([getattr(moment, work) for moment in moments], 25))
+        work: float(np.percentile([getattr(moment, work) for moment in free], 25))
         for work in ("arithmetic", "read")
     }
 

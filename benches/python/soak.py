@@ -5,7 +5,8 @@
 
 One process has a `Batcher` and a `StreamPool`, with models that are large enough for the library to
 be the load, and not the interpreter of those that ask. First both are kept busy, which tells what
-100 % is; then requests arrive at random at 80 % of that:
+100 % is; then requests arrive at random at 80 % of that. The batcher and who steps the pool compute
+on a thread each, so that on two processors neither has to wait for the other's (`--threads`):
 
     batcher    sequences of random lengths, from coroutines: some are cancelled while they wait,
                some have a deadline that is too short. The model is swapped every other second
@@ -28,7 +29,7 @@ else, meanwhile. A window is left out of the comparison of the halves, and of no
 
     other processes had more than 0.1 processors, or the host took more than 0.02 of them,
     or a fixed piece of work, not of seqrs, took more than 1.05 times the processor time that it
-    took in the quickest quarter of windows.
+    took in the quickest quarter of those in which the others and the host were quiet.
 
 Latency has no say in it. Each window that is left out is printed with its latencies and the reason,
 and so is the drift of all windows. If less than half of the windows of a half are left, drift
@@ -333,9 +334,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=summary, epilog=description, formatter_class=form)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--warm-up", type=float, default=0.2, help="share of the time, 0.2")
+    parser.add_argument("--threads", type=int, default=1, help="of a batch and of a step, 1")
     parser.add_argument("--json", type=Path, help="file for all that was measured")
     args = parser.parse_args()
 
+    seqrs.set_num_threads(args.threads)
     service, watch = Service(), Watch()
     service.run(3.0, None)
     for _ in range(TRIES):
