@@ -6,8 +6,11 @@ than the second one holds. None of it is of seqrs, and none of it waits for the 
 measured, so a slow server does not make a slow machine. Besides, the system's accounts tell how
 much processor time other processes had, and how much the host took away (steal).
 
-The process that is measured shares caches with this one. That is the same in all windows as long as
-the load is, so windows may be compared with each other, and with nothing else.
+The process that is measured shares caches and cores with this one: the fixed work takes a fifth
+longer beside one that computes all the time. That is the same in all windows as long as the load
+is, so windows may be compared with each other, and with nothing else. One that came to compute more
+for the same requests would make the machine look slower, so who leaves windows out has to demand
+that enough of them are left.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@
 One process has a `Batcher` and a `StreamPool`, with models that are large enough for the library to
 be the load, and not the interpreter of those that ask. First both are kept busy, which tells what
 100 % is; then requests arrive at random at 80 % of that. The batcher and who steps the pool compute
-on a thread each, so that on two processors neither has to wait for the other's (`--threads`):
+on a thread each, so that two of them share two processors (`--threads` takes another number):
 
     batcher    sequences of random lengths, from coroutines: some are cancelled while they wait,
                some have a deadline that is too short. The model is swapped every other second
