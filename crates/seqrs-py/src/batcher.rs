@@ -230,12 +230,16 @@ impl PyTicket {
     }
 }
 
+/// Answers on their way to the futures of one event loop, for Python.
+#[pyclass(frozen, name = "Mailbox", module = "seqrs._seqrs")]
+pub(crate) struct Mailbox(Arc<Letters>);
+
 /// Answers on their way to the futures of one event loop.
 ///
 /// The loop is called when there is one where there was none, so for all answers of a batch it
-/// is called about once.
-#[pyclass(frozen, name = "Mailbox", module = "seqrs._seqrs")]
-pub(crate) struct Mailbox {
+/// is called about once, and the GIL is needed as often: a thread that has asked for it waits
+/// for whoever has it, up to 5 ms each time.
+struct Letters {
     event_loop: Py<PyAny>,
     /// Futures and their answers.
     arrived: Mutex<Vec<(Py<PyAny>, AnyAnswer)>>,
@@ -246,19 +250,19 @@ impl Mailbox {
     /// For this loop.
     #[new]
     fn new(event_loop: Py<PyAny>) -> Self {
-        Self { event_loop, arrived: Mutex::default() }
+        Self(Arc::new(Letters { event_loop, arrived: Mutex::default() }))
     }
 
     /// The loop.
     #[getter]
     fn event_loop<'py>(&self, py: Python<'py>) -> &Bound<'py, PyAny> {
-        self.event_loop.bind(py)
+        self.0.event_loop.bind(py)
     }
 
     /// Gives the futures what has arrived; the loop calls it.
     fn deliver(&self, py: Python<'_>) -> PyResult<()> {
         guard(py, || {
-            let arrived = std::mem::take(&mut *locked(&self.arrived));
+            let arrived = std::mem::take(&mut *locked(&self.0.arrived));
             for (future, answer) in arrived {
                 let future = future.bind(py);
                 // An odd future takes no other one's answer away.
@@ -268,6 +272,17 @@ impl Mailbox {
             }
             Ok(())
         })
+    }
+}
+
+impl Letters {
+    /// Has the loop deliver.
+    fn call(self: &Arc<Self>, py: Python<'_>) -> PyResult<()> {
+        let deliver = Py::new(py, Mailbox(Arc::clone(self)))?;
+        let deliver = deliver.bind(py).getattr(intern!(py, "deliver"))?;
+        let event_loop = self.event_loop.bind(py);
+        event_loop.call_method1(intern!(py, "call_soon_threadsafe"), (deliver,))?;
+        Ok(())
     }
 }
 
@@ -285,28 +300,26 @@ fn resolve(future: &Bound<'_, PyAny>, answer: AnyAnswer) -> PyResult<()> {
 }
 
 /// Puts an answer into the mailbox and calls its loop if need be.
-fn post(mailbox: Py<Mailbox>, future: Py<PyAny>, answer: AnyAnswer) {
+fn post(letters: Arc<Letters>, future: Py<PyAny>, answer: AnyAnswer) {
     let first = {
-        let mut arrived = locked(&mailbox.get().arrived);
+        let mut arrived = locked(&letters.arrived);
         arrived.push((future, answer));
         arrived.len() == 1
     };
     // An interpreter that is about to end has no loops.
-    let called = Python::try_attach(|py| {
-        if first {
-            let event_loop = mailbox.get().event_loop.bind(py);
-            let called = mailbox.bind(py).getattr(intern!(py, "deliver")).and_then(|deliver| {
-                event_loop.call_method1(intern!(py, "call_soon_threadsafe"), (deliver,))
-            });
+    if first {
+        let _: Option<()> = Python::try_attach(|py| {
             // A loop that was closed meanwhile: nobody waits any more.
-            if called.is_err() {
-                let nobodys = std::mem::take(&mut *locked(&mailbox.get().arrived));
+            if letters.call(py).is_err() {
+                let nobodys = std::mem::take(&mut *locked(&letters.arrived));
                 drop(nobodys);
             }
-        }
-        drop(mailbox);
-    });
-    let _: Option<()> = called;
+        });
+    }
+    // What was Python's goes with the GIL.
+    if let Some(last) = Arc::into_inner(letters) {
+        let _: Option<()> = Python::try_attach(|_| drop(last));
+    }
 }
 
 enum AnyDesk {
@@ -356,11 +369,12 @@ impl<T: Kind> Desk<T> {
         &self,
         x: &Bound<'_, PyAny>,
         deadline: Option<Instant>,
-        mailbox: Py<Mailbox>,
+        mailbox: &Mailbox,
         future: Py<PyAny>,
     ) -> PyResult<PyTicket> {
         let (model, sequence) = self.read(x)?;
-        let done = move |answer| post(mailbox, future, T::answer(answer));
+        let letters = Arc::clone(&mailbox.0);
+        let done = move |answer| post(letters, future, T::answer(answer));
         let ticket = self.dispatcher.submit(model, sequence, deadline, done);
         let ticket = ticket.map_err(|failure| raise(x.py(), failure))?;
         Ok(PyTicket(T::ticket(ticket)))
@@ -465,7 +479,7 @@ impl PyBatcher {
         &self,
         x: &Bound<'_, PyAny>,
         timeout: Option<f64>,
-        mailbox: Py<Mailbox>,
+        mailbox: &Mailbox,
         future: Py<PyAny>,
     ) -> PyResult<PyTicket> {
         guard(
