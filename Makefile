@@ -38,7 +38,7 @@ SOURCES := Cargo.toml Cargo.lock pyproject.toml \
   $(shell find crates python -type f ! -path '*/__pycache__/*' ! -name '*.so')
 
 .PHONY: help demo test bench bench-rust bench-rust-peers bench-rust-peers-gpu bench-serving soak bench-neighbours bench-gpu docs wheel lint lint-rust lint-python \
-  test-rust test-stubs test-python test-interop test-servers clean
+  test-rust test-rust-compiled test-stubs test-python test-interop test-servers clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -94,7 +94,7 @@ demo: $(VENV)/installed.stamp
 test:
 	@mkdir -p target/test && rm -f target/test/*
 	@.ci/timed "lint" $(MAKE) --no-print-directory lint
-	@.ci/timed "wheel" $(MAKE) --no-print-directory $(VENV)/installed.stamp
+	@.ci/timed "wheel, and Rust tests compiled" $(MAKE) --no-print-directory --jobs 2 $(VENV)/installed.stamp test-rust-compiled
 	@.ci/timed "stubs" $(MAKE) --no-print-directory test-stubs
 	@.ci/timed "Rust tests and documentation" $(MAKE) --no-print-directory test-rust
 	@.ci/timed "Python tests" $(MAKE) --no-print-directory test-python
@@ -116,9 +116,15 @@ test-stubs: $(VENV)/test.stamp $(VENV)/installed.stamp
 	$(CLEAN_ENV) $(PY) -m mypy.stubtest seqrs._seqrs
 
 # The extension module has no tests of its own and the benches are none.
+CARGO_TEST := cargo test --workspace --exclude seqrs-py --exclude seqrs-benches --features seqrs/gpu --locked
+
+# Beside the wheel, as the end of that keeps one processor busy and no more.
+test-rust-compiled:
+	$(CLEAN_ENV) $(CARGO_TEST) --no-run
+
 test-rust:
 	@mkdir -p target/test
-	$(CLEAN_ENV) .ci/software-gpu cargo test --workspace --exclude seqrs-py --exclude seqrs-benches --features seqrs/gpu --locked 2>&1 | tee target/test/rust.log
+	$(CLEAN_ENV) .ci/software-gpu $(CARGO_TEST) 2>&1 | tee target/test/rust.log
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --exclude seqrs-benches --features seqrs/gpu --no-deps --locked
 
 test-python: $(VENV)/test.stamp $(VENV)/installed.stamp
