@@ -40,15 +40,14 @@ use seqrs_core::{Error, interrupt};
 
 use crate::cpu::Cpu;
 use crate::crew::{Crew, Member};
-use crate::forward::{
-    ROWS_AT_ONCE, Shared, blocks, numbers, numbers_mut, shares, split_rows, threads,
-};
 use crate::kernels::{Back, Kernels};
 use crate::lanes::Element;
 use crate::level::Level;
 use crate::norms::{Norms, Shown};
 use crate::outer::{Outer, Term};
 use crate::product::{Product, Start};
+use crate::shared::{Shared, numbers, numbers_mut};
+use crate::shares::{ROWS_AT_ONCE, blocks, shares, split_rows, threads};
 use crate::state_masks::{Masks, add as add_to, multiply, scale};
 use crate::step_back::BackRow;
 use crate::team;

@@ -16,11 +16,13 @@ use crate::level::Level;
 use crate::outer::Outer;
 use crate::pack::{Panels, Source};
 use crate::product::Product;
-use crate::quantised::layer::{Infer, infer};
 use crate::weights::Weights;
 
 /// What this crate does with numbers of one type.
-pub(crate) trait Compiled: Small {
+pub(crate) trait Compiled: Sized {
+    /// Whether it is `f32`, which small numbers are multiplied with.
+    const IS_F32: bool;
+
     fn weights(level: Level, shape: &Shape, numbers: &[Self]) -> Result<Weights<Self>, Error>;
     fn forward(cpu: &Cpu<Self>, run: Forward<'_, Cpu<Self>>) -> Result<(), Error>
     where
@@ -43,8 +45,10 @@ pub(crate) trait Compiled: Small {
 }
 
 macro_rules! compiled {
-    ($($number:ty),*) => {$(
+    ($($number:ty: $is_f32:literal),*) => {$(
         impl Compiled for $number {
+            const IS_F32: bool = $is_f32;
+
             fn weights(
                 level: Level,
                 shape: &Shape,
@@ -83,25 +87,4 @@ macro_rules! compiled {
     )*};
 }
 
-compiled!(f32, f64);
-
-/// Inference with small weights.
-pub(crate) trait Small: Sized {
-    fn forward_small(cpu: &Cpu<Self>, run: Forward<'_, Cpu<Self>>) -> Result<(), Error>
-    where
-        Self: Element;
-}
-
-impl Small for f32 {
-    fn forward_small(cpu: &Cpu<Self>, run: Forward<'_, Cpu<Self>>) -> Result<(), Error> {
-        let Forward { shape, steps, weights, x, state, slot, y, .. } = run;
-        let weights: Vec<_> = weights.iter().filter_map(Weights::small_matrices).collect();
-        infer(cpu, Infer { shape, steps, weights: &weights, x, state, slot, y })
-    }
-}
-
-impl Small for f64 {
-    fn forward_small(_: &Cpu<Self>, _: Forward<'_, Cpu<Self>>) -> Result<(), Error> {
-        unreachable!("small weights are of f32 layers")
-    }
-}
+compiled!(f32: true, f64: false);

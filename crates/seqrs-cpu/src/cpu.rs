@@ -11,13 +11,14 @@ use seqrs_core::spec::Shape;
 use seqrs_core::tape::DirectionTape;
 use seqrs_core::{Error, Steps};
 
-use crate::forward::{Shared, WORTH_A_THREAD, numbers, numbers_mut};
 use crate::lanes::Element;
 use crate::level::Level;
 use crate::outer::{Outer, Term};
 use crate::pack::Panels;
 use crate::product::{Product, Start};
 use crate::quantised::matrix::Matrix;
+use crate::shared::{Shared, numbers, numbers_mut};
+use crate::shares::WORTH_A_THREAD;
 use crate::team;
 use crate::weights::{Weights, columns, rows};
 
@@ -338,10 +339,7 @@ impl<T: Element> Backend for Cpu<T> {
     }
 
     fn forward(&self, run: Forward<'_, Self>) -> Result<(), Error> {
-        match run.weights.first().is_some_and(|weights| weights.small_matrices().is_some()) {
-            true => T::forward_small(self, run),
-            false => T::forward(self, run),
-        }
+        T::forward(self, run)
     }
 
     fn backward(&self, run: Backward<'_, Self>) -> Result<(), Error> {

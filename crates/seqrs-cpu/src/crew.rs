@@ -222,11 +222,15 @@ impl Member<'_> {
 
     /// Ends this member's part of the phase before, waits for the others as far as they take
     /// part, and gives its share of the next phase; to a helper that is no longer needed, none.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn meet(&mut self) -> Option<Share> {
-        if self.crew.helpers.is_empty() {
-            return Some(Share::ALL);
+        match self.has_company() {
+            true => self.meet_others(),
+            false => Some(Share::ALL),
         }
+    }
+
+    fn meet_others(&mut self) -> Option<Share> {
         match self.k.checked_sub(1) {
             None => Some(self.lead()),
             Some(own) => self.follow(own),

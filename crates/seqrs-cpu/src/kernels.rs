@@ -1,6 +1,6 @@
 //! The kernels of a cell, as an object.
 //!
-//! What runs a layer over its steps (`forward.rs`, `backward.rs`) is compiled once for each type
+//! What runs a layer over its steps (`forward`, `backward.rs`) is compiled once for each type
 //! of number and calls these; only they are compiled for each cell. A call a step costs nothing
 //! that can be measured.
 
@@ -61,7 +61,7 @@ pub(crate) trait Kernels<T: Element>: Sync {
     /// As [`Step::run`].
     unsafe fn step(&self, pass: Pass, step: Step<'_, T>, level: Level);
 
-    /// A pass of one that is not fused, on sums that lie in memory.
+    /// A pass of one that is not fused, or whose weights are small, on sums that lie in memory.
     ///
     /// # Safety
     /// As [`Pointwise::run`].
@@ -92,7 +92,8 @@ pub(crate) trait Kernels<T: Element>: Sync {
     unsafe fn close(&self, back: Back<'_, T>, level: Level);
 }
 
-// What a cell has no need of is not compiled: the conditions are constants of the cell.
+// What a cell has no need of is not compiled: the conditions are constants of the cell and of the
+// number.
 impl<T: Element, C: Cell> Kernels<T> for C {
     fn counts(&self) -> Counts {
         C::COUNTS
@@ -114,7 +115,7 @@ impl<T: Element, C: Cell> Kernels<T> for C {
     }
 
     unsafe fn pointwise(&self, pass: Pass, pointwise: Pointwise<'_, T>, level: Level) {
-        if !C::FUSED {
+        if !C::FUSED || T::IS_F32 {
             match pass {
                 // SAFETY: by the caller.
                 Pass::Finish => unsafe { pointwise.run(Finish(*self), level) },

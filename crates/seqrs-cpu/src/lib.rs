@@ -5,8 +5,9 @@
 //!
 //! From the processor upwards: [`level`] finds the instruction set, [`lanes`] are its
 //! registers; `kernel` is the one loop that multiplies; `pack` lays weights out for it;
-//! `product`, `step` and `outer` are what is computed with it; `forward` and `backward` take
-//! a layer through all steps; [`team`] shares work between threads.
+//! `product`, `step` and `outer` are what is computed with it; [`quantised`] are matrices of small
+//! numbers; `forward` and `backward` take a layer through all steps; [`team`] shares work between
+//! threads.
 
 pub mod lanes;
 pub mod level;
@@ -20,18 +21,21 @@ mod crew;
 mod forward;
 mod kernel;
 mod kernels;
+mod matrix;
 mod norms;
 mod outer;
 mod pack;
 mod pause;
 mod product;
+mod shared;
+mod shares;
 mod state_masks;
 mod step;
 mod step_back;
 mod weights;
 
 pub use cpu::{Cpu, Packed};
-pub use weights::Weights;
+pub use weights::{SmallMatrices, Weights};
 
 #[cfg(test)]
 mod twin;

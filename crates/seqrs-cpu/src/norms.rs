@@ -9,9 +9,9 @@ use seqrs_core::layer_norm;
 use seqrs_core::memory::Lent;
 use seqrs_core::tape::{self, DirectionTape};
 
-use crate::forward::{Shared, numbers_mut};
 use crate::lanes::{Element, Simd};
 use crate::level::{Kernel, Level};
+use crate::shared::{Shared, numbers_mut};
 use crate::step::At;
 use crate::weights::Weights;
 

@@ -120,11 +120,6 @@ impl<T: Element> Panels<T> {
         Ok(Self { numbers, start, row, columns, depth })
     }
 
-    /// No matrix.
-    pub(crate) fn none() -> Self {
-        Self { numbers: Vec::new(), start: 0, row: 0, columns: 0, depth: 0 }
-    }
-
     /// Columns of the product.
     pub(crate) fn columns(&self) -> usize {
         self.columns

@@ -13,7 +13,7 @@
 //!    an LSTM of 256 units on 32 rows: 67.3 to 66.3 ms; forwards it makes no difference, as a run
 //!    of steps has few rows.
 //! 2. A [`Slice`] is some panels and some terms of each sum, whose sums rest in y between slices:
-//!    what a step of one row computes beside its own (`forward.rs`, departure 3).
+//!    what a step of one row computes beside its own (`forward`, departure 3).
 
 use std::ops::Range;
 
@@ -101,37 +101,18 @@ impl<'a, T: Element> Slice<'a, T> {
         if self.depth.start == 0 { Start::Bias } else { Start::Y }
     }
 
-    /// The tiles of M rows of all panels.
+    /// Its tiles, one for each panel; it has M rows.
     #[inline(always)]
-    pub(crate) fn whole_tiles<V: Simd<Elem = T>, const M: usize>(
+    pub(crate) fn tiles<V: Simd<Elem = T>, const M: usize>(
         &self,
-    ) -> (usize, impl Iterator<Item = Tile<'a, T>> + use<'a, V, T, M>) {
+    ) -> impl Iterator<Item = Tile<'a, T>> + use<'a, V, T, M> {
         let Self { x, weights, y, .. } = *self;
-        let count = x.len() / M;
-        let (first, start, depth) = (self.panels.start, self.start(), self.depth.clone());
-        let all = (0..self.panels.len() * count).map(move |k| {
-            let rows = k % count * M..(k % count + 1) * M;
-            let columns = Columns::of::<V>(weights, first + k / count);
-            Tile { x: &x[rows.clone()], columns, start, depth: depth.clone(), y: &y[rows] }
-        });
-        (self.panels.len() * count, all)
-    }
-
-    /// The rows that [`whole_tiles`](Self::whole_tiles) leaves over.
-    ///
-    /// # Safety
-    /// As [`Product::run`].
-    #[inline(always)]
-    pub(crate) unsafe fn add_rest<V: Simd<Elem = T>>(&self, whole: usize) {
-        let rest = self.x.len() / whole * whole..self.x.len();
-        for p in self.panels.clone() {
-            let columns = Columns::of::<V>(self.weights, p);
-            for row in rest.clone() {
-                let (x, y) = (&self.x[row..=row], &self.y[row..=row]);
-                // SAFETY: by the caller.
-                unsafe { columns.add::<V, 1>(x, self.start(), &self.depth, y) };
-            }
-        }
+        assert_eq!(x.len(), M, "as many rows as are computed beside another");
+        let (start, depth) = (self.start(), self.depth.clone());
+        self.panels.clone().map(move |p| {
+            let columns = Columns::of::<V>(weights, p);
+            Tile { x, columns, start, depth: depth.clone(), y }
+        })
     }
 }
 

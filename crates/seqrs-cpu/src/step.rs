@@ -26,7 +26,7 @@
 //!    512 units (four times L2) and with two threads nothing, as L3 is hardly slower here.
 //! 2. The sums of one row wait for their weights, so a slice of the next steps' product with the
 //!    input goes on beside them (`product.rs`; `kernel.rs`, departure 3, has
-//!    the cycles and `forward.rs`, departure 3, the gain).
+//!    the cycles and `forward`, departure 3, the gain).
 //! 3. A tile is as high as there are accumulators for; rows are cut into equal tiles (`kernel.rs`,
 //!    departure 2).
 //!
@@ -34,6 +34,7 @@
 //! order of the units, alternating from call to call: 24.2 to 23.4 us at 256 units, nothing below.
 
 use std::ops::Range;
+use std::ptr::{null, null_mut};
 
 use seqrs_core::cell::{Bundle, Cell, MAX_BUNDLE};
 
@@ -72,6 +73,27 @@ pub(crate) struct Row<T> {
     /// Where the tape keeps the cell's saved values and its new c; null at inference.
     pub(crate) saved: *mut T,
     pub(crate) cells: *mut T,
+}
+
+impl<T> Row<T> {
+    /// A row of which nothing is known yet.
+    pub(crate) const fn nowhere() -> Self {
+        Self {
+            gx: null(),
+            gh: null_mut(),
+            per_unit: null(),
+            h: null(),
+            seen: null(),
+            h_new: null_mut(),
+            c: null_mut(),
+            operand: null_mut(),
+            opened: null_mut(),
+            y: null_mut(),
+            item: 0,
+            saved: null_mut(),
+            cells: null_mut(),
+        }
+    }
 }
 
 /// The first pass of a cell with two products.
@@ -384,7 +406,7 @@ pub(crate) fn has_registers_beside<T: Element>(level: Level) -> bool {
     level.dispatch::<T, _>(Ask)
 }
 
-/// One row or none, and a part of another product.
+/// One row, and a part of the product of [`BESIDE`] others.
 ///
 /// # Safety
 /// As [`Step::run`]; N is the number of registers in a row of the panel.
@@ -398,14 +420,13 @@ unsafe fn panel_step_beside<V: Simd, S: Stage, const N: usize>(
     ahead: &Slice<'_, V::Elem>,
 ) {
     let row = N * V::WIDTH;
-    // Without a row, the sums have no terms.
-    let depth = if rows.is_empty() { 0 } else { panel.len() / row - 1 };
-    let operand = rows.first().map_or(panel.as_ptr(), S::operand);
+    let depth = panel.len() / row - 1;
+    let operand = S::operand(&rows[0]);
     // SAFETY: by the caller.
     let mut acc = [unsafe { biases::<V, N>(panel) }];
-    let (count, tiles) = ahead.whole_tiles::<V, BESIDE>();
+    let count = ahead.panels.len();
     let mut done = 0;
-    for (k, tile) in tiles.enumerate() {
+    for (k, tile) in ahead.tiles::<V, BESIDE>().enumerate() {
         let end = depth * (k + 1) / count;
         // SAFETY: as above; a panel holds `depth` rows after its bias.
         unsafe {
@@ -416,12 +437,9 @@ unsafe fn panel_step_beside<V: Simd, S: Stage, const N: usize>(
     }
     // SAFETY: as above.
     unsafe {
-        ahead.add_rest::<V>(BESIDE);
         let weights = panel.as_ptr().add(row + done * row);
         add_products::<V, 1, N>([operand.add(done)], 1, weights, depth - done, &mut acc);
-        if !rows.is_empty() {
-            apply_tile::<V, S, 1, N>(acc, rows, p, hidden, stage);
-        }
+        apply_tile::<V, S, 1, N>(acc, rows, p, hidden, stage);
     }
 }
 

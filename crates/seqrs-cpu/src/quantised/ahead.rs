@@ -3,7 +3,7 @@
 //! A row's sums are added up no faster than its weights come from the cache; in that time the
 //! multipliers could do as much again. So they do a part of the product with the input of some of
 //! the next steps, whose weights serve as many rows each; sums that are not complete
-//! rest where their results will be (`forward.rs`, departure 3, is the same
+//! rest where their results will be (`forward`, departure 3, is the same
 //! with floats).
 
 use std::ops::Range;

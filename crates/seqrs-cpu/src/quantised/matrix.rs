@@ -11,8 +11,8 @@ use super::bf16::{self, Bf16, Bf16Source};
 use super::int8::{self, Int8, Int8Source};
 use super::sums::SumLevel;
 use crate::cpu::Cpu;
-use crate::forward::Shared;
 use crate::level::Level;
+use crate::shared::Shared;
 use crate::team;
 
 /// Rows of a product between two looks whether the caller wants to stop, and products that they are

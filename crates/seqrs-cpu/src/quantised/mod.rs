@@ -5,15 +5,13 @@
 //! time, and fit in a nearer cache.
 //!
 //! `sums` are registers of small numbers; [`int8`] and `bf16` are a matrix each, packed, and
-//! its product; [`matrix`] is either; [`layer`] takes a layer through all steps, with the cells of
-//! `seqrs_core` on the sums ([`cells`]).
+//! its product; [`matrix`] is either. [`Weights::small`](crate::Weights::small) makes weights of a
+//! layer of them.
 
-pub mod cells;
 pub mod int8;
-pub mod layer;
 pub mod matrix;
 
-mod ahead;
+pub(crate) mod ahead;
 mod bf16;
 mod sums;
 mod tile;

@@ -1,8 +1,11 @@
 //! Products and layers against loops over numbers: the same bits.
 //!
 //! The loops are written from the equations of `int8.rs`; sums of integers are of 64 bits, so that
-//! none can wrap. Cells run on [`Single`], as in `twin.rs`. With bf16 the truth is the product of
+//! none can wrap. Cells run on [`Single`], as in `twin.rs`, which also compares normalisation with
+//! loops. With bf16 the truth is the product of
 //! floats, which `twin.rs` compares with loops, on weights that were rounded.
+
+use std::ops::Range;
 
 use half::bf16;
 use proptest::prelude::*;
@@ -11,15 +14,13 @@ use seqrs_core::cell::{Bundle, Cell, CellKind, MAX_BUNDLE};
 use seqrs_core::rows::{Place, Rows, RowsMut};
 use seqrs_core::spec::{Options, Shape};
 use seqrs_core::steps::Steps;
-use seqrs_core::{Spec, sequence, with_cell};
+use seqrs_core::{Spec, layer_norm, sequence, with_cell};
 
-use super::cells;
 use super::int8::{self, Int8Source};
-use super::layer::{Infer, Weights, infer};
 use super::matrix::Matrix;
-use crate::Cpu;
 use crate::lanes::single::Single;
 use crate::level::Level;
+use crate::{Cpu, SmallMatrices, Weights};
 
 /// Numbers in [-1, 1) that depend on the seed alone.
 fn random(seed: u64, len: usize) -> Vec<f32> {
@@ -194,115 +195,144 @@ impl Case {
         matrix: impl Fn(&[f32], Option<&[f32]>, usize) -> Matrix,
     ) -> Outcome {
         let spec = self.spec();
-        let (shape, parameters, x) = (spec.shape(0), self.parameters(&spec), self.x());
-        let weights: Vec<Weights> = (0..shape.directions)
-            .map(|d| {
-                let p = &parameters[spec.slot_range(0, d)];
-                let part = |range: &std::ops::Range<usize>| &p[range.clone()];
-                let early = shape.cell.counts().first_gates * shape.hidden;
-                let (hh, late) = part(&shape.weight_hh).split_at(early * shape.state);
-                let b_hh = shape.bias_hh.as_ref().map(|range| part(range).split_at(early));
-                Weights {
-                    input: matrix(
-                        part(&shape.weight_ih),
-                        shape.bias_ih.as_ref().map(part),
-                        shape.input,
-                    ),
-                    first: matrix(hh, b_hh.map(|(early, _)| early), shape.state),
-                    second: (!late.is_empty())
-                        .then(|| matrix(late, b_hh.map(|(_, late)| late), shape.state)),
-                    projection: (shape.weight_hr.as_ref())
-                        .map(|range| matrix(part(range), None, shape.hidden)),
-                }
-            })
-            .collect();
-        let width = spec.output_size();
-        let mut y = vec![0.0; self.live.len() * self.time * width];
-        let mut state = self.state(&spec);
-        let run = Infer {
-            shape: &shape,
-            steps: &self.steps(),
-            weights: &weights.iter().collect::<Vec<_>>(),
-            x: Rows { data: &x, place: Place::batch_first(self.time, shape.input) },
-            state: state.lent(),
-            slot: 0,
-            y: RowsMut { data: &mut y[..], place: Place::batch_first(self.time, width) },
-        };
-        infer(&Cpu::with(level, threads), run).unwrap();
-        (y, state.h, state.c.unwrap_or_default())
+        let parameters = self.parameters(&spec);
+        let cpu = Cpu::with(level, threads);
+        self.outcome(&cpu, &spec, |shape, range| small(shape, &parameters[range], &matrix))
     }
 
     /// The layer of floats whose weights were rounded to bf16.
     fn rounded_floats(&self, level: Level) -> Outcome {
         let (spec, cpu) = (self.spec(), Cpu::<f32>::with(level, 1));
-        let shape = spec.shape(0);
-        let mut parameters = self.parameters(&spec);
-        for d in 0..shape.directions {
-            let p = &mut parameters[spec.slot_range(0, d)];
+        let parameters = self.parameters(&spec);
+        self.outcome(&cpu, &spec, |shape, range| {
+            let mut p = parameters[range].to_vec();
             let matrices =
                 [Some(&shape.weight_ih), Some(&shape.weight_hh), shape.weight_hr.as_ref()];
             for range in matrices.into_iter().flatten() {
                 p[range.clone()].iter_mut().for_each(|w| *w = bf16::from_f32(*w).to_f32());
             }
-        }
-        let weights = |d| cpu.weights(&shape, &parameters[spec.slot_range(0, d)]).unwrap();
-        let weights = vec![(0..shape.directions).map(weights).collect()];
+            cpu.weights(shape, &p).unwrap()
+        })
+    }
+
+    /// What the driver makes of the weights of each direction.
+    fn outcome(
+        &self,
+        cpu: &Cpu<f32>,
+        spec: &Spec,
+        weights: impl Fn(&Shape, Range<usize>) -> Weights<f32>,
+    ) -> Outcome {
+        let of_layer = |layer: usize| {
+            let shape = spec.shape(layer);
+            (0..shape.directions).map(|d| weights(&shape, spec.slot_range(layer, d))).collect()
+        };
+        let weights = (0..spec.num_layers()).map(of_layer).collect();
         let (x, width) = (self.x(), spec.output_size());
         let mut y = vec![0.0; self.live.len() * self.time * width];
-        let mut state = self.state(&spec);
-        let from = Rows { data: &x[..], place: Place::batch_first(self.time, shape.input) };
+        let mut state = self.state(spec);
+        let from =
+            Rows { data: &x[..], place: Place::batch_first(self.time, spec.options().input_size) };
         let to = RowsMut { data: &mut y[..], place: Place::batch_first(self.time, width) };
-        sequence::infer(&cpu, &spec, &weights, from, &self.steps(), state.lent(), to).unwrap();
+        sequence::infer(cpu, spec, &weights, from, &self.steps(), state.lent(), to).unwrap();
         (y, state.h, state.c.unwrap_or_default())
     }
 
-    /// The layer of integers, in loops.
+    /// The layers of integers, in loops.
     fn loops(&self) -> Outcome {
         let spec = self.spec();
-        let shape = spec.shape(0);
-        let (parameters, x) = (self.parameters(&spec), self.x());
+        let parameters = self.parameters(&spec);
         let State { mut h, c } = self.state(&spec);
         let mut c = c.unwrap_or_default();
         let (batch, width) = (self.live.len(), spec.output_size());
-        let mut y = vec![0.0; batch * self.time * width];
-        for d in 0..shape.directions {
-            let p = &parameters[spec.slot_range(0, d)];
-            for b in 0..batch {
-                let at = d * batch + b;
-                let h = &mut h[at * shape.state..][..shape.state];
-                let c = match c.is_empty() {
-                    true => &mut [],
-                    false => &mut c[at * shape.hidden..][..shape.hidden],
-                };
-                for k in 0..self.time {
-                    let t = if d == 0 { k } else { self.time - 1 - k };
-                    if self.live[b][t] {
-                        let x = &x[(b * self.time + t) * shape.input..][..shape.input];
-                        with_cell!(shape.cell, C, cell => step(cell, &shape, p, x, h, c));
-                        let to = (b * self.time + t) * width + d * shape.state;
-                        y[to..][..shape.state].copy_from_slice(h);
+        let mut x = self.x();
+        for layer in 0..spec.num_layers() {
+            let shape = spec.shape(layer);
+            let mut y = vec![0.0; batch * self.time * width];
+            for d in 0..shape.directions {
+                let p = &parameters[spec.slot_range(layer, d)];
+                for b in 0..batch {
+                    let at = (layer * shape.directions + d) * batch + b;
+                    let h = &mut h[at * shape.state..][..shape.state];
+                    let c = match c.is_empty() {
+                        true => &mut [],
+                        false => &mut c[at * shape.hidden..][..shape.hidden],
+                    };
+                    for k in 0..self.time {
+                        let t = if d == 0 { k } else { self.time - 1 - k };
+                        if self.live[b][t] {
+                            let x = &x[(b * self.time + t) * shape.input..][..shape.input];
+                            with_cell!(shape.cell, C, cell => step(cell, &shape, p, x, h, c));
+                            let to = (b * self.time + t) * width + d * shape.state;
+                            y[to..][..shape.state].copy_from_slice(h);
+                        }
                     }
                 }
             }
+            x = y;
         }
-        (y, h, c)
+        (x, h, c)
     }
+}
+
+/// Weights of one direction, of the matrices that are made of rows, the bias of each and how long
+/// they are.
+fn small(
+    shape: &Shape,
+    p: &[f32],
+    matrix: impl Fn(&[f32], Option<&[f32]>, usize) -> Matrix,
+) -> Weights<f32> {
+    let part = |range: &Range<usize>| &p[range.clone()];
+    let bias = |range: &Option<Range<usize>>| match shape.norms {
+        None => range.clone().map(|range| &p[range]),
+        Some(_) => None,
+    };
+    let early = shape.cell.counts().first_gates * shape.hidden;
+    let (hh, late) = part(&shape.weight_hh).split_at(early * shape.state);
+    let b_hh = bias(&shape.bias_hh).map(|bias| bias.split_at(early));
+    let matrices = SmallMatrices {
+        input: matrix(part(&shape.weight_ih), bias(&shape.bias_ih), shape.input),
+        first: matrix(hh, b_hh.map(|(early, _)| early), shape.state),
+        second: (!late.is_empty()).then(|| matrix(late, b_hh.map(|(_, late)| late), shape.state)),
+        projection: (shape.weight_hr.as_ref()).map(|range| matrix(part(range), None, shape.hidden)),
+    };
+    let is_matrix = |at: &usize| {
+        [Some(&shape.weight_ih), Some(&shape.weight_hh), shape.weight_hr.as_ref()]
+            .into_iter()
+            .flatten()
+            .any(|range| range.contains(at))
+    };
+    let others = (0..shape.len()).filter(|at| !is_matrix(at)).map(|at| p[at]).collect();
+    Weights::small(shape, matrices, others)
 }
 
 /// One step of one row.
 fn step<C: Cell>(cell: C, shape: &Shape, p: &[f32], x: &[f32], h: &mut [f32], c: &mut [f32]) {
     let hidden = shape.hidden;
-    let part = |range: &std::ops::Range<usize>| &p[range.clone()];
-    let gx = product(x, part(&shape.weight_ih), shape.bias_ih.as_ref().map(part));
-    let (hh, b_hh) = (part(&shape.weight_hh), shape.bias_hh.as_ref().map(part));
-    let early = C::FIRST_GATES * hidden;
-    let (hh, late) = hh.split_at(early * shape.state);
-    let mut gh = product(h, hh, b_hh.map(|b| &b[..early]));
-    let gates = |from: &[f32], u: usize| {
-        let mut gates = [Single(0.0); MAX_BUNDLE];
-        from.iter().skip(u).step_by(hidden).zip(&mut gates).for_each(|(v, g)| *g = Single(*v));
-        C::Gates::from_array(gates)
+    let part = |range: &Range<usize>| &p[range.clone()];
+    let (b_ih, b_hh) = (shape.bias_ih.as_ref().map(part), shape.bias_hh.as_ref().map(part));
+    // A bias comes after the norm, if there is one.
+    let norms = shape.norms.as_ref();
+    let normalised = |mut sums: Vec<f32>, gamma: &Range<usize>, bias| {
+        layer_norm::normalise(&mut sums);
+        layer_norm::scale_and_shift(&mut sums, part(gamma), bias);
+        sums
     };
+    let gx = match norms {
+        None => product(x, part(&shape.weight_ih), b_ih),
+        Some(norms) => normalised(product(x, part(&shape.weight_ih), None), &norms.ih, b_ih),
+    };
+    let early = C::FIRST_GATES * hidden;
+    let (hh, late) = part(&shape.weight_hh).split_at(early * shape.state);
+    let mut gh = match norms {
+        None => product(h, hh, b_hh.map(|b| &b[..early])),
+        Some(norms) => normalised(product(h, hh, None), &norms.hh, b_hh),
+    };
+    let runs = |from: &[f32], u: usize| {
+        let mut values = [Single(0.0); MAX_BUNDLE];
+        from.iter().skip(u).step_by(hidden).zip(&mut values).for_each(|(v, to)| *to = Single(*v));
+        values
+    };
+    let gates = |from: &[f32], u: usize| C::Gates::from_array(runs(from, u));
     let state = |h: &[f32], c: &[f32], u: usize| {
         let mut state = [Single(0.0); MAX_BUNDLE];
         state[0] = Single(h.get(u).copied().unwrap_or_default());
@@ -318,25 +348,35 @@ fn step<C: Cell>(cell: C, shape: &Shape, p: &[f32], x: &[f32], h: &mut [f32], c:
         }
         gh.extend(product(&operand, late, b_hh.map(|b| &b[early..])));
     }
-    let mut new = vec![0.0; hidden];
+    let (mut new, mut new_c, mut saved) = (vec![0.0; hidden], vec![0.0; hidden], Vec::new());
     for u in 0..hidden {
-        let none = C::PerUnit::filled(Single(0.0));
+        let own = C::PerUnit::from_array(runs(part(&shape.per_unit), u));
         let (gx, gh) = (gates(&gx, u), gates(&gh, u));
-        let (s, _) = cell.forward(gx, gh, state(h, c, u), opened[u], none);
+        let (s, kept) = cell.forward(gx, gh, state(h, c, u), opened[u], own);
         let s = s.to_array(Single(0.0));
-        new[u] = s[0].0;
-        if !c.is_empty() {
-            c[u] = s[1].0;
+        (new[u], new_c[u]) = (s[0].0, s[1].0);
+        saved.push(kept);
+    }
+    let mixed = |share: f64, old: &mut [f32], new: &[f32]| {
+        let kept = share as f32;
+        for (old, &new) in old.iter_mut().zip(new) {
+            *old = if share > 0.0 { kept * *old + (1.0 - kept) * new } else { new };
+        }
+    };
+    mixed(shape.zoneout_c, c, &new_c);
+    if let Some([gamma, beta]) = norms.and_then(|norms| norms.c.as_ref()) {
+        let shown = normalised(new_c, gamma, Some(part(beta)));
+        for (u, kept) in saved.into_iter().enumerate() {
+            new[u] = cell.unprojected(kept, state(&[], &shown, u)).0;
         }
     }
     match &shape.weight_hr {
-        None => h.copy_from_slice(&new),
-        Some(range) => h.copy_from_slice(&product(&new, part(range), None)),
+        None => mixed(shape.zoneout_h, h, &new),
+        Some(range) => mixed(shape.zoneout_h, h, &product(&new, part(range), None)),
     }
 }
 
 fn compare(case: &Case) {
-    assert!(cells::has(case.options.cell));
     let same = |what: &str, level: Level, ours: &Outcome, truth: &Outcome| {
         let lists = [(&ours.0, &truth.0), (&ours.1, &truth.1), (&ours.2, &truth.2)];
         for ((ours, truth), name) in lists.into_iter().zip(["y", "h", "c"]) {
@@ -359,21 +399,19 @@ fn compare(case: &Case) {
     }
 }
 
-const CELLS: [CellKind; 5] = [
-    CellKind::RnnTanh,
-    CellKind::RnnRelu,
-    CellKind::Lstm,
-    CellKind::GruResetBefore,
-    CellKind::GruResetAfter,
-];
-
 fn cases() -> impl Strategy<Value = Case> {
-    let sizes = (1..20_usize, 1..70_usize, any::<bool>(), any::<bool>());
+    let sizes = (1..20_usize, 1..70_usize, 1..3_usize, any::<bool>(), any::<bool>());
     let batch = (0..9_usize, 0..9_usize, any::<u32>(), 0..3_u8, 0..10_usize);
-    (prop::sample::select(CELLS.to_vec()), sizes, batch).prop_map(
-        |(cell, (input, hidden, bias, both), (batch, time, seed, how, proj))| {
+    let around = (0..4_u8, 0..4_u8, any::<bool>());
+    (prop::sample::select(CellKind::ALL.to_vec()), sizes, batch, around).prop_map(
+        |(cell, (input, hidden, layers, bias, both), (batch, time, seed, how, proj), around)| {
             let mut options = Options::new(cell, input, hidden);
-            (options.bias, options.bidirectional) = (bias, both);
+            (options.num_layers, options.bias, options.bidirectional) = (layers, bias, both);
+            let (zoneout, zoneout_cell, layer_norm) = around;
+            options.zoneout = f64::from(zoneout) / 8.0;
+            options.zoneout_cell =
+                if cell.states() > 1 { f64::from(zoneout_cell) / 8.0 } else { 0.0 };
+            options.layer_norm = layer_norm && cell.may_be_normalised() && hidden > 1;
             if cell.states() > 1 && proj < hidden {
                 options.proj_size = proj;
             }
@@ -395,7 +433,7 @@ fn cases() -> impl Strategy<Value = Case> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
 
     #[test]
     fn layers_give_the_bits_of_loops(case in cases()) {
@@ -413,6 +451,8 @@ fn single_rows_give_the_bits_of_loops() {
         (CellKind::Lstm, 7, 128),
         (CellKind::GruResetAfter, 3, 113),
         (CellKind::GruResetBefore, 30, 113),
+        (CellKind::LstmPeephole, 40, 90),
+        (CellKind::LstmCoupled, 9, 120),
     ] {
         for time in [19, 20, 23, 41] {
             // All steps; holes; runs without a live step.
@@ -429,11 +469,60 @@ fn single_rows_give_the_bits_of_loops() {
 /// More rows than a worker takes through all steps at a time, or than a block of a product has.
 #[test]
 fn many_rows_give_the_bits_of_loops() {
-    for cell in CELLS {
+    for cell in CellKind::ALL {
         let mut options = Options::new(cell, 3, 5);
         options.bidirectional = true;
         let (time, batch) = (4, 600);
         let live = (0..batch).map(|b| (0..time).map(|t| (t + b) % 7 != 0).collect()).collect();
         compare(&Case { options, time, live, seed: 1 });
     }
+}
+
+/// Normalised layers whose gates are computed beside the steps.
+#[test]
+fn single_normalised_rows_give_the_bits_of_loops() {
+    for (cell, input, hidden) in [(CellKind::Lstm, 31, 99), (CellKind::GruResetAfter, 40, 113)] {
+        for time in [20, 23, 41] {
+            let mut options = Options::new(cell, input, hidden);
+            options.layer_norm = true;
+            let live = vec![(0..time).map(|t| t % 9 != 3).collect()];
+            compare(&Case { options, time, live, seed: 5 });
+        }
+    }
+}
+
+/// A small layer of one direction, and what runs it.
+fn of_one_unit() -> (Spec, sequence::StackWeights<Cpu<f32>>, Cpu<f32>) {
+    let (spec, level) = (Spec::new(Options::new(CellKind::Lstm, 2, 1)).unwrap(), Level::detect());
+    let parameters = random(1, spec.len());
+    let weights = small(&spec.shape(0), &parameters, |w, b, k| int8(level, w, b, k));
+    (spec, vec![vec![weights]], Cpu::with(level, 1))
+}
+
+#[test]
+#[should_panic(expected = "a layer of small weights is for inference only")]
+fn nothing_is_recorded() {
+    let (spec, weights, cpu) = of_one_unit();
+    let mut state = State { h: vec![0.0], c: Some(vec![0.0]) };
+    let x = Rows { data: &[0.0, 1.0][..], place: Place::packed(2) };
+    let steps = Steps::dense(1, 1).unwrap();
+    let _ = sequence::record(&cpu, &spec, &weights, x, steps, &mut state, Default::default());
+}
+
+#[test]
+#[should_panic(expected = "a layer of small weights is for inference only")]
+fn there_is_no_way_back() {
+    let (_, weights, cpu) = of_one_unit();
+    let _ = weights[0][0].back(cpu.level());
+}
+
+#[test]
+#[should_panic(expected = "small matrices are of layers of f32")]
+fn layers_of_f64_have_no_small_matrices() {
+    let (spec, level) =
+        (Spec::new(Options::new(CellKind::RnnTanh, 2, 1)).unwrap(), Level::detect());
+    let matrix = |depth: usize| int8(level, &vec![1.0; depth], None, depth);
+    let matrices =
+        SmallMatrices { input: matrix(2), first: matrix(1), second: None, projection: None };
+    Weights::<f64>::small(&spec.shape(0), matrices, vec![0.0; 2]);
 }
