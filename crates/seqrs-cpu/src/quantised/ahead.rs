@@ -8,10 +8,10 @@
 
 use std::ops::Range;
 
-/// Some terms of the sums of one panel.
+/// Some groups of one panel.
 pub(super) struct Slot {
     pub(super) panel: usize,
-    pub(super) terms: Range<usize>,
+    pub(super) groups: Range<usize>,
     /// Whether the sums start.
     pub(super) begins: bool,
     /// Whether they are complete then.
@@ -40,18 +40,18 @@ impl<'a, M> Ahead<'a, M> {
         rows.expect("as many rows as are computed beside another")
     }
 
-    /// What is computed beside the `k`-th of `panels` panels, where each sum has so many terms.
+    /// What is computed beside the `k`-th of `panels` panels, where a panel has so many groups.
     ///
     /// Panels are taken one after the other, each in as many slots as there are parts, so that
     /// their weights are read from front to back, and few sums have to rest: those of the panel
     /// that a part ends in.
     #[inline(always)]
-    pub(super) fn slot(&self, k: usize, panels: usize, terms: usize) -> Slot {
+    pub(super) fn slot(&self, k: usize, panels: usize, groups: usize) -> Slot {
         let all = self.part * panels + k;
         let (panel, slot) = (all / self.parts, all % self.parts);
         Slot {
             panel,
-            terms: terms * slot / self.parts..terms * (slot + 1) / self.parts,
+            groups: groups * slot / self.parts..groups * (slot + 1) / self.parts,
             begins: slot == 0,
             ends: slot + 1 == self.parts,
         }

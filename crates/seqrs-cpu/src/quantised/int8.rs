@@ -23,16 +23,12 @@
 //! ```
 //! Columns and operands that pad it are zeros.
 
-use std::ops::Range;
-
 use seqrs_core::lanes::Lanes;
 use seqrs_core::memory::zeros;
 use seqrs_core::{Error, interrupt};
 
-use super::ahead::Ahead;
+use super::packed::{Packed, Tile};
 use super::sums::{GROUP, SumKernel, SumLevel, Sums};
-use super::tile::{self, with_rows};
-use crate::kernel::tiles;
 use crate::lanes::Simd;
 use crate::pack::{LINE, PANEL};
 
@@ -44,9 +40,6 @@ const SMALLEST: f32 = f32::from_bits((127 - 100) << 23);
 
 /// Terms that a sum may have: 127 x 127 of each fit in 31 bits.
 pub const MOST_TERMS: usize = (i32::MAX / (127 * 127)) as usize;
-
-/// Rows in a block: their operands stay in L1 while all panels go by.
-const BLOCK: usize = 48;
 
 /// A float whose lowest bits are the integer that is added to it, rounded to the even of two.
 const TO_INTEGER: f32 = 12_582_912.0; // 1.5 x 2^23
@@ -189,14 +182,6 @@ impl Int8 {
         })
     }
 
-    pub(crate) fn level(&self) -> SumLevel {
-        self.level
-    }
-
-    pub(crate) fn columns(&self) -> usize {
-        self.columns
-    }
-
     pub(crate) fn depth(&self) -> usize {
         self.depth
     }
@@ -217,66 +202,6 @@ impl Int8 {
     /// at a multiple of 4 bytes, and nobody else uses it.
     pub(crate) unsafe fn round(&self, x: *const f32, to: *mut u8) {
         self.level.dispatch(Round { x, depth: self.depth, scale_at: self.scale_at(), to });
-    }
-
-    /// y = x W^T + b, for rows that are integers already.
-    ///
-    /// # Safety
-    /// Every x is what [`round`](Self::round) wrote, every y is writable for the columns; no y
-    /// overlaps another y or an x, and nobody else uses them.
-    pub(crate) unsafe fn product(&self, x: &[*const u8], y: &[*mut f32], downwards: bool) {
-        assert_eq!(x.len(), y.len(), "a row of y for every row of x");
-        self.level.dispatch(Product { x, matrix: self, y, downwards });
-    }
-
-    /// y = x W^T + b of one row, and beside it a part of the product of some rows with another
-    /// matrix of as many columns, of the same level.
-    ///
-    /// # Safety
-    /// As [`product`](Self::product), for both.
-    pub(crate) unsafe fn product_beside(
-        &self,
-        x: *const u8,
-        y: *mut f32,
-        downwards: bool,
-        ahead: Ahead<'_, Self>,
-    ) {
-        assert_eq!(
-            (self.columns, self.level),
-            (ahead.matrix.columns, ahead.matrix.level),
-            "panels of the same columns"
-        );
-        self.level.dispatch(Beside { x, matrix: self, y, downwards, ahead });
-    }
-
-    /// What the sums of a panel start from.
-    ///
-    /// # Safety
-    /// `S` is of the matrix's level, and `first` the first column of a panel.
-    #[inline(always)]
-    unsafe fn starts<S: Sums>(&self, first: usize) -> [S; PANEL] {
-        // SAFETY: there is a whole register for each of a panel's columns.
-        unsafe {
-            let from = self.sums.as_ptr().add(first);
-            let mut starts = [S::load(from); PANEL];
-            for (v, start) in starts.iter_mut().enumerate() {
-                *start = S::load(from.add(v * S::Float::WIDTH));
-            }
-            starts
-        }
-    }
-
-    fn panels(&self) -> usize {
-        self.scales.len() / (PANEL * self.level.lanes())
-    }
-
-    /// # Safety
-    /// `S` is of the matrix's level.
-    #[inline(always)]
-    unsafe fn panel<S: Sums>(&self, p: usize) -> *const i8 {
-        let row = PANEL * S::Float::WIDTH;
-        // SAFETY: there are as many panels.
-        unsafe { self.weights.as_ptr().add(self.start + p * row * self.scale_at()) }
     }
 }
 
@@ -304,202 +229,70 @@ impl SumKernel for Round {
     }
 }
 
-/// A product of one row, and beside it a part of another of [`BESIDE`] rows.
-struct Beside<'a> {
-    x: *const u8,
-    matrix: &'a Int8,
-    y: *mut f32,
-    downwards: bool,
-    ahead: Ahead<'a, Int8>,
-}
+impl Packed for Int8 {
+    type Sum<S: Sums> = S;
+    type Number = i8;
+    /// In L1.
+    const BLOCK: usize = 48;
 
-impl SumKernel for Beside<'_> {
-    type Output = ();
+    fn level(&self) -> SumLevel {
+        self.level
+    }
+
+    fn columns(&self) -> usize {
+        self.columns
+    }
+
+    fn padded_columns(&self) -> usize {
+        self.scales.len()
+    }
 
     #[inline(always)]
-    fn run<S: Sums>(self) {
-        if S::Float::REGISTERS < 32 {
-            // `SumLevel::holds_tile_beside` says no, and nothing is compiled for it.
-            unreachable!("too few registers");
-        }
-        let Self { x, matrix, y, downwards, ahead } = self;
-        let (panels, width) = (matrix.panels(), PANEL * S::Float::WIDTH);
-        let (x_ahead, y_ahead) = ahead.rows::<BESIDE>();
-        let groups = matrix.depth.div_ceil(GROUP);
-        for k in 0..panels {
-            let p = if downwards { panels - 1 - k } else { k };
-            let slot = ahead.slot(k, panels, ahead.matrix.depth.div_ceil(GROUP));
-            let (first, column) = (p * width, slot.panel * width);
-            // SAFETY: `Int8::product_beside` passes on what its caller vouches for.
-            unsafe {
-                let mut one = [matrix.starts::<S>(first)];
-                let mut many = match slot.begins {
-                    true => [ahead.matrix.starts::<S>(column); BESIDE],
-                    false => resumed::<S>(&y_ahead, column, ahead.matrix.columns),
-                };
-                let panel = matrix.panel::<S>(p);
-                let weights = ahead.matrix.panel::<S>(slot.panel);
-                add_both::<S>(x, panel, groups, &mut one, x_ahead, weights, slot.terms, &mut many);
-                finish_tile::<S, 1>(&one, &[x], matrix, first, &[y]);
-                match slot.ends {
-                    true => {
-                        finish_tile::<S, BESIDE>(&many, &x_ahead, ahead.matrix, column, &y_ahead);
-                    }
-                    false => put_down::<S>(&many, &y_ahead, column, ahead.matrix.columns),
-                }
-            }
-        }
+    fn groups(&self) -> usize {
+        self.depth.div_ceil(GROUP)
     }
-}
 
-/// Adds the products of `groups` groups to the sums of one row, and meanwhile those of the groups
-/// `other` to those of a tile.
-///
-/// # Safety
-/// As [`add_products`], for both.
-#[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "two products")]
-unsafe fn add_both<S: Sums>(
-    a: *const u8,
-    panel: *const i8,
-    groups: usize,
-    one: &mut [[S; PANEL]; 1],
-    x: [*const u8; BESIDE],
-    weights: *const i8,
-    other: Range<usize>,
-    many: &mut [[S; PANEL]; BESIDE],
-) {
-    // One group of the tile takes as many products as BESIDE of the row.
-    let rounds = other.len().min(groups / BESIDE);
-    let (mut first, mut second) = (*one, *many);
-    // SAFETY: by the caller.
-    unsafe {
-        for round in 0..rounds {
-            add_products::<S, 1>([a], panel, round * BESIDE..(round + 1) * BESIDE, &mut first);
-            let group = other.start + round;
-            add_products::<S, BESIDE>(x, weights, group..group + 1, &mut second);
-        }
-        add_products::<S, 1>([a], panel, rounds * BESIDE..groups, &mut first);
-        add_products::<S, BESIDE>(x, weights, other.start + rounds..other.end, &mut second);
+    /// What pads the last is multiplied with zeros.
+    #[inline(always)]
+    fn whole_groups(&self) -> usize {
+        self.groups()
     }
-    (*one, *many) = (first, second);
-}
 
-/// Sums that lie where their floats will.
-///
-/// # Safety
-/// y is readable for the columns.
-#[inline(always)]
-unsafe fn resumed<S: Sums>(
-    y: &[*mut f32; BESIDE],
-    first: usize,
-    columns: usize,
-) -> [[S; PANEL]; BESIDE] {
-    let mut sums = [[S::of_bits(S::Float::zero()); PANEL]; BESIDE];
-    // SAFETY: by the caller.
-    let bits = unsafe { tile::load::<S::Float, BESIDE>(y, first, columns) };
-    for r in 0..BESIDE {
-        for v in 0..PANEL {
-            sums[r][v] = S::of_bits(bits[r][v]);
-        }
+    /// 24 registers of sums where there are 32, and 8 where there are 16, which also have to hold
+    /// what comes between two products.
+    #[inline(always)]
+    fn most_rows<S: Sums>() -> usize {
+        if S::Float::REGISTERS >= 32 { 6 } else { 2 }
     }
-    sums
-}
-
-/// Leaves sums where their floats will be.
-///
-/// # Safety
-/// y is writable for the columns.
-#[inline(always)]
-unsafe fn put_down<S: Sums>(
-    sums: &[[S; PANEL]; BESIDE],
-    y: &[*mut f32; BESIDE],
-    first: usize,
-    columns: usize,
-) {
-    let mut bits = [[S::Float::zero(); PANEL]; BESIDE];
-    for r in 0..BESIDE {
-        for v in 0..PANEL {
-            bits[r][v] = sums[r][v].to_bits();
-        }
-    }
-    // SAFETY: by the caller.
-    unsafe { tile::store::<S::Float, BESIDE>(&bits, y, first, columns) };
-}
-
-/// A product to compute.
-struct Product<'a> {
-    x: &'a [*const u8],
-    matrix: &'a Int8,
-    y: &'a [*mut f32],
-    downwards: bool,
-}
-
-impl SumKernel for Product<'_> {
-    type Output = ();
 
     #[inline(always)]
-    fn run<S: Sums>(self) {
-        let panels = self.matrix.panels();
-        for (x, y) in self.x.chunks(BLOCK).zip(self.y.chunks(BLOCK)) {
-            for k in 0..panels {
-                let p = if self.downwards { panels - 1 - k } else { k };
-                for tile in tiles(x.len(), most_rows::<S>()) {
-                    let (x, y) = (&x[tile.clone()], &y[tile]);
-                    // SAFETY: `Int8::product` passes on what its caller vouches for.
-                    with_rows!(x.len(), most_rows::<S>(), R => unsafe {
-                        product_tile::<S, R>(x, self.matrix, p, y);
-                    });
-                }
+    unsafe fn panel<S: Sums>(&self, p: usize) -> *const i8 {
+        let row = PANEL * S::Float::WIDTH;
+        // SAFETY: by the caller.
+        unsafe { self.weights.as_ptr().add(self.start + p * row * self.scale_at()) }
+    }
+
+    #[inline(always)]
+    unsafe fn starts<S: Sums>(&self, first: usize) -> [S; PANEL] {
+        // SAFETY: there is a whole register for each of a panel's columns.
+        unsafe {
+            let from = self.sums.as_ptr().add(first);
+            let mut starts = [S::load(from); PANEL];
+            for (v, start) in starts.iter_mut().enumerate() {
+                *start = S::load(from.add(v * S::Float::WIDTH));
             }
+            starts
         }
     }
-}
 
-/// Most rows in a tile: 24 registers of sums where there are 32, and 8 where there are 16, which
-/// also have to hold what comes between two products.
-#[inline(always)]
-fn most_rows<S: Sums>() -> usize {
-    if S::Float::REGISTERS >= 32 { 6 } else { 2 }
-}
-
-/// # Safety
-/// As [`Int8::product`]; x and y have R rows.
-#[inline(always)]
-unsafe fn product_tile<S: Sums, const R: usize>(
-    x: &[*const u8],
-    matrix: &Int8,
-    p: usize,
-    y: &[*mut f32],
-) {
-    let mut a = [std::ptr::null(); R];
-    for (a, &x) in a.iter_mut().zip(x) {
-        *a = x;
-    }
-    let first = p * PANEL * S::Float::WIDTH;
-    // SAFETY: a panel has a whole register of each of its columns.
-    unsafe {
-        let mut sums = [matrix.starts::<S>(first); R];
-        let groups = 0..matrix.depth.div_ceil(GROUP);
-        add_products::<S, R>(a, matrix.panel::<S>(p), groups, &mut sums);
-        finish_tile::<S, R>(&sums, x, matrix, first, y);
-    }
-}
-
-/// Adds the products of these groups to the sums of a tile.
-///
-/// # Safety
-/// Each `a` and the panel are readable for the groups.
-#[inline(always)]
-unsafe fn add_products<S: Sums, const R: usize>(
-    a: [*const u8; R],
-    panel: *const i8,
-    groups: Range<usize>,
-    sums: &mut [[S; PANEL]; R],
-) {
-    let register = S::Float::WIDTH * GROUP;
-    let mut now = *sums;
-    for group in groups {
+    #[inline(always)]
+    unsafe fn add_group<S: Sums, const R: usize>(
+        a: [*const u8; R],
+        panel: *const i8,
+        group: usize,
+        sums: &mut Tile<Self, S, R>,
+    ) {
+        let register = S::Float::WIDTH * GROUP;
         // SAFETY: by the caller.
         unsafe {
             let from = panel.add(group * PANEL * register);
@@ -510,40 +303,53 @@ unsafe fn add_products<S: Sums, const R: usize>(
             for r in 0..R {
                 let operands = S::operands(a[r].add(group * GROUP));
                 for v in 0..PANEL {
-                    now[r][v] = now[r][v].add(operands, weights[v]);
+                    sums[r][v] = sums[r][v].add(operands, weights[v]);
                 }
             }
         }
     }
-    *sums = now;
-}
 
-/// Makes floats of a tile's sums.
-///
-/// # Safety
-/// As [`Int8::product`]; x and y have R rows.
-#[inline(always)]
-unsafe fn finish_tile<S: Sums, const R: usize>(
-    sums: &[[S; PANEL]; R],
-    x: &[*const u8],
-    matrix: &Int8,
-    first: usize,
-    y: &[*mut f32],
-) {
-    let mut values = [[S::Float::zero(); PANEL]; R];
-    for r in 0..R {
-        // SAFETY: by the caller: the row's scale, and whole registers of what the columns have.
-        unsafe {
-            let scale = x[r].add(matrix.scale_at()).cast::<f32>().read_unaligned();
-            let scale = S::Float::splat(scale);
-            for v in 0..PANEL {
-                let at = first + v * S::Float::WIDTH;
-                let column_scale = S::Float::load(matrix.scales.as_ptr().add(at));
-                let bias = S::Float::load(matrix.bias.as_ptr().add(at));
-                values[r][v] = sums[r][v].to_float() * scale * column_scale + bias;
+    #[inline(always)]
+    unsafe fn add_last<S: Sums, const R: usize>(
+        &self,
+        _: [*const u8; R],
+        _: *const i8,
+        _: &mut Tile<Self, S, R>,
+    ) {
+        // All groups are whole.
+    }
+
+    #[inline(always)]
+    unsafe fn results<S: Sums, const R: usize>(
+        &self,
+        sums: Tile<Self, S, R>,
+        a: [*const u8; R],
+        first: usize,
+    ) -> [[S::Float; PANEL]; R] {
+        let mut values = [[S::Float::zero(); PANEL]; R];
+        for r in 0..R {
+            // SAFETY: by the caller: the row's scale, and whole registers of what the columns have.
+            unsafe {
+                let scale = a[r].add(self.scale_at()).cast::<f32>().read_unaligned();
+                let scale = S::Float::splat(scale);
+                for v in 0..PANEL {
+                    let at = first + v * S::Float::WIDTH;
+                    let column_scale = S::Float::load(self.scales.as_ptr().add(at));
+                    let bias = S::Float::load(self.bias.as_ptr().add(at));
+                    values[r][v] = sums[r][v].to_float() * scale * column_scale + bias;
+                }
             }
         }
+        values
     }
-    // SAFETY: by the caller.
-    unsafe { tile::store::<S::Float, R>(&values, y, first, matrix.columns) };
+
+    #[inline(always)]
+    fn to_bits<S: Sums>(sums: S) -> S::Float {
+        sums.to_bits()
+    }
+
+    #[inline(always)]
+    fn of_bits<S: Sums>(bits: S::Float) -> S {
+        S::of_bits(bits)
+    }
 }

@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 use super::ahead::Ahead;
 use super::bf16::{self, Bf16, Bf16Source};
 use super::int8::{self, Int8, Int8Source};
+use super::packed::{self, Packed};
 use super::sums::SumLevel;
 use crate::cpu::Cpu;
 use crate::level::Level;
@@ -113,14 +114,11 @@ impl Matrix {
     /// Every x is what [`operand`](Self::operand) of this matrix gave, and is still there; every y
     /// is writable for the columns; no y overlaps another y or an x, and nobody else uses them.
     pub(crate) unsafe fn product_of(&self, x: &[*const u8], y: &[*mut f32], downwards: bool) {
-        match &self.0 {
-            // SAFETY: by the caller.
-            Form::Int8(matrix) => unsafe { matrix.product(x, y, downwards) },
-            Form::Bf16(matrix) => {
-                // SAFETY: pointers to other numbers are the same words.
-                let x = unsafe { std::slice::from_raw_parts(x.as_ptr().cast(), x.len()) };
-                // SAFETY: by the caller.
-                unsafe { matrix.product(x, y, downwards) }
+        // SAFETY: by the caller.
+        unsafe {
+            match &self.0 {
+                Form::Int8(matrix) => packed::product(matrix, x, y, downwards),
+                Form::Bf16(matrix) => packed::product(matrix, x, y, downwards),
             }
         }
     }
@@ -152,16 +150,19 @@ impl Matrix {
         downwards: bool,
         ahead: Ahead<'_, Self>,
     ) {
-        match (&self.0, &ahead.matrix.0) {
-            (Form::Int8(matrix), Form::Int8(other)) => {
-                // SAFETY: by the caller.
-                unsafe { matrix.product_beside(x, y, downwards, ahead.with(other)) }
+        // SAFETY: by the caller.
+        unsafe {
+            match (&self.0, &ahead.matrix.0) {
+                (Form::Int8(matrix), Form::Int8(other)) => {
+                    const N: usize = int8::BESIDE;
+                    packed::product_beside::<_, N>(matrix, x, y, downwards, ahead.with(other));
+                }
+                (Form::Bf16(matrix), Form::Bf16(other)) => {
+                    const N: usize = bf16::BESIDE;
+                    packed::product_beside::<_, N>(matrix, x, y, downwards, ahead.with(other));
+                }
+                _ => panic!("matrices of one kind"),
             }
-            (Form::Bf16(matrix), Form::Bf16(other)) => {
-                // SAFETY: by the caller.
-                unsafe { matrix.product_beside(x.cast(), y, downwards, ahead.with(other)) }
-            }
-            _ => panic!("matrices of one kind"),
         }
     }
 
