@@ -50,7 +50,7 @@ use crate::product::Slice;
 pub(crate) struct Row<T> {
     /// Gates from the input: G runs of H.
     pub(crate) gx: *const T,
-    /// Gates from the state, likewise, for a cell that is not fused; null for others.
+    /// Gates from the state, likewise, where the step is not fused; null where it is.
     pub(crate) gh: *mut T,
     /// What each unit has for itself: runs of H, the same for all rows.
     pub(crate) per_unit: *const T,

@@ -17,7 +17,7 @@ const GROUP: usize = 16;
 
 /// The products of the steps of some rows.
 pub(super) struct Products<'a, T> {
-    /// Those of the cell.
+    /// What there is how many of in the cell.
     pub(super) counts: Counts,
     /// Lists of as many rows as there may be, to be used again.
     pub(super) x: &'a mut [*const T],
