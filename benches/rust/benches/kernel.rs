@@ -28,7 +28,7 @@ fn product<const THREADS: usize>(bencher: Bencher<'_, '_>, shape: (usize, usize,
     let (x, w, b) = (numbers(rows * k), numbers(n * k), numbers(n));
     let packed = cpu.pack(&w, Some(&b), n, k).expect("memory for the weights");
     let mut y = vec![0.0; rows * n];
-    cpu.product(&x, &packed, &mut y);
+    cpu.product(&x, &packed, &mut y).unwrap();
     for (r, c) in [(0, 0), (rows - 1, n - 1)] {
         let dot: f32 = x[r * k..][..k].iter().zip(&w[c * k..][..k]).map(|(x, w)| x * w).sum();
         assert!((y[r * n + c] - dot - b[c]).abs() < 1e-3, "a wrong product");

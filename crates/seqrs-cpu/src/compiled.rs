@@ -13,9 +13,9 @@ use crate::cpu::Cpu;
 use crate::forward::forward;
 use crate::lanes::Element;
 use crate::level::Level;
+use crate::matrix::{How, Matrix};
 use crate::outer::Outer;
 use crate::pack::{Panels, Source};
-use crate::product::Product;
 use crate::weights::Weights;
 
 /// What this crate does with numbers of one type.
@@ -37,8 +37,8 @@ pub(crate) trait Compiled: Sized {
         depth: usize,
     ) -> Result<Panels<Self>, Error>;
     /// # Safety
-    /// As [`Product::run`].
-    unsafe fn product(level: Level, product: Product<'_, Self>);
+    /// As [`Matrix::product`].
+    unsafe fn product(level: Level, matrix: &Matrix<Self>, x: &[*const Self], y: &[*mut Self]);
     /// # Safety
     /// As [`Outer::run`].
     unsafe fn outer(level: Level, outer: Outer<'_, Self>) -> Result<(), Error>;
@@ -74,9 +74,15 @@ macro_rules! compiled {
                 Panels::plain(level, source, columns, depth)
             }
 
-            unsafe fn product(level: Level, product: Product<'_, Self>) {
+            unsafe fn product(
+                level: Level,
+                matrix: &Matrix<Self>,
+                x: &[*const Self],
+                y: &[*mut Self],
+            ) {
+                let how = How { parts: 0..matrix.parts(), downwards: false, ahead: None };
                 // SAFETY: by the caller.
-                unsafe { product.run(level) }
+                unsafe { matrix.product(level, x, y, how) };
             }
 
             unsafe fn outer(level: Level, outer: Outer<'_, Self>) -> Result<(), Error> {

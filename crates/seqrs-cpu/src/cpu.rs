@@ -1,6 +1,5 @@
 //! The device: an instruction set and a number of threads.
 
-use std::any::TypeId;
 use std::marker::PhantomData;
 use std::ptr::{null, null_mut};
 
@@ -13,11 +12,11 @@ use seqrs_core::{Error, Steps};
 
 use crate::lanes::Element;
 use crate::level::Level;
+use crate::matrix::Matrix;
 use crate::outer::{Outer, Term};
 use crate::pack::Panels;
-use crate::product::{Product, Start};
-use crate::quantised::matrix::Matrix;
-use crate::shared::{Shared, numbers, numbers_mut};
+use crate::quantised;
+use crate::shared::Shared;
 use crate::shares::WORTH_A_THREAD;
 use crate::team;
 use crate::weights::{Weights, columns, rows};
@@ -41,38 +40,29 @@ pub struct Cpu<T> {
 
 /// A matrix packed for [`Cpu::product`].
 #[derive(Debug)]
-pub struct Packed<T>(Form<T>);
-
-#[derive(Debug)]
-enum Form<T> {
-    Panels(Panels<T>),
-    Small(Matrix),
-}
+pub struct Packed<T>(Matrix<T>);
 
 impl<T: Element> Packed<T> {
     /// Of small numbers.
     ///
     /// # Panics
     /// If T is not `f32`.
-    pub fn small(matrix: Matrix) -> Self {
-        assert_eq!(TypeId::of::<T>(), TypeId::of::<f32>(), "small weights are of f32 layers");
-        Self(Form::Small(matrix))
+    pub fn small(matrix: quantised::matrix::Matrix) -> Self {
+        Self(Matrix::small(matrix))
+    }
+
+    fn plain(panels: Panels<T>) -> Self {
+        Self(Matrix::plain(panels))
     }
 
     /// Columns of the product.
     pub fn columns(&self) -> usize {
-        match &self.0 {
-            Form::Panels(panels) => panels.columns(),
-            Form::Small(matrix) => matrix.columns(),
-        }
+        self.0.columns()
     }
 
     /// Terms of each sum.
     pub fn depth(&self) -> usize {
-        match &self.0 {
-            Form::Panels(panels) => panels.depth(),
-            Form::Small(matrix) => matrix.depth(),
-        }
+        self.0.depth()
     }
 }
 
@@ -137,7 +127,7 @@ impl<T: Element> Cpu<T> {
     ) -> Result<Packed<T>, Error> {
         assert_eq!(weight.len(), n * k, "a weight of {n} x {k}");
         let source = crate::pack::Source { bias, ..rows(weight, k) };
-        T::plain(self.level, &source, n, k).map(|panels| Packed(Form::Panels(panels)))
+        T::plain(self.level, &source, n, k).map(Packed::plain)
     }
 
     /// `weight` (k, n) packed for x W.
@@ -149,60 +139,47 @@ impl<T: Element> Cpu<T> {
     /// If the slice is not k n numbers long.
     pub fn pack_transposed(&self, weight: &[T], k: usize, n: usize) -> Result<Packed<T>, Error> {
         assert_eq!(weight.len(), n * k, "a weight of {k} x {n}");
-        T::plain(self.level, &columns(weight, n), n, k).map(|panels| Packed(Form::Panels(panels)))
+        T::plain(self.level, &columns(weight, n), n, k).map(Packed::plain)
     }
 
     /// y (rows, columns) = x (rows, depth) times the packed matrix, plus its bias.
     ///
     /// # Errors
-    /// Of small numbers: [`Error::OutOfMemory`], [`Error::Interrupted`].
+    /// [`Error::OutOfMemory`], of small numbers alone.
     ///
     /// # Panics
     /// If the lengths of x and y are not those of the same number of rows.
     pub fn product(&self, x: &[T], weights: &Packed<T>, y: &mut [T]) -> Result<(), Error> {
-        match &weights.0 {
-            Form::Panels(panels) => {
-                self.product_of_panels(x, panels, y);
-                Ok(())
-            }
-            Form::Small(matrix) => {
-                let cpu = Cpu::with(self.level, self.threads);
-                // SAFETY: T is f32, as `Packed::small` has asked for.
-                let (x, y) = unsafe {
-                    (
-                        numbers(x.as_ptr().cast(), x.len()),
-                        numbers_mut(y.as_mut_ptr().cast(), y.len()),
-                    )
-                };
-                matrix.product(&cpu, x, y)
-            }
-        }
-    }
-
-    fn product_of_panels(&self, x: &[T], weights: &Panels<T>, y: &mut [T]) {
         let (n, k) = (weights.columns(), weights.depth());
         let count = y.len() / n.max(1);
         assert_eq!((count * n, count * k), (y.len(), x.len()), "x and y of as many rows");
         let threads = self.threads_for(count * n * k).min(count);
         if threads <= 1 {
-            return self.product_here(x, weights, y);
+            return self.product_here(x, &weights.0, y);
         }
-        let tasks = team::split(count, threads, 1)
+        let ranges = team::split(count, threads, 1);
+        let mut results = vec![Ok(()); ranges.len()];
+        let tasks = ranges
             .into_iter()
             .scan(y, |rest, range| {
                 let (y, after) = std::mem::take(rest).split_at_mut(range.len() * n);
                 *rest = after;
                 Some((range, y))
             })
-            .map(|(range, y)| {
-                move || self.product_here(&x[range.start * k..range.end * k], weights, y)
+            .zip(&mut results)
+            .map(|((range, y), result)| {
+                move || {
+                    let x = &x[range.start * k..range.end * k];
+                    *result = self.product_here(x, &weights.0, y);
+                }
             })
             .collect();
         team::run(tasks);
+        results.into_iter().collect()
     }
 
     /// The same, on this thread.
-    fn product_here(&self, x: &[T], weights: &Panels<T>, y: &mut [T]) {
+    fn product_here(&self, x: &[T], weights: &Matrix<T>, y: &mut [T]) -> Result<(), Error> {
         match y.len() / weights.columns().max(1) {
             // Filling lists of pointers for many rows takes longer than the product of a few.
             0..=FEW_ROWS => self.product_of_rows::<FEW_ROWS>(x, weights, y),
@@ -211,21 +188,29 @@ impl<T: Element> Cpu<T> {
     }
 
     /// The same, N rows at a time.
-    fn product_of_rows<const N: usize>(&self, x: &[T], weights: &Panels<T>, y: &mut [T]) {
+    fn product_of_rows<const N: usize>(
+        &self,
+        x: &[T],
+        weights: &Matrix<T>,
+        y: &mut [T],
+    ) -> Result<(), Error> {
         let (n, k) = (weights.columns(), weights.depth());
+        let bytes = weights.operand_bytes();
+        let rows = N.min(y.len() / n.max(1));
+        let mut room = (bytes > 0).then(|| Lent::new("operands", rows * bytes)).transpose()?;
+        let room = Shared::of(&mut room);
         let (mut from, mut to) = ([null(); N], [null_mut(); N]);
         for (x, y) in x.chunks(N * k.max(1)).zip(y.chunks_mut(N * n.max(1))) {
             let count = y.len() / n;
             for r in 0..count {
-                from[r] = x[r * k..][..k].as_ptr();
+                // SAFETY: a row of x, and room that is its own.
+                from[r] = unsafe { weights.operand(x[r * k..][..k].as_ptr(), room.at(r * bytes)) };
                 to[r] = y[r * n..][..n].as_mut_ptr();
             }
-            let (x, y) = (&from[..count], &to[..count]);
-            let start = Start::Bias;
-            let product = Product { x, weights, panels: weights.all(), start, y };
             // SAFETY: rows of the two slices.
-            unsafe { T::product(self.level, product) };
+            unsafe { T::product(self.level, weights, &from[..count], &to[..count]) };
         }
+        Ok(())
     }
 
     /// d_w (n, k) += d_y (rows, n)^T x (rows, k), and d_b (n) += the sum of d_y's rows.

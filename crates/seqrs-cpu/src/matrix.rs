@@ -81,6 +81,22 @@ impl<T: Element> Matrix<T> {
         Self(Form::Small(matrix))
     }
 
+    /// Columns of the product.
+    pub(crate) fn columns(&self) -> usize {
+        match &self.0 {
+            Form::ByUnits(panels) | Form::Plain(panels) => panels.columns(),
+            Form::Small(matrix) => matrix.columns(),
+        }
+    }
+
+    /// Terms of each sum.
+    pub(crate) fn depth(&self) -> usize {
+        match &self.0 {
+            Form::ByUnits(panels) | Form::Plain(panels) => panels.depth(),
+            Form::Small(matrix) => matrix.depth(),
+        }
+    }
+
     pub(crate) fn is_small(&self) -> bool {
         matches!(self.0, Form::Small(_))
     }

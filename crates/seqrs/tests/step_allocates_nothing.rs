@@ -11,8 +11,8 @@ use std::cell::Cell;
 use ndarray::{Array2, ArrayView2};
 use seqrs::low_level::Cpu;
 use seqrs::{
-    Activation, Dropout, Embedding, Gru, Layer, LayerNorm, Linear, Lstm, Number, Rnn, Sequential,
-    States,
+    Activation, Dropout, Embedding, Gru, Layer, LayerNorm, Linear, Lstm, Number, Quantisation, Rnn,
+    Sequential, States,
 };
 
 struct Counting;
@@ -125,12 +125,19 @@ fn model() -> Sequential<f32> {
 
 #[test]
 fn a_step_of_a_model() {
-    let model = model();
-    for batch in [1, 8] {
-        let ids: Vec<i64> = (0..batch as i64).collect();
-        let mut y = Array2::zeros((batch, 50));
-        let mut state = model.initial_state(batch).unwrap();
-        allocations("model", || model.step_ids_into(&ids, &mut state, y.view_mut()).unwrap());
+    let small = |kind| model().quantised(kind).unwrap().model().clone();
+    let models = [
+        ("model", model()),
+        ("model of int8", small(Quantisation::Int8)),
+        ("model of bf16", small(Quantisation::Bf16)),
+    ];
+    for (name, model) in models {
+        for batch in [1, 8] {
+            let ids: Vec<i64> = (0..batch as i64).collect();
+            let mut y = Array2::zeros((batch, 50));
+            let mut state = model.initial_state(batch).unwrap();
+            allocations(name, || model.step_ids_into(&ids, &mut state, y.view_mut()).unwrap());
+        }
     }
 }
 

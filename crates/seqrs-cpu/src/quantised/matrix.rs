@@ -1,28 +1,13 @@
 //! A matrix of small numbers, of whichever kind.
 
-use std::ops::Range;
-
-use seqrs_core::memory::Lent;
-use seqrs_core::{Error, interrupt};
-use smallvec::SmallVec;
+use seqrs_core::Error;
 
 use super::ahead::Ahead;
 use super::bf16::{self, Bf16, Bf16Source};
 use super::int8::{self, Int8, Int8Source};
 use super::packed::{self, Packed};
 use super::sums::SumLevel;
-use crate::cpu::Cpu;
 use crate::level::Level;
-use crate::shared::Shared;
-use crate::team;
-
-/// Rows of a product between two looks whether the caller wants to stop, and products that they are
-/// at most: some 30 ms of one core.
-const ROWS: usize = 960;
-const PRODUCTS: usize = 1 << 30;
-
-/// The rows of a product, without a list of their own where they are few.
-type Few<T> = SmallVec<[T; 8]>;
 
 /// Bytes of weights that do not stay in the nearest cache beside what else a step needs.
 const WAITED_FOR: usize = 24 << 10;
@@ -164,50 +149,5 @@ impl Matrix {
                 _ => panic!("matrices of one kind"),
             }
         }
-    }
-
-    /// y (rows, columns) = x (rows, depth) times the matrix, plus its bias.
-    ///
-    /// # Errors
-    /// [`Error::OutOfMemory`], [`Error::Interrupted`].
-    ///
-    /// # Panics
-    /// If the lengths of x and y are not those of the same number of rows.
-    pub fn product(&self, cpu: &Cpu<f32>, x: &[f32], y: &mut [f32]) -> Result<(), Error> {
-        let (n, k) = (self.columns(), self.depth());
-        let count = y.len() / n.max(1);
-        assert_eq!((count * n, count * k), (y.len(), x.len()), "x and y of as many rows");
-        let bytes = self.operand_bytes();
-        let y = Shared(y.as_mut_ptr());
-        let look = (PRODUCTS / (n * k).max(1)).clamp(1, ROWS);
-        for first in (0..count).step_by(look) {
-            interrupt::check()?;
-            let rows = (count - first).min(look);
-            let mut room = Lent::<u8>::new("operands", rows * bytes)?;
-            let room = Shared(room.as_mut_ptr());
-            let run = |range: Range<usize>| {
-                let mut operands = Few::with_capacity(range.len());
-                let mut results = Few::with_capacity(range.len());
-                for row in range {
-                    let at = first + row;
-                    // SAFETY: a row of x, and room that is this row's alone.
-                    operands.push(unsafe {
-                        self.operand(x[at * k..][..k].as_ptr(), room.at(row * bytes))
-                    });
-                    results.push(y.at(at * n));
-                }
-                // SAFETY: rows of y that are this task's alone.
-                unsafe { self.product_of(&operands, &results, false) };
-            };
-            match cpu.threads_for(rows * n * k).min(rows) {
-                1 => run(0..rows),
-                threads => {
-                    let run = &run;
-                    let ranges = team::split(rows, threads, 1).into_iter();
-                    team::run(ranges.map(|range| move || run(range)).collect());
-                }
-            }
-        }
-        Ok(())
     }
 }

@@ -20,7 +20,7 @@ use super::int8::{self, Int8Source};
 use super::matrix::Matrix;
 use crate::lanes::single::Single;
 use crate::level::Level;
-use crate::{Cpu, SmallMatrices, Weights};
+use crate::{Cpu, Packed, SmallMatrices, Weights};
 
 /// Numbers in [-1, 1) that depend on the seed alone.
 fn random(seed: u64, len: usize) -> Vec<f32> {
@@ -104,8 +104,8 @@ proptest! {
         for level in Level::available() {
             for threads in [1, 3] {
                 let mut y = vec![7.0; rows * columns];
-                let matrix = int8(level, &weights, bias, depth);
-                matrix.product(&Cpu::with(level, threads), &x, &mut y).unwrap();
+                let matrix = Packed::small(int8(level, &weights, bias, depth));
+                Cpu::with(level, threads).product(&x, &matrix, &mut y).unwrap();
                 prop_assert_eq!(bits(&y), bits(&truth), "{} {}", level, threads);
             }
         }
@@ -125,9 +125,10 @@ proptest! {
         for level in Level::available() {
             let cpu = Cpu::with(level, 1);
             let (mut truth, mut y) = (vec![0.0; rows * columns], vec![7.0; rows * columns]);
-            cpu.product(&x, &cpu.pack(&floats, bias, columns, depth).unwrap(), &mut truth);
-            let matrix = Matrix::bf16(level, &halves, bias, depth).unwrap();
-            matrix.product(&cpu, &x, &mut y).unwrap();
+            let packed = cpu.pack(&floats, bias, columns, depth).unwrap();
+            cpu.product(&x, &packed, &mut truth).unwrap();
+            let matrix = Packed::small(Matrix::bf16(level, &halves, bias, depth).unwrap());
+            cpu.product(&x, &matrix, &mut y).unwrap();
             prop_assert_eq!(bits(&y), bits(&truth), "{}", level);
         }
     }
@@ -142,8 +143,8 @@ fn the_largest_sums_are_exact() {
             let truth = (127 * 127 * depth as i64) as f32 * sign * (1.0 / 127.0) * (1.0 / 127.0);
             for level in Level::available() {
                 let mut y = [0.0];
-                let matrix = int8(level, &weights, None, depth);
-                matrix.product(&Cpu::with(level, 1), &x, &mut y).unwrap();
+                let matrix = Packed::small(int8(level, &weights, None, depth));
+                Cpu::with(level, 1).product(&x, &matrix, &mut y).unwrap();
                 assert_eq!(y[0].to_bits(), truth.to_bits(), "{level} {depth}");
             }
         }

@@ -6,11 +6,10 @@ use seqrs_core::Error;
 use seqrs_core::sequence::StackWeights;
 use seqrs_core::spec::{Parameter, Role, Spec};
 use seqrs_cpu::level::Level;
+use seqrs_cpu::quantised::int8;
 use seqrs_cpu::quantised::int8::Int8Source;
-use seqrs_cpu::quantised::layer::Weights as Matrices;
 use seqrs_cpu::quantised::matrix::Matrix;
-use seqrs_cpu::quantised::{cells, int8};
-use seqrs_cpu::{Cpu, Packed, Weights};
+use seqrs_cpu::{Cpu, Packed, SmallMatrices, Weights};
 
 use super::Quantisation;
 use super::tensor::Tensor;
@@ -25,7 +24,7 @@ pub(crate) fn has_matrices(layer: &LayerSpec) -> bool {
     layer.described().is_some() || matches!(layer, LayerSpec::Linear(_))
 }
 
-/// Whether there are kernels for a layer; `title` is what a message calls it.
+/// Whether the sums of a layer are exact; `title` is what a message calls it.
 pub(crate) fn check(
     kind: Quantisation,
     layer: &LayerSpec,
@@ -35,25 +34,6 @@ pub(crate) fn check(
         (Some(described), _) => {
             let stack = described.stack()?;
             let o = stack.options();
-            let refused = |what: &str| {
-                let expected = format!("a layer without {what}, to quantise");
-                Err(Error::option(title(), expected, format!("one with {what}")))
-            };
-            if o.layer_norm {
-                return refused("layer_norm");
-            }
-            if o.zoneout > 0.0 {
-                return refused("zoneout");
-            }
-            if o.zoneout_cell > 0.0 {
-                return refused("zoneout_cell");
-            }
-            if !cells::has(stack.cell()) {
-                let expected = "a plain cell, to quantise: an RNN of tanh or relu, an LSTM, or a \
-                                GRU of either form";
-                let got = "one with peepholes, coupled gates, other functions or a bound";
-                return Err(Error::option(title(), expected, got));
-            }
             o.input_size.max(o.hidden_size).max(stack.output_size())
         }
         (None, LayerSpec::Linear(options)) => options.in_features,
@@ -140,27 +120,38 @@ pub(crate) fn packed_stack<T: Number>(
     let parameters = stack.parameters();
     let direction = |layer: usize, direction: usize| {
         let direction = stack.directions()[direction];
-        let find = |role: Role| {
-            let is_it = |p: &Parameter| (p.layer, p.direction, p.role) == (layer, direction, role);
-            parameters.iter().position(is_it).map(|at| &tensors[at])
+        let own = || {
+            let own = |(p, _): &(&Parameter, _)| (p.layer, p.direction) == (layer, direction);
+            parameters.iter().zip(tensors).filter(own)
         };
+        let find = |role| own().find(|(p, _)| p.role == role).map(|(_, tensor)| tensor);
         let shape = stack.shape(layer);
         let counts = shape.cell.counts();
         let (all, early) = (shape.gate_columns(), counts.first_gates * shape.hidden);
         let weight = |role| find(role).expect("every layer has weights");
-        let bias = |role| find(role).map(Tensor::vector);
+        // What is normalised gets its bias afterwards.
+        let bias = |role| match shape.norms {
+            None => find(role).map(Tensor::vector),
+            Some(_) => None,
+        };
         let hh = |rows: Range<usize>| {
             matrix(level, weight(Role::WeightHh), rows, bias(Role::BiasHh), shape.state)
         };
         let (ih, b_ih) = (weight(Role::WeightIh), bias(Role::BiasIh));
         let project = |hr| matrix(level, hr, 0..shape.state, None, shape.hidden);
-        let matrices = Matrices {
+        let matrices = SmallMatrices {
             input: matrix(level, ih, 0..all, b_ih, shape.input)?,
             first: hh(0..early)?,
             second: counts.two_products().then(|| hh(early..all)).transpose()?,
             projection: find(Role::WeightHr).map(project).transpose()?,
         };
-        Ok(Weights::small(&shape, matrices))
+        let vectors = own().filter(|(p, _)| p.shape.len() == 1);
+        let others = vectors.flat_map(|(_, tensor)| tensor.vector().iter().copied());
+        Ok(Weights::small(
+            &shape,
+            matrices,
+            others.map(|number| T::from_f64(number.into())).collect(),
+        ))
     };
     let directions = stack.directions().len();
     let layer = |l| (0..directions).map(|d| direction(l, d)).collect::<Result<_, Error>>();

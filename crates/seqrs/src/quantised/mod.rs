@@ -93,10 +93,10 @@ impl Sequential<f32> {
     /// gives them up).
     ///
     /// # Errors
-    /// [`Error::Option`] names a layer that there are no such kernels for (peepholes, coupled
-    /// gates, functions other than those of the cell, layer normalisation in a cell, zoneout), or
-    /// says that no layer has a matrix, or that it is small already; [`Error::Numerical`] names a
-    /// parameter that is not finite; [`Error::OutOfMemory`], [`Error::Interrupted`].
+    /// [`Error::Option`] names a layer whose rows of weights are too long for exact sums, or says
+    /// that no layer has a matrix; [`Error::State`] names one whose weights are small already;
+    /// [`Error::Numerical`] names a parameter that is not finite; [`Error::OutOfMemory`],
+    /// [`Error::Interrupted`].
     pub fn quantised(&self, kind: Quantisation) -> Result<Quantised, Error> {
         self.check_numbers()?;
         self.check_smallable(kind)?;
