@@ -304,9 +304,8 @@ class Sequential:
                 (`seqrs.quantized` says more).
 
         Raises:
-            ValueError: there is no such kind, no layer has a matrix, or there are no kernels for a
-                layer (peepholes, coupled gates, chosen functions, normalised cells, zoneout); names
-                it.
+            ValueError: there is no such kind, no layer has a matrix, or the rows of one are too
+                long for exact sums of 8-bit integers; names it.
             DTypeError: the model is float64.
             NumericalError: a parameter is NaN or infinite; names it.
         """
