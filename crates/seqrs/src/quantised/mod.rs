@@ -24,7 +24,7 @@
 //! ])?;
 //! let small = model.quantised(Quantisation::Int8)?;
 //! let x = Array3::from_elem((4, 20, 8), 0.5);
-//! let (y, _state) = small.infer(&x)?;
+//! let (y, _state) = small.model().infer(&x)?;
 //! let (exact, _) = model.infer(&x)?;
 //! assert!((y - exact).iter().all(|error| error.abs() < 0.02));
 //! # Ok::<(), seqrs::Error>(())
