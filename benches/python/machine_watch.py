@@ -48,11 +48,13 @@ class Moment:
     own: float
     others: float
     stolen: float
+    #: Milliseconds by which the fixed work came too late, once.
+    late: float
 
     def __str__(self) -> str:
         return (
             f"fixed work {self.arithmetic:.3f} + {self.read:.3f} ms, processors: own {self.own:.2f}"
-            f" others {self.others:.2f} stolen {self.stolen:.2f}"
+            f" others {self.others:.2f} stolen {self.stolen:.2f}, late {self.late:.0f} ms"
         )
 
     def is_free(self) -> bool:
@@ -98,13 +100,13 @@ class Watch:
 
     def moment(self) -> Moment:
         """The time since the last call."""
-        arithmetic, read, watching = self._ask()
+        arithmetic, read, late, watching = self._ask()
         before, self._before = self._before, self._accounts()
         seconds, own, busy, stolen = (
             now - then for now, then in zip(self._before, before, strict=True)
         )
         others = max(0.0, busy - own - watching)
-        return Moment(arithmetic, read, own / seconds, others / seconds, stolen / seconds)
+        return Moment(arithmetic, read, own / seconds, others / seconds, stolen / seconds, late)
 
     def close(self) -> None:
         self._process.communicate()
@@ -142,17 +144,21 @@ def watch() -> None:
     y, memory = np.empty_like(x), np.ones(BYTES // 8)
     processors = sorted(os.sched_getaffinity(0))
     taken, used = list[tuple[float, float]](), time.process_time()
+    late, due = 0.0, time.monotonic()
     while True:
+        late = max(late, 1e3 * (time.monotonic() - due))
         os.sched_setaffinity(0, {processors[len(taken) % len(processors)]})
         taken.append(work(x, y, memory))
+        due = time.monotonic() + PERIOD
         if select.select([sys.stdin], [], [], PERIOD)[0]:
+            due = time.monotonic()
             if not sys.stdin.readline():
                 return
             now = time.process_time()
             each = [taken[k :: len(processors)] for k in range(min(len(processors), len(taken)))]
             took = np.mean([np.median(one, axis=0) for one in each], axis=0)
-            print(*took, now - used, flush=True)
-            taken, used = [], now
+            print(*took, late, now - used, flush=True)
+            taken, used, late = [], now, 0.0
 
 
 if __name__ == "__main__":
