@@ -7,8 +7,8 @@ One process has a `Batcher` and a `StreamPool`, with models that are large enoug
 be the load, and not the interpreter of those that ask. First both are kept busy, which tells what
 100 % is; then requests arrive at random, at the rate that takes 80 % of the processor time that
 100 % did. (At 80 % of that rate it would be 95 %: fewer requests wait, so batches are smaller, and
-each request costs more.) The batcher and who steps the pool compute on a thread each, so that two of
-them share two processors (`--threads` takes another number):
+each request costs more.) The batcher and who steps the pool compute on a thread each, so that two
+of them share two processors (`--threads` takes another number):
 
     batcher    sequences of random lengths, from coroutines: some are cancelled while they wait,
                some have a deadline that is too short. The model is swapped every other second
