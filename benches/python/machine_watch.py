@@ -6,15 +6,16 @@ than the second one holds. None of it is of seqrs, and none of it waits for the 
 measured, so a slow server does not make a slow machine. Besides, the system's accounts tell how
 much processor time other processes had, and how much the host took away (steal).
 
+A processor whose host has other guests changes its pace by a quarter, for minutes. What is measured
+in seconds can be compared over such a change when it is told in units of the fixed work (`pace`).
+
 The process that is measured shares caches and cores with this one: the fixed work takes a fifth
-longer beside one that computes all the time. That is the same in all windows as long as the load
-is, so windows may be compared with each other, and with nothing else. One that came to compute more
-for the same requests would make the machine look slower, so who leaves windows out has to demand
-that enough of them are left.
+longer beside one that computes all the time. That is the same at all times as long as the load is.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import subprocess
@@ -31,9 +32,9 @@ PERIOD = 0.1
 #: Numbers and passes of the arithmetic, and bytes of the read.
 NUMBERS, PASSES, BYTES = 1 << 13, 80, 4 << 20
 
-#: The machine is another one from here on: processors that other processes had, processors that the
-#: host took away, and the fixed work's time over that of the quickest quarter of free windows.
-OTHERS, STEAL, SLOWER = 0.1, 0.02, 1.05
+#: The machine is another one from here on: processors that other processes had, and processors that
+#: the host took away.
+OTHERS, STEAL = 0.1, 0.02
 
 
 @dataclass(frozen=True)
@@ -59,33 +60,21 @@ class Moment:
 
     def is_free(self) -> bool:
         """Whether nobody else wants it."""
-        return self.others <= OTHERS and self.stolen <= STEAL
+        return not self.disturbed()
 
-
-def slow(moments: list[Moment]) -> list[str]:
-    """Of each, why it must not be compared with the rest; empty where it may be.
-
-    It looks at nothing but the machine. Where others work beside, caches and arithmetic units are
-    shared otherwise, so what is quick is told by the free ones, if there are any.
-    """
-    free = [moment for moment in moments if moment.is_free()] or moments
-    quick = {
-        work: float(np.percentile([getattr(moment, work) for moment in free], 25))
-        for work in ("arithmetic", "read")
-    }
-
-    def reasons(moment: Moment) -> str:
+    def disturbed(self) -> str:
+        """Who else had it, so that it must not be compared with other times; empty if nobody."""
         found = []
-        if moment.others > OTHERS:
-            found.append(f"others had {moment.others:.2f} processors")
-        if moment.stolen > STEAL:
-            found.append(f"the host took {moment.stolen:.2f} processors")
-        for work, least in quick.items():
-            if (ratio := getattr(moment, work) / least) > SLOWER:
-                found.append(f"fixed {work} took {ratio:.2f} times as long")
+        if self.others > OTHERS:
+            found.append(f"others had {self.others:.2f} processors")
+        if self.stolen > STEAL:
+            found.append(f"the host took {self.stolen:.2f} processors")
         return ", ".join(found)
 
-    return [reasons(moment) for moment in moments]
+    @property
+    def pace(self) -> float:
+        """What one piece of the fixed work takes: arithmetic and read count as much."""
+        return math.sqrt(self.arithmetic * self.read)
 
 
 class Watch:

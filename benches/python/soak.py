@@ -5,10 +5,12 @@
 
 One process has a `Batcher` and a `StreamPool`, with models that are large enough for the library to
 be the load, and not the interpreter of those that ask. First both are kept busy, which tells what
-100 % is; then requests arrive at random, at the rate that takes 80 % of the processor time that
-100 % did. (At 80 % of that rate it would be 95 %: fewer requests wait, so batches are smaller, and
-each request costs more.) The batcher and who steps the pool compute on a thread each, so that two
-of them share two processors (`--threads` takes another number):
+100 % is; then requests arrive at random, at rates that take 80 % of the processor time that 100 %
+did. (At 80 % of its rates it would be 95 %: fewer requests wait, so batches are smaller, and each
+costs more.) The rates follow the machine: they are set anew every second, so that a processor that
+its host makes slower is as busy as before, and no queue grows for that. The batcher and who steps
+the pool compute on a thread each, so that two of them share two processors (`--threads` takes
+another number):
 
     batcher    sequences of random lengths, from coroutines: some are cancelled while they wait,
                some have a deadline that is too short. The model is swapped every other second
@@ -21,21 +23,20 @@ latency counts from when the request was due, so that it has what the clients ar
 shown alone); a request that is refused counts as the longest latency of all.
 
 At the end it fails by name if there was a wrong answer, an error other than those asked for, memory
-that grew (by more than 1 MB an hour, as the trend after the warm-up says), latency that drifted
-(the 99th percentile of the second half above that of the first by more than a tenth), or a thread
-or a descriptor that was left.
+that grew (by more than 1 MB an hour, as the trend after the warm-up says), a thread or a descriptor
+that was left, or if what follows is more than a tenth larger in the second half than in the first
+(of each half the median of its windows):
 
-At 80 % a machine that is a tenth slower for a while has latencies that are several times as long,
-and that is no drift of the library's. So `machine_watch.py` looks at the machine, and at nothing
-else, meanwhile. A window is left out of the comparison of the halves, and of nothing else, if
+    p99         the 99th percentile of latencies
+    cost        processor time for a request, at the mix of requests that there is
 
-    other processes had more than 0.1 processors, or the host took more than 0.02 of them,
-    or a fixed piece of work, not of seqrs, took more than 1.05 times the processor time that it
-    took in the quickest quarter of those in which the others and the host were quiet.
-
-Latency has no say in it. Each window that is left out is printed with its latencies and the reason,
-and so is the drift of all windows. If less than half of the windows of a half are left, drift
-cannot be judged, and the run fails for that.
+`machine_watch.py` looks at the machine, and at nothing else, meanwhile. Both are told in units of a
+fixed piece of work, not of seqrs, that it does ten times a second: a machine that is slower for a
+while makes everything longer. A window is left out of this comparison, and of nothing else, if
+other processes had more than 0.1 processors, or the host took more than 0.02 of them. Latency has
+no say in it. Each window that is left out is printed with its latencies and the reason, and so is
+the comparison of all windows. If less than half of the windows of a half are left, drift cannot be
+judged, and the run fails for that.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ from typing import Any
 
 import numpy as np
 import seqrs
-from machine_watch import Moment, Watch, slow
+from machine_watch import Moment, Watch
 
 Array = Any
 
@@ -72,8 +73,8 @@ CALLED = 64
 #: That ask as fast as they get answers, to keep the batcher busy.
 CALLERS = 64
 LOAD = 0.8
-#: How far from that the load may be.
-CLOSE = 0.02
+#: Seconds until the rates are set anew.
+FOLLOW = 1.0
 #: How often 100 % is measured at most until nobody else wants the machine.
 TRIES = 6
 #: Shares of the requests.
@@ -110,19 +111,42 @@ class Latency:
             self.windows.append({"p50": milliseconds[0.5], "p99": milliseconds[0.99], "n": total})
         self.counts[:] = 0
 
-    def drift(self, compared: list[bool]) -> float:
-        """The median of the windows' 99th percentiles, of the second half over the first, of those
-        that may be compared; nan if these are too few.
-        """
-        half = len(compared) // 2
-        medians = []
-        for part in (slice(half), slice(half, None)):
-            chosen = zip(self.windows[part], compared[part], strict=True)
-            p99 = [window["p99"] for window, may in chosen if may]
-            if not p99 or len(p99) < LEFT * len(compared[part]):
-                return float("nan")
-            medians.append(float(np.median(p99)))
-        return medians[1] / medians[0]
+
+def drift(values: list[float], compared: list[bool]) -> float:
+    """The median of the second half over that of the first, of the windows that may be compared."""
+    middle = len(values) // 2
+    halves = []
+    for half in (slice(None, middle), slice(middle, None)):
+        kept = [value for value, free in zip(values[half], compared[half], strict=True) if free]
+        if len(kept) < LEFT * len(values[half]):
+            return float("nan")
+        halves.append(float(np.median(kept)))
+    return halves[1] / halves[0]
+
+
+class Load:
+    """Rates at which requests arrive: those that keep processors busy for a given share."""
+
+    def __init__(self, capacity: dict[str, float], busy: float) -> None:
+        self.capacity, self.target, self.share = capacity, LOAD * busy, LOAD
+        self.begin()
+
+    def begin(self) -> None:
+        """From now on."""
+        self._at, self._used = time.monotonic(), time.process_time()
+
+    def rate(self, name: str) -> float:
+        return self.share * self.capacity[name]
+
+    def follow(self) -> None:
+        """Sets the rates, if a second has passed, by what that second has taken."""
+        now, used = time.monotonic(), time.process_time()
+        if now - self._at < FOLLOW:
+            return
+        busy = (used - self._used) / (now - self._at)
+        self._at, self._used = now, used
+        # Half of the way, as a second is short.
+        self.share *= float(np.clip(self.target / busy, 0.8, 1.25)) ** 0.5
 
 
 class Classifier:
@@ -251,10 +275,10 @@ class Service:
             right = self.classifier.is_right(k, y)
             self.tally["batcher: right" if right else "batcher: WRONG"] += 1
 
-    async def requests(self, until: float, rate: float | None) -> int:
-        """At this rate, or as many at a time as keep it busy; gives how many there were."""
+    async def requests(self, until: float, load: Load | None) -> int:
+        """At its rate, or as many at a time as keep it busy; gives how many there were."""
         draw, asked = random.Random(4), 0
-        if rate is None:
+        if load is None:
 
             async def caller() -> int:
                 count = 0
@@ -273,16 +297,17 @@ class Service:
                 task = asyncio.create_task(self.request(draw, due))
                 tasks.add(task)
                 task.add_done_callback(tasks.discard)
-                due += draw.expovariate(rate)
+                due += draw.expovariate(load.rate("batcher"))
                 asked += 1
+            load.follow()
             await asyncio.sleep(max(0.0, min(due - time.monotonic(), 0.05)))
         await asyncio.gather(*tasks)
         return asked
 
-    def steps(self, until: float, rate: float | None) -> int:
+    def steps(self, until: float, load: Load | None) -> int:
         draw, due, done = random.Random(5), time.monotonic(), 0
         while (now := time.monotonic()) < until:
-            if rate is None:
+            if load is None:
                 due = now
             elif due > now:
                 time.sleep(min(due - now, 0.05))
@@ -291,24 +316,25 @@ class Service:
                 self.latencies["pool"].add(self.streams.step() - due)
             except Exception as error:
                 self.tally[f"pool: WRONG, {type(error).__name__}: {error}"] += 1
-            if rate is not None:
-                due += draw.expovariate(rate)
+            if load is not None:
+                due += draw.expovariate(load.rate("pool"))
             done += 1
         return done
 
-    def run(self, seconds: float, rates: dict[str, float] | None) -> dict[str, float]:
+    def run(self, seconds: float, load: Load | None) -> dict[str, float]:
         """For so long; gives what was done in a second."""
-        rates = rates or {}
+        if load:
+            load.begin()
         start, done = time.monotonic(), dict[str, float]()
         until = start + seconds
 
         def step() -> None:
-            count = self.steps(until, rates.get("pool"))
+            count = self.steps(until, load)
             done["pool"] = count / (time.monotonic() - start)
 
         thread = threading.Thread(target=step)
         thread.start()
-        count = asyncio.run(self.requests(until, rates.get("batcher")))
+        count = asyncio.run(self.requests(until, load))
         done["batcher"] = count / (time.monotonic() - start)
         thread.join()
         return done
@@ -353,17 +379,9 @@ def main() -> int:
             break
     print("at 100 %:", ", ".join(f"{name} {rate:.0f}/s" for name, rate in capacity.items()))
     print(f"at 100 %: {at_first}", "" if at_first.is_free() else "NOT ALONE", flush=True)
-    # What comes at random fills other rooms of memory too than what is asked in turn.
-    share = LOAD
-    for _ in range(TRIES):
-        rates = {name: share * rate for name, rate in capacity.items()}
-        watch.moment()
-        service.run(5.0, rates)
-        load = watch.moment().own / at_first.own
-        print(f"at {share:.2f} of the rates: {load:.2f} of the processor time", flush=True)
-        if abs(load - LOAD) < CLOSE:
-            break
-        share *= LOAD / load
+    # What comes at random fills other rooms of memory than what is asked in turn.
+    load = Load(capacity, at_first.own)
+    service.run(15.0, load)
     for latency in (*service.latencies.values(), service.lateness):
         latency.close_window()
         latency.windows.clear()
@@ -373,11 +391,13 @@ def main() -> int:
     length = 60 * args.minutes / windows
     warm = round(args.warm_up * windows)
     times, memory, before = list[float](), list[int](), left_open()
-    moments = list[Moment]()
+    moments, costs = list[Moment](), list[float]()
     for window in range(windows):
         watch.moment()
-        done = service.run(length, rates)
+        done = service.run(length, load)
         moments.append(watch.moment())
+        shares = [done[name] / rate for name, rate in capacity.items()]
+        costs.append(moments[-1].own / float(np.mean(shares)))
         gc.collect()
         for latency in (*service.latencies.values(), service.lateness):
             latency.close_window()
@@ -398,18 +418,29 @@ def main() -> int:
     service.batcher.close()
     watch.close()
 
-    reasons = slow(moments)
+    reasons = [moment.disturbed() for moment in moments]
     compared = [not reason for reason in reasons]
-    drift = {name: latency.drift(compared) for name, latency in service.latencies.items()}
-    of_all = {name: latency.drift([True] * windows) for name, latency in service.latencies.items()}
+    told_of = {
+        f"p99 of the {name}": [window["p99"] for window in latency.windows]
+        for name, latency in service.latencies.items()
+    } | {"cost": costs}
+    in_paces = {
+        name: [value / moment.pace for value, moment in zip(values, moments, strict=True)]
+        for name, values in told_of.items()
+    }
+    drifts = {name: drift(values, compared) for name, values in in_paces.items()}
+    of_all = {name: drift(values, [True] * windows) for name, values in in_paces.items()}
+    in_seconds = {name: drift(values, [True] * windows) for name, values in told_of.items()}
     tally = dict(sorted(service.tally.items()))
     growth = slope(times, memory)
     if args.json:
         found = {
             "tally": tally,
             "bytes an hour": growth,
-            "drift": drift,
+            "drift": drifts,
             "drift of all windows": of_all,
+            "drift in seconds": in_seconds,
+            "costs": costs,
             "before": before,
             "after": after,
             "windows": {name: latency.windows for name, latency in service.latencies.items()},
@@ -431,18 +462,18 @@ def main() -> int:
             )
             print(f"left out: window {window + 1}, {p99}: {reason}")
     print(f"windows compared: {sum(compared)} of {windows}")
-    print("drift of p99:", ", ".join(f"{name} {ratio:.3f}" for name, ratio in drift.items()))
-    print("of all windows:", ", ".join(f"{name} {ratio:.3f}" for name, ratio in of_all.items()))
+    for what, ratios in (("drift", drifts), ("of all windows", of_all), ("in seconds", in_seconds)):
+        print(f"{what}:", ", ".join(f"{name} {ratio:.3f}" for name, ratio in ratios.items()))
     print(f"left: {before} -> {after}")
 
     failed = [name for name in tally if "WRONG" in name]
     if not growth <= BYTES_AN_HOUR:
         failed.append("memory grew")
-    for name, ratio in drift.items():
+    for name, ratio in drifts.items():
         if ratio > DRIFT:
-            failed.append(f"p99 of the {name} drifted")
+            failed.append(f"{name} drifted")
         elif not ratio <= DRIFT:
-            failed.append(f"p99 of the {name} cannot be judged, the machine was too slow too often")
+            failed.append(f"{name} cannot be judged, others had the machine too often")
     failed += [f"{what} were left" for what in before if after[what] > before[what]]
     print("FAILED: " + "; ".join(failed) if failed else "passed")
     return 1 if failed else 0
