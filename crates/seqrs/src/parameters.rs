@@ -6,7 +6,7 @@
 //! packed form at the same time both make it, and one of the two is kept: a lock would be
 //! one that a fork could leave locked for ever.
 //!
-//! A layer with small weights has [`Tensor`]s in place of numbers. They never change.
+//! A layer with small weights has tensors of small numbers in place of these. They never change.
 
 use std::ops::Deref;
 use std::sync::Arc;
