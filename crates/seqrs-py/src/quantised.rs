@@ -18,20 +18,27 @@ use crate::state::{self, Holder};
 /// A model with weights of small numbers.
 #[pyclass(frozen, name = "QuantizedModel", module = "seqrs._seqrs")]
 pub(crate) struct PyQuantised {
-    id: u64,
     model: Quantised,
+    /// The model to compute with, as one of numbers is: made once, as it never changes.
+    network: Network<f32>,
 }
 
 impl PyQuantised {
     /// Keeps a model.
     pub(crate) fn keep(model: Quantised) -> Self {
-        Self { id: next_handle(), model }
+        let network = Network {
+            model: model.model().clone(),
+            holder: Holder::Model,
+            owner: next_handle(),
+            resident: None,
+        };
+        Self { model, network }
     }
 
-    /// The model, to compute with, as one of numbers is.
+    /// The model to compute with, for one who keeps it.
     pub(crate) fn network(&self) -> Network<f32> {
-        let model = self.model.model().clone();
-        Network { model, holder: Holder::Model, owner: self.id, resident: None }
+        let Network { model, holder, owner, .. } = &self.network;
+        Network { model: model.clone(), holder: *holder, owner: *owner, resident: None }
     }
 
     /// Makes one of a model.
@@ -110,7 +117,7 @@ impl PyQuantised {
         mask: Given<'_, 'py>,
     ) -> PyResult<(Bound<'py, PyAny>, Py<PyAny>)> {
         guard(x.py(), || {
-            let network = self.network();
+            let network = &self.network;
             let batch_first = network.model.batch_first();
             network.call(&Call { x, state, live: Live { lengths, mask }, batch_first })
         })
@@ -124,12 +131,12 @@ impl PyQuantised {
         state: Given<'_, 'py>,
         out: Given<'_, 'py>,
     ) -> PyResult<(Bound<'py, PyAny>, Py<PyAny>)> {
-        guard(x_t.py(), || self.network().step(x_t, state, out))
+        guard(x_t.py(), || self.network.step(x_t, state, out))
     }
 
     /// Runs zeros through it, so that the first call that counts finds everything there.
     fn warm_up(&self, py: Python<'_>, batch: usize, steps: usize) -> PyResult<()> {
-        guard(py, || self.network().warm_up(py, batch, steps))
+        guard(py, || self.network.warm_up(py, batch, steps))
     }
 
     /// How far it is from the model that it was made of.
@@ -143,7 +150,7 @@ impl PyQuantised {
     ) -> PyResult<Bound<'py, PyDict>> {
         let py = x.py();
         guard(py, || {
-            let network = self.network();
+            let network = &self.network;
             let batch_first = network.model.batch_first();
             let call = Call { x, state, live: Live { lengths, mask }, batch_first };
             let (x, steps, layout) = network.read(&call)?;
@@ -170,7 +177,7 @@ impl PyQuantised {
 
     /// The zero state.
     fn initial_state(&self, py: Python<'_>, batch: usize) -> PyResult<Py<PyAny>> {
-        guard(py, || self.network().initial_state(py, batch))
+        guard(py, || self.network.initial_state(py, batch))
     }
 
     /// Writes a model file.

@@ -162,7 +162,7 @@ macro_rules! files_of {
             /// whole or not at all.
             ///
             /// # Errors
-            /// [`Error::ModelFile`] if the system refuses; [`Error::OutOfMemory`].
+            /// [`Error::ModelFile`] if the system refuses; as [`to_bytes`](Self::to_bytes).
             pub fn save(&self, path: impl AsRef<Path>) -> Result<(), Error> {
                 atomic::write(path.as_ref(), &self.to_bytes()?)
             }
@@ -185,7 +185,8 @@ macro_rules! files_of {
             ///
             /// # Errors
             /// [`Error::ModelFile`] if there are more tensors than a file may have;
-            /// [`Error::OutOfMemory`].
+            /// [`Error::State`] if weights are small ones and it is no model, or they are of
+            /// several kinds; [`Error::OutOfMemory`].
             pub fn to_bytes(&self) -> Result<Vec<u8>, Error> {
                 Contents::from(self).to_bytes()
             }

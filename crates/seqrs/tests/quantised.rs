@@ -133,3 +133,23 @@ fn numbers_that_are_set_take_the_place_of_small_ones() {
     assert_eq!(layer.numbers(), model().layers()[2].numbers());
     assert_eq!(small.model().layers()[2].quantisation(), Some(Quantisation::Int8));
 }
+
+/// No file is written that cannot be read again.
+#[test]
+fn a_part_of_a_small_model_is_not_saved() {
+    let [int8, bf16] = Quantisation::ALL.map(|kind| model().quantised(kind).unwrap());
+    let expected = "what is saved: expected a model of int8 weights in all layers that have \
+                    matrices, got ";
+    let refused = |result: Result<Vec<u8>, Error>, got: &str| {
+        let error = result.unwrap_err();
+        assert_eq!(error.to_string(), format!("{expected}{got}"));
+        assert!(matches!(error, Error::State { .. }));
+    };
+    let of = |small: &Quantised, k: usize| small.model().layers()[k].clone();
+    refused(of(&int8, 0).to_bytes(), "a single layer");
+    let mixed = |last| Sequential::new(vec![of(&int8, 0), of(&int8, 1), last]).unwrap();
+    refused(mixed(of(&bf16, 2)).to_bytes(), "one of bf16 weights beside it (Linear)");
+    let full = model().layers()[2].clone();
+    refused(mixed(full).to_bytes(), "one of float32 weights beside it (Linear)");
+    assert_eq!(mixed(of(&int8, 2)).to_bytes(), int8.to_bytes());
+}

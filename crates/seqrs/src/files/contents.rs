@@ -10,6 +10,7 @@ use super::quantised::{Part, parts};
 use crate::layer::{Layer, LayerSpec};
 use crate::number::{DType, Number};
 use crate::quantised::Quantisation;
+use crate::quantised::layer::has_matrices;
 use crate::quantised::tensor::Tensor;
 use crate::sequential::Sequential;
 
@@ -85,10 +86,33 @@ impl<'a, T: Number> Contents<'a, T> {
     }
 
     fn metadata(&self, structure: String) -> BTreeMap<String, String> {
-        metadata(T::DTYPE, structure, self.layers.iter().find_map(|layer| layer.quantisation()))
+        metadata(T::DTYPE, structure, self.kind())
+    }
+
+    /// What the weights became, where some are small.
+    fn kind(&self) -> Option<Quantisation> {
+        self.layers.iter().find_map(|layer| layer.quantisation())
+    }
+
+    /// Whether it is what a reader of small weights takes: a model of which all are of one kind.
+    fn check_kinds(&self) -> Result<(), Error> {
+        let Some(kind) = self.kind() else { return Ok(()) };
+        let expected = format!("a model of {kind} weights in all layers that have matrices");
+        let differs =
+            |layer: &&&Layer<T>| has_matrices(&layer.spec()) && layer.quantisation() != Some(kind);
+        match self.layers.iter().find(differs) {
+            _ if self.alone => Err(Error::state("what is saved", expected, "a single layer")),
+            Some(layer) => {
+                let other = layer.quantisation().map_or(T::NAME, Quantisation::name);
+                let got = format!("one of {other} weights beside it ({})", layer.name());
+                Err(Error::state("what is saved", expected, got))
+            }
+            None => Ok(()),
+        }
     }
 
     pub(super) fn to_bytes(&self) -> Result<Vec<u8>, Error> {
+        self.check_kinds()?;
         let structure = self.structure(Layer::spec);
         if structure.len() > MAX_STRUCTURE {
             let expected = format!("at most {MAX_STRUCTURE} bytes of JSON");
