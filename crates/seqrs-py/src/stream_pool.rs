@@ -12,7 +12,7 @@ use seqrs::StreamPool;
 use seqrs::stream_pool::Stream;
 use seqrs_core::memory::Lent;
 
-use crate::arrays::{Fresh, Target};
+use crate::arrays::{self, Target};
 use crate::batch::{self, Axes, Live};
 use crate::device::Device;
 use crate::entry::{compute, guard};
@@ -89,23 +89,20 @@ impl<T: Elem> Typed<T> {
             return Err(errors::shape(py, "x", expected, layout.batch));
         }
         let shape = [layout.batch, self.network.width_of(&x)];
-        let run = |y: &mut [T]| -> PyResult<()> {
-            // If it fails, the claim goes, and every stream is where it was.
-            let mut claim = self.pool.claim(streams).map_err(raise)?;
-            compute(py, || claim.step_on(x.step_input(), y))?;
-            claim.finish();
-            Ok(())
-        };
+        // Of an array of the caller's, before any stream is touched.
+        let out = out.map(|out| Target::<T>::new("out", out, &shape)).transpose()?;
+        // If it fails, the claim goes, and every stream is where it was.
+        let mut claim = self.pool.claim(streams).map_err(raise)?;
         match out {
             None => {
-                let mut y = Fresh::zeros(py, &shape)?;
-                run(y.numbers())?;
-                Ok(y.given(py))
+                let y = compute(py, || claim.step_new(x.step_input(), shape[1]))?;
+                claim.finish();
+                arrays::new(py, &shape, y)
             }
             Some(out) => {
-                let out = Target::<T>::new("out", out, &shape)?;
                 let mut y = Lent::new("output", shape[0] * shape[1]).map_err(raise)?;
-                run(&mut y)?;
+                compute(py, || claim.step_on(x.step_input(), &mut y))?;
+                claim.finish();
                 out.write(&y);
                 Ok(out.given())
             }
@@ -115,26 +112,34 @@ impl<T: Elem> Typed<T> {
 
 /// The handles in a sequence.
 fn streams(sids: &Bound<'_, PyAny>) -> PyResult<Vec<Stream>> {
-    let py = sids.py();
-    let mut found: Vec<Stream> = Vec::new();
-    let mut push = |item: Bound<'_, PyAny>| match item.cast::<PyStream>() {
-        Ok(stream) => {
-            found.push(stream.get().0);
-            Ok(())
-        }
-        Err(_) => Err(no_handle(py, &format!("sids[{}]", found.len()), &item)),
-    };
+    if let Ok(tuple) = sids.cast::<PyTuple>() {
+        return lent(tuple);
+    }
     if let Ok(list) = sids.cast::<PyList>() {
-        list.iter().try_for_each(&mut push)?;
-    } else if let Ok(tuple) = sids.cast::<PyTuple>() {
-        tuple.iter().try_for_each(&mut push)?;
-    } else if sids.is_instance_of::<PyStream>() || sids.try_iter().is_err() {
+        return lent(&list.to_tuple());
+    }
+    if sids.is_instance_of::<PyStream>() || sids.try_iter().is_err() {
         let got = sids.get_type().qualname()?;
-        return Err(errors::dtype(py, "sids", "a sequence of handles", format!("a {got}")));
-    } else {
-        sids.try_iter()?.try_for_each(|item| push(item?))?;
+        return Err(errors::dtype(sids.py(), "sids", "a sequence of handles", format!("a {got}")));
+    }
+    sids.try_iter()?.enumerate().map(|(k, item)| handle(k, &item?)).collect()
+}
+
+/// The handles in a tuple. It lends them without a count of who has them, so that the processor
+/// can fetch the next ones while it reads one: they lie anywhere.
+fn lent(sids: &Bound<'_, PyTuple>) -> PyResult<Vec<Stream>> {
+    let mut found = Vec::with_capacity(sids.len());
+    for (k, item) in sids.iter_borrowed().enumerate() {
+        found.push(handle(k, &item)?);
     }
     Ok(found)
+}
+
+fn handle(k: usize, item: &Bound<'_, PyAny>) -> PyResult<Stream> {
+    match item.cast::<PyStream>() {
+        Ok(stream) => Ok(stream.get().0),
+        Err(_) => Err(no_handle(item.py(), &format!("sids[{k}]"), item)),
+    }
 }
 
 fn no_handle(py: Python<'_>, name: &str, given: &Bound<'_, PyAny>) -> PyErr {

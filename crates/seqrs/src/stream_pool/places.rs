@@ -5,6 +5,7 @@
 //! from, the second from the longest unused to the last used. A stream that is claimed is in
 //! neither.
 
+use std::hint::black_box;
 use std::process;
 
 use seqrs_core::Error;
@@ -162,6 +163,21 @@ impl Places {
             .get(place as usize)
             .is_some_and(|at| at.generation == generation && at.status == Status::Leaving);
         leaving || self.why_not(place, generation, now).is_none()
+    }
+
+    /// Looks at places, and at those beside them in their list, so that they are near when the
+    /// list is mended: they lie anywhere, but a processor fetches many at once.
+    pub(super) fn fetch(&self, places: impl Iterator<Item = u32> + Clone) {
+        let look = |place: u32| {
+            let at = self.places.get(place as usize);
+            at.map_or(0, |at| at.before ^ at.after ^ at.generation as u32 ^ at.used as u32)
+        };
+        let beside = |place: u32| {
+            let at = self.places.get(place as usize);
+            at.map_or(0, |at| look(at.before) ^ look(at.after))
+        };
+        black_box(places.clone().map(look).fold(0, |sum, word| sum ^ word));
+        black_box(places.map(beside).fold(0, |sum, word| sum ^ word));
     }
 
     /// A number for a claim of this process.

@@ -1,14 +1,14 @@
 //! The states of all streams, two for each, in one piece.
 //!
 //! Who has claimed a stream alone uses its record, so no two threads meet in one. The words are
-//! atomic all the same: that this is so, is not for the compiler to see, and a load or store of an
-//! atomic word costs what any other does.
+//! atomic all the same: that this is so, is not for the compiler to see.
 
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytemuck::allocation::try_zeroed_vec;
 use seqrs_core::Error;
+use seqrs_cpu::words;
 
 use super::places::Half;
 use crate::number::Number;
@@ -60,25 +60,12 @@ impl<T: Number> Store<T> {
     /// Copies a run of numbers out of a record, from word `at` on.
     pub(super) fn read(&self, place: u32, half: Half, at: usize, to: &mut [T]) {
         let words = &self.record(place, half)[at..];
-        let (pairs, last) = bytemuck::cast_slice_mut::<T, u32>(to).as_chunks_mut::<2>();
-        for (to, word) in pairs.iter_mut().zip(words) {
-            let word = word.load(Ordering::Relaxed);
-            *to = [word as u32, (word >> 32) as u32];
-        }
-        if let [last] = last {
-            *last = words[pairs.len()].load(Ordering::Relaxed) as u32;
-        }
+        words::load(words, bytemuck::cast_slice_mut(to));
     }
 
     /// Copies a run of numbers into a record, from word `at` on.
     pub(super) fn write(&self, place: u32, half: Half, at: usize, from: &[T]) {
         let words = &self.record(place, half)[at..];
-        let (pairs, last) = bytemuck::cast_slice::<T, u32>(from).as_chunks::<2>();
-        for (word, &[low, high]) in words.iter().zip(pairs) {
-            word.store(u64::from(low) | u64::from(high) << 32, Ordering::Relaxed);
-        }
-        if let [last] = last {
-            words[pairs.len()].store(u64::from(*last), Ordering::Relaxed);
-        }
+        words::store(bytemuck::cast_slice(from), words);
     }
 }
