@@ -14,10 +14,11 @@ way that serves it best here:
     PyTorch         the same, in inference mode
 
 Weights are the same (but for int8's), and the answers are compared with seqrs's before anything is
-timed. First each is kept busy, which tells what 100 % is for it. Then requests arrive at random (a
-Poisson process), at shares of its own rate and at those of the slowest contender's, and a request's
-latency counts from when it was due. Memory is what the process has grown by since it had its
-libraries loaded.
+timed. Requests arrive at random (a Poisson process), from a thread of their own, and a request's
+latency counts from when it was due. They arrive at shares of what the contender does with a
+backlog, measured right before, and at shares of what the slowest one does so. Contenders take
+turns, and each percentile is the median over the turns, as the machine has moods. Memory is what
+the process has grown by since it had its libraries loaded.
 """
 
 from __future__ import annotations
@@ -49,6 +50,10 @@ INPUTS, HIDDEN, CLASSES = 64, 128, 10
 REQUESTS = 256
 LENGTHS = (5, 100)
 PROCESSORS = 2
+#: Runs of each contender at each point, and seconds of one.
+TURNS, SECONDS = 3, 2.0
+#: Requests that are there at once when 100 % is measured.
+BACKLOG = 2000
 #: Of the largest answer: other orders of sums, and the rounding of weights and operands.
 CLOSE = {"seqrs": 0.0, "seqrs int8": 0.1, "ONNX Runtime": 3e-5, "PyTorch": 3e-5}
 
@@ -69,6 +74,14 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+def send(due: Array, one: Callable[[int, float], object]) -> None:
+    """Sends each request when it is due."""
+    for k, at in enumerate(time.perf_counter() + due):
+        while (wait := at - time.perf_counter()) > 0:
+            time.sleep(0 if wait < 1e-4 else wait - 5e-5)
+        one(k, at)
+
+
 class Tasks:
     """Requests as tasks of an event loop."""
 
@@ -87,16 +100,15 @@ class Tasks:
             latencies[k] = time.perf_counter() - at
 
         async def all_of_them() -> None:
-            start, tasks = time.perf_counter(), set[asyncio.Task[None]]()
-            for k, at in enumerate(start + due):
-                while (wait := at - time.perf_counter()) > 0:
-                    # A loop's timers are late by a millisecond and more.
-                    await asyncio.sleep(0 if wait < 2e-3 else wait - 2e-3)
-                task = asyncio.create_task(one(k, at))
-                tasks.add(task)
-                task.add_done_callback(tasks.discard)
-                if k % 64 == 63:
-                    await asyncio.sleep(0)
+            loop, tasks = asyncio.get_running_loop(), list[asyncio.Task[None]]()
+
+            def begin(k: int, at: float) -> None:
+                tasks.append(loop.create_task(one(k, at)))
+
+            # From another thread, as from a network: the loop has nothing to do until they come.
+            await asyncio.to_thread(
+                send, due, lambda k, at: loop.call_soon_threadsafe(begin, k, at)
+            )
             await asyncio.gather(*tasks)
 
         asyncio.run(all_of_them())
@@ -121,10 +133,7 @@ class Threads:
         threads = [threading.Thread(target=work) for _ in range(PROCESSORS)]
         for thread in threads:
             thread.start()
-        for k, at in enumerate(time.perf_counter() + due):
-            while (wait := at - time.perf_counter()) > 0:
-                time.sleep(0 if wait < 2e-4 else wait - 1e-4)
-            waiting.put((k, at))
+        send(due, lambda k, at: waiting.put((k, at)))
         for _ in threads:
             waiting.put(None)
         for thread in threads:
@@ -185,7 +194,7 @@ def arrivals(rate: float, seconds: float) -> Array:
 
 
 def serve(name: str, seconds: float) -> None:
-    """What the process of a contender does: reads rates, writes percentiles."""
+    """What the process of a contender does: reads shares and rates, writes percentiles."""
     xs, before = sequences(), resident()
     served, reference = contender(name), model()
     far = 0.0
@@ -193,32 +202,32 @@ def serve(name: str, seconds: float) -> None:
         want = reference(x[None])[0][0]
         far = max(far, float(np.abs(served.answer(x) - want).max() / np.abs(want).max()))
     assert far <= CLOSE[name], f"{name}: off by {far}"
-    count = 2000
-    served.run(xs, np.zeros(500))
-    took = []
-    for _ in range(3):
-        start = time.perf_counter()
-        served.run(xs, np.zeros(count))
-        took.append(time.perf_counter() - start)
-    rate = count / min(took)
-    print(json.dumps({"rate": rate, "memory": resident() - before}), flush=True)
+    served.run(xs, np.zeros(BACKLOG))
+    print(json.dumps({"memory": resident() - before}), flush=True)
     for line in sys.stdin:
-        due = arrivals(float(line), seconds)
-        latencies = served.run(xs, due)
+        kind, value = line.split()
+        rate = float(value)
+        own = float("nan")
+        if kind == "share":
+            start = time.perf_counter()
+            served.run(xs, np.zeros(BACKLOG))
+            own = BACKLOG / (time.perf_counter() - start)
+            rate *= own
+        latencies = served.run(xs, arrivals(rate, seconds))
         percentiles = np.percentile(1e3 * latencies, [50, 95, 99]).tolist()
-        print(json.dumps(percentiles), flush=True)
+        print(json.dumps([own, percentiles]), flush=True)
 
 
 def main() -> int:
     summary, _, description = (__doc__ or "").partition("\n")
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=summary, epilog=description, formatter_class=form)
-    parser.add_argument("--quick", action="store_true", help="a second for each point, not 8")
+    parser.add_argument("--quick", action="store_true", help="half a second for each run, not 2")
     parser.add_argument("--json", type=Path, help="file for all that was measured")
     parser.add_argument("--plot", type=Path, help="file for latency over load")
     parser.add_argument("--contender", choices=CONTENDERS, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    seconds = 1.0 if args.quick else 8.0
+    seconds = 0.5 if args.quick else SECONDS
     if args.contender:
         serve(args.contender, seconds)
         return 0
@@ -237,23 +246,33 @@ def main() -> int:
             process.kill()
             continue
         found[name], processes[name] = json.loads(first), process
-    slowest = min(one["rate"] for one in found.values())
 
-    def ask(name: str, rate: float) -> list[float]:
+    def ask(name: str, question: str) -> tuple[float, list[float]]:
         process = processes[name]
-        process.stdin.write(f"{rate}\n")
+        process.stdin.write(f"{question}\n")
         process.stdin.flush()
-        percentiles: list[float] = json.loads(process.stdout.readline())
-        return percentiles
+        own, percentiles = json.loads(process.stdout.readline())
+        return own, percentiles
 
-    for key, rate_of in (
-        ("own", lambda name: found[name]["rate"]),
-        ("slowest", lambda _: slowest),
-    ):
+    def points(kind: str, value: Callable[[float], float]) -> None:
+        """Percentiles of each contender at each share, and what it does with a backlog."""
+        own: dict[str, list[float]] = {name: [] for name in found}
         for share in SHARES:
-            for name in found:
-                points = found[name].setdefault(key, {})
-                points[str(share)] = ask(name, share * rate_of(name))
+            turns: dict[str, list[list[float]]] = {name: [] for name in found}
+            for _ in range(TURNS):
+                for name in found:
+                    rate, percentiles = ask(name, f"{kind} {value(share)}")
+                    own[name].append(rate)
+                    turns[name].append(percentiles)
+            for name, one in found.items():
+                one.setdefault(kind, {})[str(share)] = np.median(turns[name], axis=0).tolist()
+        if kind == "share":
+            for name, one in found.items():
+                one["capacity"] = float(np.median(own[name]))
+
+    points("share", lambda share: share)
+    slowest = min(one["capacity"] for one in found.values())
+    points("rate", lambda share: share * slowest)
     for process in processes.values():
         process.stdin.close()
         process.wait()
@@ -264,8 +283,8 @@ def main() -> int:
     )
     print(head)
     for name, one in found.items():
-        row = f"{name:14} {one['rate']:10.0f} {one['memory'] / 2**20:6.1f} MB"
-        for kind in ("own", "slowest"):
+        row = f"{name:14} {one['capacity']:10.0f} {one['memory'] / 2**20:6.1f} MB"
+        for kind in ("share", "rate"):
             for share in TOLD:
                 row += "   " + " ".join(f"{v:9.2f}" for v in one[kind][str(share)]).rjust(30)
         print(row)
@@ -283,7 +302,7 @@ def draw(found: dict[str, dict[str, Any]], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(1, 2, figsize=(11, 4), sharey=True)
-    titles = {"own": "share of its own rate", "slowest": "share of the slowest one's rate"}
+    titles = {"share": "share of its own rate", "rate": "share of the slowest one's rate"}
     for side, (kind, title) in zip(axes, titles.items(), strict=True):
         for name, one in found.items():
             p99 = [one[kind][str(share)][2] for share in SHARES]
