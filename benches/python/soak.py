@@ -275,6 +275,15 @@ class Service:
             right = self.classifier.is_right(k, y)
             self.tally["batcher: right" if right else "batcher: WRONG"] += 1
 
+    async def flood(self) -> None:
+        """All sequences at once, those of one length together: batches as large as any will be."""
+        by_length = sorted(range(SEQUENCES), key=lambda k: len(self.classifier.sequences[k]))
+        for _ in range(3):
+            asked = [self.batcher.predict_async(self.classifier.sequences[k]) for k in by_length]
+            for k, y in zip(by_length, await asyncio.gather(*asked), strict=True):
+                right = self.classifier.is_right(k, y)
+                self.tally["batcher: right" if right else "batcher: WRONG"] += 1
+
     async def requests(self, until: float, load: Load | None) -> int:
         """At its rate, or as many at a time as keep it busy; gives how many there were."""
         draw, asked = random.Random(4), 0
@@ -379,7 +388,9 @@ def main() -> int:
             break
     print("at 100 %:", ", ".join(f"{name} {rate:.0f}/s" for name, rate in capacity.items()))
     print(f"at 100 %: {at_first}", "" if at_first.is_free() else "NOT ALONE", flush=True)
-    # What comes at random fills other rooms of memory than what is asked in turn.
+    # What comes at random fills other rooms of memory than what is asked in turn, and once in many
+    # minutes a batch is larger than all before.
+    asyncio.run(service.flood())
     load = Load(capacity, at_first.own)
     service.run(15.0, load)
     for latency in (*service.latencies.values(), service.lateness):
