@@ -9,6 +9,7 @@ import struct
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -210,6 +211,16 @@ class TestHandles:
             pool.step([a, b, a], x_of(1, 3))
         assert pool.export_state(a) == before
         pool.step([a, b], x_of(1, 2))
+
+    @pytest.mark.parametrize("kind", [list, tuple, deque, iter, dict.fromkeys, np.array])
+    def test_in_any_sequence(self, kind: Any) -> None:
+        pool = seqrs.StreamPool(MODELS["float32"], capacity=9)
+        sids = [pool.open() for _ in range(9)]
+        x = x_of(1, 9)
+        assert_same_bits(pool.step(kind(sids), x), MODELS["float32"].step(x)[0])
+        with pytest.raises(seqrs.StateError, match=r"sids\[7\]: .* got 'wrong'"):
+            pool.step(kind([*sids[:7], "wrong", sids[8]]), x)
+        assert pool.stats()["stepping"] == 0
 
     @pytest.mark.parametrize("sids", [3, None, "ab", {"a": 1}])
     def test_what_holds_none(self, sids: Any) -> None:
