@@ -8,6 +8,7 @@
 #   make lint            what `make test` begins with
 #   make test-interop    the tests that need PyTorch or Keras, in the same environment
 #   make test-servers    serves by gunicorn, uvicorn, Celery and Ray Serve under load (an environment of its own, .venv-servers)
+#   make test-neon       the kernels' tests on an emulated AArch64 processor (needs its Rust target, a linker for it and qemu-user)
 #   make bench-rust      kernels, layers and a training step, from Rust
 #   make bench-rust-peers  compares with burn, candle, tract and rust-lstm (builds them first)
 #   make bench-rust-peers-gpu  compares with burn on wgpu, on a GPU (builds it first)
@@ -38,7 +39,7 @@ SOURCES := Cargo.toml Cargo.lock pyproject.toml \
   $(shell find crates python -type f ! -path '*/__pycache__/*' ! -name '*.so')
 
 .PHONY: help demo test bench bench-rust bench-rust-peers bench-rust-peers-gpu bench-serving soak bench-neighbours bench-gpu docs wheel lint lint-rust lint-python \
-  test-rust test-rust-compiled test-stubs test-python test-interop test-servers clean
+  test-rust test-rust-compiled test-stubs test-python test-interop test-servers test-neon clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -137,6 +138,12 @@ test-interop: .venv-peers/installed.stamp
 # Nothing is served from a GPU, so that none is required either.
 test-servers: .venv-servers/installed.stamp
 	$(CLEAN_ENV) -u SEQRS_REQUIRE_GPU .venv-servers/bin/python -m pytest tests/python/test_servers.py -m servers --durations 10 $(ARGS)
+
+# On Debian: gcc-aarch64-linux-gnu, libc6-dev-arm64-cross and qemu-user; rustup target add aarch64-unknown-linux-gnu.
+test-neon:
+	$(CLEAN_ENV) CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc \
+	  CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64 -L /usr/aarch64-linux-gnu" \
+	  cargo test --package seqrs-cpu --target aarch64-unknown-linux-gnu --locked -- $(ARGS)
 
 bench: .venv-peers/installed.stamp
 	@mkdir -p target/bench
