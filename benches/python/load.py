@@ -50,6 +50,8 @@ INPUTS, HIDDEN, CLASSES = 64, 128, 10
 REQUESTS = 256
 LENGTHS = (5, 100)
 PROCESSORS = 2
+#: How a contender is asked, and of whose rate that is a share.
+KINDS = {"share": "its own", "rate": "the slowest's"}
 #: Runs of each contender at each point, and seconds of one.
 TURNS, SECONDS = 3, 2.0
 #: Requests that are there at once when 100 % is measured.
@@ -254,8 +256,8 @@ def main() -> int:
         own, percentiles = json.loads(process.stdout.readline())
         return own, percentiles
 
-    def points(kind: str, value: Callable[[float], float]) -> None:
-        """Percentiles of each contender at each share, and what it does with a backlog."""
+    def points(kind: str, value: Callable[[float], float]) -> dict[str, list[float]]:
+        """Percentiles of each contender at each share; gives what it did with a backlog before."""
         own: dict[str, list[float]] = {name: [] for name in found}
         for share in SHARES:
             turns: dict[str, list[list[float]]] = {name: [] for name in found}
@@ -266,11 +268,10 @@ def main() -> int:
                     turns[name].append(percentiles)
             for name, one in found.items():
                 one.setdefault(kind, {})[str(share)] = np.median(turns[name], axis=0).tolist()
-        if kind == "share":
-            for name, one in found.items():
-                one["capacity"] = float(np.median(own[name]))
+        return own
 
-    points("share", lambda share: share)
+    for name, rates in points("share", lambda share: share).items():
+        found[name]["capacity"] = float(np.median(rates))
     slowest = min(one["capacity"] for one in found.values())
     points("rate", lambda share: share * slowest)
     for process in processes.values():
@@ -279,12 +280,12 @@ def main() -> int:
 
     head = f"{'':14} {'requests/s':>10} {'memory':>9}"
     head += "".join(
-        f"   {f'{kind} {s:.0%}: p50 p95 p99 ms':>30}" for kind in ("own", "slowest") for s in TOLD
+        f"   {f'{whose} {s:.0%}: p50 p95 p99 ms':>30}" for whose in KINDS.values() for s in TOLD
     )
     print(head)
     for name, one in found.items():
         row = f"{name:14} {one['capacity']:10.0f} {one['memory'] / 2**20:6.1f} MB"
-        for kind in ("share", "rate"):
+        for kind in KINDS:
             for share in TOLD:
                 row += "   " + " ".join(f"{v:9.2f}" for v in one[kind][str(share)]).rjust(30)
         print(row)
@@ -302,12 +303,11 @@ def draw(found: dict[str, dict[str, Any]], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(1, 2, figsize=(11, 4), sharey=True)
-    titles = {"share": "share of its own rate", "rate": "share of the slowest one's rate"}
-    for side, (kind, title) in zip(axes, titles.items(), strict=True):
+    for side, (kind, whose) in zip(axes, KINDS.items(), strict=True):
         for name, one in found.items():
             p99 = [one[kind][str(share)][2] for share in SHARES]
             side.plot(SHARES, p99, marker="o", label=name)
-        side.set(xlabel=title, yscale="log")
+        side.set(xlabel=f"share of {whose} rate", yscale="log")
         side.grid(alpha=0.3)
     axes[0].set_ylabel("99th percentile of the latency, ms")
     axes[0].legend()

@@ -393,7 +393,7 @@ mod tests {
 
     /// Whether it happens in some of many tries: a busy machine may keep a helper from taking part.
     fn sooner_or_later(happens: impl FnMut() -> bool) -> bool {
-        std::iter::repeat_with(happens).take(50).any(|happened| happened)
+        std::iter::repeat_with(happens).take(20).any(|happened| happened)
     }
 
     #[test]
@@ -423,7 +423,7 @@ mod tests {
                 sleep(Duration::from_millis(1));
             }
         };
-        assert!(sooner_or_later(|| through(1, 100, leader_naps)), "a helper has time to come");
+        assert!(through(1, 100, leader_naps), "a helper had ten milliseconds to come");
     }
 
     #[test]

@@ -7,9 +7,8 @@
 //! registers; `kernel` is the one loop that multiplies; `pack` lays weights out for it;
 //! `product`, `step` and `outer` are what is computed with it; [`quantised`] are matrices of small
 //! numbers; `forward` and `backward` take a layer through all steps; [`team`] shares work between
-//! threads, [`words`] and [`blank`] are memory that they share.
+//! threads, [`words`] are what threads share.
 
-pub mod blank;
 pub mod lanes;
 pub mod level;
 pub mod quantised;

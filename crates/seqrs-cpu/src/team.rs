@@ -31,9 +31,6 @@ use crate::pause::Pause;
 /// A caller that has waited so long for the others' parts sleeps until they are done.
 const PATIENCE: Duration = Duration::from_micros(100);
 
-/// Bytes that threads copy together: one takes some 50 us for them, and a helper 5 us to come.
-const WORTH_SHARING: usize = 512 << 10;
-
 struct Pool {
     process: u32,
     /// Threads besides the caller.
@@ -307,26 +304,6 @@ impl Queue {
     }
 }
 
-/// Copies `from` to `to`, which is as long; much of it on all threads, as one by itself cannot have
-/// all that the memory gives.
-///
-/// # Panics
-/// If they differ in length.
-pub fn copy<T: Copy + Send + Sync>(from: &[T], to: &mut [T]) {
-    let threads = match size_of_val(from) < WORTH_SHARING {
-        true => 1,
-        // Who cannot know how many there may be is told where it computes.
-        false => num_threads().unwrap_or(1),
-    };
-    if threads == 1 {
-        return to.copy_from_slice(from);
-    }
-    assert_eq!(from.len(), to.len(), "numbers to copy");
-    let size = from.len().div_ceil(threads);
-    let parts = from.chunks(size).zip(to.chunks_mut(size));
-    run(parts.map(|(from, to)| move || to.copy_from_slice(from)).collect());
-}
-
 /// `len` cut into at most `parts` runs of nearly equal length, multiples of `grain` but
 /// for the last.
 pub fn split(len: usize, parts: usize, grain: usize) -> Vec<Range<usize>> {
@@ -339,17 +316,6 @@ pub fn split(len: usize, parts: usize, grain: usize) -> Vec<Range<usize>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_copy_has_all_numbers_however_many() {
-        let words = WORTH_SHARING / size_of::<u32>();
-        for len in [0, 1, 100, words - 1, words, 3 * words + 1] {
-            let from: Vec<u32> = (0..len as u32).collect();
-            let mut to = vec![u32::MAX; len];
-            copy(&from, &mut to);
-            assert!(to == from, "{len}");
-        }
-    }
 
     #[test]
     fn split_covers_everything_once() {

@@ -3,14 +3,11 @@
 //! ```text
 //! for each word: to[2 k], to[2 k + 1] = its lower half, its upper half       (relaxed)
 //! ```
-//! A compiler copies atomic words one by one. Whole registers of them take a quarter of the time, and
-//! on x86-64 they are in memory as two halves are. Who shares the words sees to it that nobody writes
+//! A compiler copies atomic words one by one. On x86-64 a loop copies whole registers of them, as
+//! they are in memory as two halves are; a step of 10 000 streams takes 3 % less time so. Who shares the words sees to it that nobody writes
 //! those that another copies; if somebody did, each word would still be an old or a new one.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-
-/// Words that the vector loop copies at a time.
-const RUN: usize = 8;
 
 /// Copies words out, half by half: as many as there is room for.
 ///
@@ -18,19 +15,12 @@ const RUN: usize = 8;
 /// If there are fewer words than that.
 pub fn load(from: &[AtomicU64], to: &mut [u32]) {
     let from = &from[..to.len().div_ceil(2)];
-    let runs = match cfg!(target_arch = "x86_64") {
-        true => to.len() / (2 * RUN),
-        false => 0,
-    };
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: so many runs of words lie in `from`, and twice as many halves in `to`, which is
-    // borrowed alone. Loads read the words as relaxed loads would, to the compiler as to the
-    // processor: it has the code as it stands, and each register is loaded from whole words.
-    unsafe {
-        copy_runs(from.as_ptr().cast(), to.as_mut_ptr().cast(), runs);
-    }
-    let words = &from[runs * RUN..];
-    let (pairs, last) = to[2 * runs * RUN..].as_chunks_mut::<2>();
+    // SAFETY: so many whole words lie in both; `to` is borrowed alone. Words are read as relaxed
+    // loads would, to the compiler, which has the code as it stands, as to the processor, which
+    // loads a register from whole words.
+    let done = unsafe { copy_runs(from.as_ptr().cast(), to.as_mut_ptr().cast(), to.len() / 2) };
+    let words = &from[done..];
+    let (pairs, last) = to[2 * done..].as_chunks_mut::<2>();
     for (to, word) in pairs.iter_mut().zip(words) {
         let word = word.load(Ordering::Relaxed);
         *to = [word as u32, (word >> 32) as u32];
@@ -46,18 +36,12 @@ pub fn load(from: &[AtomicU64], to: &mut [u32]) {
 /// If there are too few words for all.
 pub fn store(from: &[u32], to: &[AtomicU64]) {
     let to = &to[..from.len().div_ceil(2)];
-    let runs = match cfg!(target_arch = "x86_64") {
-        true => from.len() / (2 * RUN),
-        false => 0,
-    };
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: so many runs of words lie in `to`, and twice as many halves in `from`. The words may
-    // be written to by who shares them, as atomics are, and are stored whole, as in `load`.
-    unsafe {
-        copy_runs(from.as_ptr().cast(), to.as_ptr().cast_mut().cast(), runs);
-    }
-    let words = &to[runs * RUN..];
-    let (pairs, last) = from[2 * runs * RUN..].as_chunks::<2>();
+    let (first, halves) = (to.as_ptr().cast_mut().cast(), from.as_ptr().cast());
+    // SAFETY: so many whole words lie in both. Those in `to` may be written to by who shares them,
+    // as atomics are, and are stored whole, as in `load`.
+    let done = unsafe { copy_runs(halves, first, from.len() / 2) };
+    let words = &to[done..];
+    let (pairs, last) = from[2 * done..].as_chunks::<2>();
     for (word, &[low, high]) in words.iter().zip(pairs) {
         word.store(u64::from(low) | u64::from(high) << 32, Ordering::Relaxed);
     }
@@ -66,14 +50,17 @@ pub fn store(from: &[u32], to: &[AtomicU64]) {
     }
 }
 
-/// Copies `runs` runs of eight words through registers of two, which every x86-64 processor has.
+/// Copies as many of `words` words as make whole runs of eight, through registers of two, which
+/// every x86-64 processor has; gives how many.
 ///
 /// # Safety
 /// So many words can be read and written there, and do not overlap.
 #[cfg(target_arch = "x86_64")]
-unsafe fn copy_runs(from: *const u8, to: *mut u8, runs: usize) {
+unsafe fn copy_runs(from: *const u8, to: *mut u8, words: usize) -> usize {
+    const RUN: usize = 8;
+    let runs = words / RUN;
     if runs == 0 {
-        return;
+        return 0;
     }
     // SAFETY: by the caller; nothing else is touched but the registers named.
     unsafe {
@@ -101,6 +88,16 @@ unsafe fn copy_runs(from: *const u8, to: *mut u8, runs: usize) {
             options(nostack),
         );
     }
+    runs * RUN
+}
+
+/// None: other processors copy word by word.
+///
+/// # Safety
+/// None is needed.
+#[cfg(not(target_arch = "x86_64"))]
+unsafe fn copy_runs(_: *const u8, _: *mut u8, _: usize) -> usize {
+    0
 }
 
 #[cfg(test)]

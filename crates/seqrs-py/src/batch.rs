@@ -13,7 +13,6 @@ use seqrs::sequential::Input;
 use seqrs_core::memory::Lent;
 use seqrs_core::rows::{Place, Rows};
 use seqrs_core::{Error, Steps, memory};
-use seqrs_cpu::team;
 
 use crate::arrays::{self, Array, Plain, copied, room, shape_words};
 use crate::entry;
@@ -281,7 +280,7 @@ fn copy_live<T: Plain>(
         let (numbers, place) = (array.numbers(), layout.place(width));
         if steps.is_dense() {
             let mut data = Lent::new(name, numbers.len())?;
-            team::copy(numbers, &mut data);
+            data.copy_from_slice(numbers);
             return Ok(Copied { data, place, width });
         }
         let mut data = Lent::new(name, steps.items() * width)?;

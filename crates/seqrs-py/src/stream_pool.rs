@@ -12,7 +12,7 @@ use seqrs::StreamPool;
 use seqrs::stream_pool::Stream;
 use seqrs_core::memory::Lent;
 
-use crate::arrays::{self, Target};
+use crate::arrays::{Fresh, Target, room};
 use crate::batch::{self, Axes, Live};
 use crate::device::Device;
 use crate::entry::{compute, guard};
@@ -89,20 +89,23 @@ impl<T: Elem> Typed<T> {
             return Err(errors::shape(py, "x", expected, layout.batch));
         }
         let shape = [layout.batch, self.network.width_of(&x)];
-        // Of an array of the caller's, before any stream is touched.
-        let out = out.map(|out| Target::<T>::new("out", out, &shape)).transpose()?;
-        // If it fails, the claim goes, and every stream is where it was.
-        let mut claim = self.pool.claim(streams).map_err(raise)?;
+        let run = |y: &mut [T]| -> PyResult<()> {
+            // If it fails, the claim goes, and every stream is where it was.
+            let mut claim = self.pool.claim(streams).map_err(raise)?;
+            compute(py, || claim.step_on(x.step_input(), y))?;
+            claim.finish();
+            Ok(())
+        };
         match out {
             None => {
-                let y = compute(py, || claim.step_new(x.step_input(), shape[1]))?;
-                claim.finish();
-                arrays::new(py, &shape, y)
+                let mut y = Fresh::zeros(py, &shape)?;
+                run(y.numbers())?;
+                Ok(y.given(py))
             }
             Some(out) => {
+                let out = Target::<T>::new("out", out, &shape)?;
                 let mut y = Lent::new("output", shape[0] * shape[1]).map_err(raise)?;
-                compute(py, || claim.step_on(x.step_input(), &mut y))?;
-                claim.finish();
+                run(&mut y)?;
                 out.write(&y);
                 Ok(out.given())
             }
@@ -116,7 +119,7 @@ fn streams(sids: &Bound<'_, PyAny>) -> PyResult<Vec<Stream>> {
         return lent(tuple);
     }
     if let Ok(list) = sids.cast::<PyList>() {
-        return lent(&list.to_tuple());
+        return lent(&list.as_sequence().to_tuple()?);
     }
     if sids.is_instance_of::<PyStream>() || sids.try_iter().is_err() {
         let got = sids.get_type().qualname()?;
@@ -128,7 +131,7 @@ fn streams(sids: &Bound<'_, PyAny>) -> PyResult<Vec<Stream>> {
 /// The handles in a tuple. It lends them without a count of who has them, so that the processor
 /// can fetch the next ones while it reads one: they lie anywhere.
 fn lent(sids: &Bound<'_, PyTuple>) -> PyResult<Vec<Stream>> {
-    let mut found = Vec::with_capacity(sids.len());
+    let mut found = room("handles", sids.len()).map_err(|error| errors::raise(sids.py(), error))?;
     for (k, item) in sids.iter_borrowed().enumerate() {
         found.push(handle(k, &item)?);
     }

@@ -46,9 +46,8 @@ use std::time::{Duration, Instant};
 use ndarray::{Array2, ArrayView2, ArrayViewMut2};
 use once_cell::race::OnceBox;
 use seqrs_core::backend::State;
-use seqrs_core::memory::Lent;
+use seqrs_core::memory::{Lent, zeros};
 use seqrs_core::{Error, interrupt};
-use seqrs_cpu::blank::Blank;
 use seqrs_cpu::{Cpu, team};
 
 use crate::arrays::{check_shape, in_order, shaped};
@@ -253,9 +252,10 @@ impl<T: Number> StreamPool<T> {
     /// stream that is being stepped; [`Error::Shape`] and [`Error::DType`] name what does not fit;
     /// [`Error::OutOfMemory`], [`Error::Interrupted`]. Every stream is then where it was.
     pub fn step(&self, streams: &[Stream], x: ArrayView2<'_, T>) -> Result<Array2<T>, Error> {
-        check_shape("x", x.shape(), &[streams.len(), x.ncols()])?;
-        let width = stepping::output_width(self.model.layers(), Some(x.ncols()));
-        self.step_new(streams, StepInput::Numbers(&in_order("x", &x)?), width)
+        let width = stepping::output_width(self.model.layers(), Some(x.ncols())).unwrap_or(0);
+        let mut y = blank(streams.len(), width)?;
+        self.step_into(streams, x, y.view_mut())?;
+        Ok(y)
     }
 
     /// As [`step`](Self::step), into `y` (n, F).
@@ -278,8 +278,9 @@ impl<T: Number> StreamPool<T> {
     /// # Errors
     /// As [`step`](Self::step).
     pub fn step_ids(&self, streams: &[Stream], ids: &[i64]) -> Result<Array2<T>, Error> {
-        check_shape("ids", &[ids.len()], &[streams.len()])?;
-        self.step_new(streams, StepInput::Ids(ids), self.output)
+        let mut y = blank(streams.len(), self.output.unwrap_or(0))?;
+        self.step_ids_into(streams, ids, y.view_mut())?;
+        Ok(y)
     }
 
     /// As [`step_ids`](Self::step_ids), into `y` (n, F).
@@ -294,19 +295,6 @@ impl<T: Number> StreamPool<T> {
     ) -> Result<(), Error> {
         check_shape("ids", &[ids.len()], &[streams.len()])?;
         self.step_rows(streams, StepInput::Ids(ids), self.output, y)
-    }
-
-    fn step_new(
-        &self,
-        streams: &[Stream],
-        x: StepInput<'_, T>,
-        width: Option<usize>,
-    ) -> Result<Array2<T>, Error> {
-        let width = width.unwrap_or(0);
-        let mut claim = self.claim(streams)?;
-        let y = claim.step_new(x, width)?;
-        claim.finish();
-        Ok(shaped((streams.len(), width), y))
     }
 
     fn step_rows(
@@ -420,55 +408,27 @@ impl<T: Number> Claim<'_, T> {
     /// As [`Sequential::step_on`].
     pub fn step_on(&mut self, x: StepInput<'_, T>, y: &mut [T]) -> Result<(), Error> {
         self.computed = false;
-        self.compute(x, y.len(), |size| y.chunks_mut(size).map(|y| || y))?;
+        self.compute(x, y)?;
         self.computed = true;
         Ok(())
     }
 
-    /// As [`step_on`](Self::step_on), into numbers of its own, `width` for each row.
-    ///
-    /// # Errors
-    /// As [`step_on`](Self::step_on).
-    pub fn step_new(&mut self, x: StepInput<'_, T>, width: usize) -> Result<Vec<T>, Error> {
-        self.computed = false;
-        let len = self.rows.len().saturating_mul(width);
-        let mut y = Blank::new("output", len)?;
-        self.compute(x, len, |size| y.parts(size).map(|y| || y.clear()))?;
-        let y = y.numbers();
-        self.computed = true;
-        Ok(y)
-    }
-
-    /// Computes one step; `cut` gives `len` numbers in parts of a size, ready when they are asked.
-    fn compute<'y, P, Parts>(
-        &self,
-        x: StepInput<'_, T>,
-        len: usize,
-        cut: impl FnOnce(usize) -> Parts,
-    ) -> Result<(), Error>
-    where
-        P: FnOnce() -> &'y mut [T],
-        Parts: Iterator<Item = P> + Send,
-    {
+    fn compute(&self, x: StepInput<'_, T>, y: &mut [T]) -> Result<(), Error> {
         let (pool, count) = (self.pool, self.rows.len());
         let cpu = Cpu::<T>::for_work(pool.work.saturating_mul(count))?;
         let threads = cpu.threads_for(pool.work.saturating_mul(count));
         // What each thread computes with.
         let alone = Cpu::with(cpu.level(), 1);
         let block = count.div_ceil(threads).clamp(1, BLOCK);
-        let width = len / count.max(1);
-        stepping::check_rows(pool.model.layers(), x, count, len)?;
+        let width = y.len() / count.max(1);
+        stepping::check_rows(pool.model.layers(), x, count, y.len())?;
         if count == 0 {
             return Ok(());
         }
-        let mut blocks = self.rows.chunks(block).zip(cut(block * width)).enumerate();
         if count <= block {
-            return match blocks.next() {
-                Some((_, (rows, y))) => pool.block(&alone, rows, x, y()),
-                None => Ok(()),
-            };
+            return pool.block(&alone, &self.rows, x, y);
         }
-        let next = Mutex::new(blocks);
+        let next = Mutex::new(self.rows.chunks(block).zip(y.chunks_mut(block * width)).enumerate());
         let stop = AtomicBool::new(false);
         let mut results = vec![Ok(()); threads];
         let tasks = results.iter_mut().map(|result| {
@@ -479,7 +439,7 @@ impl<T: Number> Claim<'_, T> {
                     let Some((k, (rows, y))) = taken else { return };
                     let x = x.rows(k * block..k * block + rows.len(), count);
                     // Only the caller's thread knows whether to stop.
-                    *result = interrupt::check().and_then(|()| pool.block(alone, rows, x, y()));
+                    *result = interrupt::check().and_then(|()| pool.block(alone, rows, x, y));
                     if result.is_err() {
                         return stop.store(true, Ordering::Relaxed);
                     }
@@ -571,6 +531,10 @@ impl<T: Number> StreamPool<T> {
             }
         }
     }
+}
+
+fn blank<T: Number>(rows: usize, width: usize) -> Result<Array2<T>, Error> {
+    Ok(shaped((rows, width), zeros("output", rows.saturating_mul(width))?))
 }
 
 #[cfg(test)]
